@@ -1,0 +1,8 @@
+"""Thespis: actor-critic learning that is readable, fast and complete."""
+
+__version__ = "0.1.0"
+
+from thespis.api import Policy, Result, algorithms, evaluate, load, resume, train
+from thespis.core import Fault
+
+__all__ = ["Fault", "Policy", "Result", "algorithms", "evaluate", "load", "resume", "train"]

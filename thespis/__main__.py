@@ -1,0 +1,5 @@
+import sys
+
+from thespis.cli import main
+
+sys.exit(main())

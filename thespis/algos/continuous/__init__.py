@@ -1,0 +1,1 @@
+"""Continuous actions, one reward, one agent."""

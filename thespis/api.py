@@ -1,0 +1,262 @@
+"""Thespis from Python: train, resume, evaluate, load, algorithms."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+import thespis.algos
+from thespis import config, envs
+from thespis.core import Box, Fault, Learner, leaves, rebuild
+from thespis.engine import checkpoint, evaluate as evaluation, loop
+from thespis.engine.run import Run
+from thespis.report import curve
+
+Env = str | gym.Env | Callable[[], gym.Env]
+
+
+# ---------------------------------------------------------------------------------------------------------- algorithms
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    name: str
+    family: str
+    paper: str
+    summary: str
+    module: ModuleType
+
+
+def algorithms() -> dict[str, Algorithm]:
+    """Every algorithm by name: the name is its module's, the words are its header's."""
+    found = {}
+    for family in pkgutil.iter_modules(thespis.algos.__path__):
+        package = importlib.import_module(f"thespis.algos.{family.name}")
+        for entry in pkgutil.iter_modules(package.__path__):
+            found[entry.name] = _describe(importlib.import_module(f"{package.__name__}.{entry.name}"), entry.name, family.name)
+    return found
+
+
+def algorithm(name: str) -> Algorithm:
+    """By its name, or by the path of a Python file of your own that declares Config, State and make."""
+    if not name.endswith(".py"):
+        if name not in (known := algorithms()):
+            raise Fault(f"algorithm {name!r} is unknown{config.near(name, known)}; or give the path of a .py file")
+        return known[name]
+    path = Path(name)
+    if not path.is_file():
+        raise Fault(f"algorithm {name}: there is no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    if missing := [n for n in ("Config", "State", "make") if not hasattr(module, n)]:
+        raise Fault(f"algorithm {name} does not declare {', '.join(missing)}")
+    return _describe(module, name, "own")
+
+
+def _describe(module: ModuleType, name: str, family: str) -> Algorithm:
+    head = inspect.cleandoc(module.__doc__ or "").split("\n")
+    paper = next((line.removeprefix("Paper:").strip() for line in head if line.startswith("Paper:")), "")
+    return Algorithm(name, family, paper, head[0].rstrip("."), module)
+
+
+
+# -------------------------------------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class Result:
+    path: Path
+    """the run directory"""
+    finished: bool
+    """False where it was stopped before its last step"""
+    return_mean: float | None
+    """of the last evaluation"""
+
+
+def train(algo: str = "sac", env: Env = "HalfCheetah-v5", *, out: str | Path | None = None, panel: bool | None = None, **options: Any) -> Result:
+    """Trains an agent and leaves a run directory (default: runs/ALGO-ENV-SEED).
+
+    `env` is a Gymnasium id, a callable that makes an environment, or an environment. `options` are the fields of Run
+    (steps, seed, num_envs, ...), of the algorithm's Config (lr, tau, ...), and the parts that its `make` takes (actor, critic).
+    Raises Fault, in one line, for what you can mend.
+    """
+    found = algorithm(algo)
+    world = envs.world(env)
+    runs, fields = ({f.name for f in dataclasses.fields(c)} for c in (Run, found.module.Config))
+    parts = {k: options.pop(k) for k in list(inspect.signature(found.module.make).parameters)[2:] if k in options}
+    for name in options:
+        if name not in runs | fields:
+            raise Fault(f"{name} is not an option of {algo}{config.near(name, runs | fields)}")
+    run = config.build(Run, {k: v for k, v in options.items() if k in runs} | {"env": world.name})
+    cfg = config.build(found.module.Config, {k: v for k, v in options.items() if k in fields})
+    return start(found, cfg, run, world, out, parts, panel)
+
+
+def start(algo: Algorithm, cfg: Any, run: Run, world: envs.World, out: str | Path | None, parts: dict[str, Any], panel: bool | None = None) -> Result:
+    """A new run directory, and the training in it."""
+    _check_device(run.device)
+    learner = algo.module.make(cfg, world.spec, **parts)  # every fault of the input is told before anything is written
+    label = re.sub(r"[^\w.-]+", "-", f"{Path(algo.name).stem}-{world.name}-{run.seed}")
+    folder = Path(out) if out else Path("runs") / label
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Fault(f"out: {folder} exists; continue it with 'thespis resume {folder}', or give another with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "algo": algo.name,
+        "algo_config": config.to_json(cfg),
+        "run": config.to_json(run),
+        "own_parts": sorted(parts),
+        "observation_space": envs.spaces.to_json(world.observation_space),
+        "action_space": envs.spaces.to_json(world.action_space),
+        "thespis": thespis.__version__,
+    }
+    checkpoint.write_json(folder / "config.json", about)
+    return _train(learner, world, run, folder, about, False, panel)
+
+
+def resume(path: str | Path, steps: int | None = None, *, env: Env | None = None, algo: str | None = None, panel: bool | None = None, **parts: Any) -> Result:
+    """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for)."""
+    about, found, cfg, world = _open(Path(path), env, algo)
+    run = config.build(Run, about["run"])
+    if steps is not None:
+        run = config.check(dataclasses.replace(run, steps=steps))
+        about["run"]["steps"] = run.steps
+        checkpoint.write_json(Path(path) / "config.json", about)
+    _check_device(run.device)
+    return _train(found.module.make(cfg, world.spec, **_parts(about, parts)), world, run, Path(path), about, True, panel)
+
+
+def _train(learner: Learner, world: envs.World, run: Run, folder: Path, about: dict[str, Any], resuming: bool, panel: bool | None) -> Result:
+    try:
+        finished = loop.train(learner, world, run, folder, about, resuming, panel)
+    finally:
+        if (folder / "metrics.jsonl").exists():
+            curve.curve(folder)
+    last = checkpoint.read_json(folder / "policy" / "last.json")
+    return Result(folder, finished, last["return_mean"])
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise Fault(f"device is {device!r}: {str(error).splitlines()[0]}") from None
+
+
+def _open(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str, Any], Algorithm, Any, envs.World]:
+    """What a run directory says of itself. Nothing that it names is run unless it is ours or you name it too."""
+    if not (folder / "config.json").is_file():
+        raise Fault(f"{folder} is not a run directory: it has no config.json")
+    about = checkpoint.read_json(folder / "config.json")
+    try:
+        name, cfg, run = about["algo"], about["algo_config"], about["run"]
+        wanted = run["env"]
+    except (KeyError, TypeError):
+        raise Fault(f"{folder / 'config.json'} is not a Thespis configuration") from None
+    found = algorithm(algo or _ours(folder, name))
+    if env is None and wanted not in gym.registry:
+        raise Fault(f"{folder} was trained on {wanted}, which is not registered here: name it again, --env {wanted} (or env=... in Python)")
+    world = envs.world(wanted if env is None else env)
+    return about, found, config.build(found.module.Config, cfg, f"{folder / 'config.json'}: "), world
+
+
+def _ours(folder: Path, name: str) -> str:
+    if name.endswith(".py"):
+        raise Fault(f"{folder} was made by {name}, a file of your own: name it again, --algo {name} (a run directory never runs code by itself)")
+    return name
+
+
+def _parts(about: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    if missing := sorted(set(about["own_parts"]) - set(parts)):
+        raise Fault(f"this run was made with your own {' and '.join(missing)}: give {'it' if len(missing) == 1 else 'them'} again, from Python")
+    return parts
+
+
+# ------------------------------------------------------------------------------------------------------- using a policy
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A trained policy: observations of the environment in, actions of the environment out."""
+
+    learner: Learner
+    params: Any
+    """the tensors that acting needs"""
+    observation_space: gym.Space
+    action_space: gym.Space
+    about: dict[str, Any]
+    """what policy/*.json says: algorithm, configuration, step, ..."""
+
+    def act(self, obs: Any, explore: bool = False) -> Any:
+        """The action for one observation, both as the environment's spaces have them. `explore` samples; else the mean action."""
+        flat = torch.from_numpy(envs.spaces.flatten(self.observation_space, obs))[None]
+        with torch.no_grad():
+            action = self.learner.act(self.params, flat, explore)[0].numpy()
+        return envs.spaces.translator(self.action_space)(action)
+
+
+def load(path: str | Path | Result, which: str = "last", *, algo: str | None = None, **parts: Any) -> Policy:
+    """The policy of a run directory, `which` is "last" or "best" (by evaluation). Needs neither the environment nor a checkpoint."""
+    folder = path.path if isinstance(path, Result) else Path(path)
+    if which not in ("last", "best"):
+        raise Fault(f"which is {which!r}; allowed: 'last', 'best'")
+    if not (folder / "policy").is_dir():
+        raise Fault(f"{folder} holds no policy")
+    about = checkpoint.read_json(folder / "policy" / f"{which}.json")
+    try:
+        found = algorithm(algo or _ours(folder, about["algo"]))
+        spaces = envs.spaces.from_json(about["observation_space"]), envs.spaces.from_json(about["action_space"])
+        cfg = config.build(found.module.Config, about["algo_config"])
+    except (KeyError, TypeError):
+        raise Fault(f"{folder / 'policy' / which}.json is not a Thespis policy") from None
+    learner = found.module.make(cfg, envs.spaces.spec(*spaces), **_parts(about, parts))
+    file = folder / "policy" / f"{which}.safetensors"
+    like, saved = learner.policy(learner.init()), checkpoint.read_tensors(file)
+    checkpoint.fit(saved, leaves(like), file)
+    return Policy(learner, rebuild(like, saved), *spaces, about)
+
+
+def evaluate(
+    path: str | Path | Result, episodes: int = 10, seed: int | None = None, *,
+    which: str = "last", video: bool = False, env: Env | None = None, algo: str | None = None, **parts: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "step", "video"}."""
+    folder = path.path if isinstance(path, Result) else Path(path)
+    policy = load(folder, which, algo=algo, **parts)
+    _, _, _, world = _open(folder, env, algo)
+    if world.spec != envs.spaces.spec(policy.observation_space, policy.action_space):
+        raise Fault(f"env: {world.name} has {world.spec}, the policy was trained for {envs.spaces.spec(policy.observation_space, policy.action_space)}")
+    seed = policy.about["run"]["seed"] + 1_000_000 if seed is None else seed
+
+    def act(obs: torch.Tensor) -> torch.Tensor:
+        return policy.learner.act(policy.params, obs, False)
+
+    step = policy.about["step"]
+    evaluator = evaluation.Evaluator(world, episodes, seed)
+    try:
+        result = evaluator(act)
+    finally:
+        evaluator.close()
+    out = {"mean_return": result["return_mean"], "std_return": result["return_std"], "returns": result["returns"]}
+    out |= {"mean_length": result["length_mean"], "step": step}
+    if video:
+        with torch.no_grad():
+            out["video"] = str(evaluation.record(world, act, folder / "videos", f"step-{step:09d}-{which}", evaluator.seeds[0]))
+    return out

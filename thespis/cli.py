@@ -1,0 +1,200 @@
+"""The command line: thespis train | resume | evaluate | list."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import sys
+import traceback
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from thespis import api, config, envs
+from thespis.core import Fault
+from thespis.engine.run import Run
+
+USAGE = """\
+thespis: actor-critic learning
+
+  thespis train ALGORITHM --env ENV --steps N     train an agent (thespis train sac --help: every option)
+  thespis resume DIR [--steps N]                  go on exactly where a run stopped
+  thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
+  thespis list [--json]                           the algorithms, each with its paper"""
+
+Positional = tyro.conf.Positional
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    dir: Positional[Path]
+    """run directory"""
+    steps: config.Count | None = None
+    """environment steps in all; default: as many as the run was started for"""
+    env: str | None = None
+    """the environment again, where it is one of your own"""
+    algo: str | None = None
+    """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    dir: Positional[Path]
+    """run directory"""
+    episodes: config.Count = 10
+    """number of episodes"""
+    seed: config.Natural | None = None
+    """of the episodes; default: one that training did not use"""
+    which: str = "last"
+    """policy: last, or best by evaluation"""
+    video: bool = False
+    """record the first episode to DIR/videos (needs thespis[video])"""
+    json: bool = False
+    """one JSON object on standard output"""
+    env: str | None = None
+    """the environment again, where it is one of your own"""
+    algo: str | None = None
+    """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    json: bool = False
+    """one JSON array on standard output"""
+
+
+def train(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: thespis train ALGORITHM [--env ENV] [--steps N] [options]; ALGORITHM is one of")
+        print("  " + ", ".join(api.algorithms()) + ", or the path of a Python file of your own")
+        return 0
+    algo, args = api.algorithm(args[0]), args[1:]
+    cls = algo.module.Config
+    own = {f.name for f in dataclasses.fields(cls)} - {f.name for f in dataclasses.fields(Run)}
+    args = [re.sub(r"^--(?!algo\.)([\w-]+)", lambda m: f"--algo.{m[1]}" if m[1].replace("-", "_") in own else m[0], a) for a in args]
+    train = dataclasses.make_dataclass(
+        "Train",
+        [
+            ("run", Annotated[Run, tyro.conf.arg(name="")], dataclasses.field(default=Run())),
+            ("out", Annotated[Path | None, tyro.conf.arg(help="run directory; default: runs/ALGORITHM-ENV-SEED")], None),
+            ("algo", cls, dataclasses.field(default=cls())),
+        ],
+    )
+    given = _parse(train, args, f"thespis train {algo.name}", f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME.")
+    run, cfg = config.check(given.run), config.check(given.algo)
+    return _ran(api.start(algo, cfg, run, envs.world(run.env), given.out, {}))
+
+
+def resume(args: list[str]) -> int:
+    given = config.check(_parse(Resume, args, "thespis resume", "Go on exactly where a run stopped."))
+    return _ran(api.resume(given.dir, given.steps, env=given.env, algo=given.algo))
+
+
+def evaluate(args: list[str]) -> int:
+    given = config.check(_parse(Evaluate, args, "thespis evaluate", "Whole episodes with the mean action of a trained policy."))
+    result = api.evaluate(
+        given.dir, given.episodes, given.seed, which=given.which, video=given.video, env=given.env, algo=given.algo
+    )  # fmt: skip
+    if given.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{result['mean_return']:.1f} ± {result['std_return']:.1f} over {given.episodes} episodes (policy of step {result['step']:,})")
+    if given.video:
+        print(f"video    {result['video']}")
+    return 0
+
+
+def list_(args: list[str]) -> int:
+    given = _parse(List, args, "thespis list", "The algorithms, each with its paper.")
+    rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in api.algorithms().values()]
+    if given.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = Table("name", "family", "what it is", "paper", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(row["name"], row["family"], row["summary"], row["paper"])
+    Console().print(table)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "resume": resume, "evaluate": evaluate, "list": list_}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. 0: done; 1: the run was stopped by a fault; 2: bad input; 130: stopped by Ctrl-C and saved."""
+    args = sys.argv[1:] if argv is None else argv
+    try:
+        if not args or args[0] in ("-h", "--help"):
+            print(USAGE)
+            return 0
+        if args[0] == "--version":
+            print(api.thespis.__version__)
+            return 0
+        if args[0] not in COMMANDS:
+            raise Fault(f"command {args[0]!r} is unknown{config.near(args[0], COMMANDS)}")
+        return COMMANDS[args[0]](args[1:])
+    except Fault as fault:
+        print(f"thespis: {fault}", file=sys.stderr)
+        if os.environ.get("THESPIS_TRACEBACK"):
+            traceback.print_exc()
+        return 2
+    except KeyboardInterrupt:
+        print("thespis: interrupted; the last checkpoint is whole", file=sys.stderr)
+        return 130
+
+
+def _parse(cls: Any, args: list[str], prog: str, description: str) -> Any:
+    """tyro's parse; of its errors, one line in our words: the option, what was given, what is allowed."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(cls, args=args, prog=prog, description=description)
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+    options = _options(cls)
+    for arg in args:
+        name = arg.split("=")[0]
+        if name.startswith("--") and name.replace("_", "-") not in options:
+            raise Fault(f"{name} is not an option{config.near(name, options)}")
+    words = re.sub(r"[│╭╮╰╯\s]+", " ", re.split("──+ [│╮]", said.getvalue().partition("─╮")[2])[0]).strip()
+    name = next((n for n in re.findall(r"--[\w.-]+", words) if n in options), None)
+    if name is None:
+        raise Fault(words)
+    given = re.split(r" --", re.sub(rf".*{name}[ =]?", "", " ".join([*args, ""]).replace("_", "-")))[0].strip()
+    raise Fault(f"{name} is {given!r}; allowed: {config.words(options[name])}")
+
+
+def _options(cls: Any, prefix: str = "--") -> dict[str, Any]:
+    """Every option of a (nested) dataclass and its declared type."""
+    found = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        inner = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+        if dataclasses.is_dataclass(inner):
+            found |= _options(inner, prefix if name == "run" else f"{prefix}{name}.")
+        else:
+            found[prefix + name.replace("_", "-")] = hint
+    return found
+
+
+def _ran(result: api.Result) -> int:
+    if result.return_mean is not None:
+        print(f"return   {result.return_mean:.1f} (last evaluation)")
+    print(f"run      {result.path}")
+    print(f"curve    {result.path / 'curve.png'}")
+    total = api.checkpoint.read_json(result.path / "config.json")["run"]["steps"]
+    print(f"go on    thespis resume {result.path}" + (f" --steps {2 * total}" if result.finished else ""))
+    return 0 if result.finished else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

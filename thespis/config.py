@@ -1,0 +1,108 @@
+"""What a Config field may hold: types with ranges, checked in one place, to and from JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from thespis.core import Fault
+
+C = TypeVar("C")
+
+
+class Range(NamedTuple):
+    """The numbers low <= x <= high, or low < x where `open`."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"from {self.low:g} to {self.high:g}"
+        return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
+
+
+Positive = Annotated[float, Range(0, open=True)]
+Fraction = Annotated[float, Range(0, 1)]
+Natural = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1)]
+
+
+def check(config: C) -> C:
+    """The same config, where every field has its declared type and range. Raises Fault naming the first that has not."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    values = {f.name: _fit(f.name, hints[f.name], getattr(config, f.name)) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def build(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
+    """A config from a mapping of field names (from keyword arguments or JSON). Raises Fault on an unknown or wrong field."""
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise Fault(f"{where}{name} is not an option{near(name, names)}")
+    return check(cls(**values))
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The fields as JSON values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """'; did you mean x, y?' where there are near names, else '; allowed: ...'."""
+    names = list(names)
+    by_lower = {n.lower(): n for n in names}
+    close = [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower, 3, 0.6)]
+    return f"; did you mean {' or '.join(close)}?" if close else f"; allowed: {', '.join(sorted(names))}"
+
+
+def _fit(name: str, hint: Any, value: Any) -> Any:
+    """The value as `hint` wants it (an int where a float is wanted, a list for a tuple), or Fault."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        value = _fit(name, args[0], value)
+        for r in args[1:]:
+            if isinstance(r, Range) and not (r.low <= value <= r.high and (value != r.low or not r.open)):
+                raise Fault(f"{name} is {value!r}; allowed: {words(hint)}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _fit(name, next(a for a in args if a is not type(None)), value)
+    if origin is Literal:
+        if value not in args:
+            raise Fault(f"{name} is {value!r}; allowed: {words(hint)}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        if len(inner) != len(value):
+            raise Fault(f"{name} is {value!r}; allowed: {words(hint)}")
+        return tuple(_fit(name, h, v) for h, v in zip(inner, value, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):
+        raise Fault(f"{name} is {value!r}; allowed: {words(hint)}")
+    return value
+
+
+def words(hint: Any) -> str:
+    """What a type allows, for a person."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return " ".join([words(args[0]), *(str(r) for r in args[1:] if isinstance(r, Range))])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("None" if a is type(None) else words(a) for a in args)
+    if origin is Literal:
+        return ", ".join(map(repr, args))
+    if origin is tuple:
+        return f"any number of values, each {words(args[0])}" if args[-1] is Ellipsis else f"{len(args)} values, each {words(args[0])}"
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))

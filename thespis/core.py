@@ -1,0 +1,159 @@
+"""The types that every room shares. Imports nothing of ours.
+
+Data flows one way round: env -> data -> Batch -> update -> State -> act -> env.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+__all__ = [
+    "Batch", "Box", "Discrete", "Fault", "Learner", "Metrics", "MultiDiscrete", "OffPolicy", "Params", "Spec", "Trained",
+    "leaves", "rebuild", "replace", "tree", "tree_map",
+]  # fmt: skip
+
+T = TypeVar("T")
+Params = dict[str, Tensor]
+Metrics = dict[str, Tensor]
+
+
+class Fault(Exception):
+    """What a user can mend, told in one line: the field, what was given, what is allowed. Never shown as a traceback."""
+
+
+@dataclass_transform(frozen_default=True)
+def tree(cls: type[T]) -> type[T]:
+    """A frozen dataclass of tensors that torch's transforms (compile, vmap, grad) see through."""
+    cls = dataclass(frozen=True)(cls)
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    _pytree.register_dataclass(cls, field_names=names)
+    return cls
+
+
+def leaves(node: Any, path: str = "") -> dict[str, Tensor]:
+    """Every tensor of a tree by its dotted name: {"critic.params.w0": ..., ...}."""
+    if isinstance(node, Tensor):
+        return {path: node}
+    items = node.items() if isinstance(node, Mapping) else ((f.name, getattr(node, f.name)) for f in fields(node))
+    return {k: v for name, child in items for k, v in leaves(child, f"{path}.{name}" if path else name).items()}
+
+
+def rebuild(like: T, flat: Mapping[str, Tensor], path: str = "") -> T:
+    """A tree of the shape of `like` with the tensors of `flat`, the inverse of `leaves`."""
+    if isinstance(like, Tensor):
+        return flat[path]  # type: ignore[return-value]
+    if isinstance(like, dict):
+        return {k: rebuild(v, flat, f"{path}.{k}" if path else k) for k, v in like.items()}  # type: ignore[return-value]
+    assert is_dataclass(like)
+    parts = {f.name: rebuild(getattr(like, f.name), flat, f"{path}.{f.name}" if path else f.name) for f in fields(like)}
+    return type(like)(**parts)  # type: ignore[return-value]
+
+
+def tree_map(function: Callable[[Tensor], Tensor], node: T) -> T:
+    return rebuild(node, {k: function(v) for k, v in leaves(node).items()})
+
+
+# ---------------------------------------------------------------------------------------------------------- the world
+
+
+class Box(NamedTuple):
+    """Vectors of `dim` floats; as an action space, each in [-1, 1] (the environment rescales)."""
+
+    dim: int
+
+
+class Discrete(NamedTuple):
+    """One of `n` choices."""
+
+    n: int
+
+
+class MultiDiscrete(NamedTuple):
+    """Several choices at once, the i-th one of `ns[i]`."""
+
+    ns: tuple[int, ...]
+
+
+class Spec(NamedTuple):
+    """All that an algorithm may know of the world. Observations are flat float32 vectors by the time it sees them."""
+
+    obs: Box
+    action: Box | Discrete | MultiDiscrete
+    rewards: int = 1
+    agents: int = 1
+    horizon: int | None = None
+    """steps after which an episode is cut off, where there is such a limit"""
+
+
+# ------------------------------------------------------------------------------------------------------- what is learnt
+
+
+@tree
+class Batch:
+    """B transitions. `discount` is gamma^n * (1 - terminated): n-step returns, time limits and ends are the data's business."""
+
+    obs: Tensor
+    """(B, obs)"""
+    action: Tensor
+    """(B, action)"""
+    reward: Tensor
+    """(B,), the discounted sum of n rewards"""
+    discount: Tensor
+    """(B,)"""
+    next_obs: Tensor
+    """(B, obs)"""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """further columns that a learner `needs`, each (B, ...)"""
+
+
+@tree
+class Trained:
+    """Parameters and the moments of the optimiser that trains them travel together."""
+
+    params: Params
+    m: Params
+    """first moments, shaped as params"""
+    v: Params
+    """second moments, shaped as params"""
+    t: Tensor
+    """(), steps taken"""
+
+
+@dataclass(frozen=True)
+class OffPolicy:
+    """How an off-policy learner is fed; the numbers come from its Config."""
+
+    gamma: float
+    n_step: int
+    batch_size: int
+    replay_size: int
+    warmup: int
+    """environment steps with uniformly random actions, and without updates, at the start"""
+    updates_per_step: float
+    """updates for each environment step after the warm-up"""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An algorithm, as the engine sees it: functions only, every tensor in State."""
+
+    init: Callable[[], Any]
+    """() -> State"""
+    update: Callable[[Any, Batch, int], tuple[Any, Metrics]]
+    """(state, batch, k) -> (state, metrics); pure, one graph for each k < period; metrics are 0-D tensors"""
+    policy: Callable[[Any], Any]
+    """state -> the tensors that `act` needs: what is published, exported and loaded"""
+    act: Callable[[Any, Tensor, bool], Tensor]
+    """(policy, obs (N, obs), explore) -> action (N, action)"""
+    losses: dict[str, Callable[..., tuple[Tensor, Metrics]]]
+    experience: OffPolicy
+    needs: frozenset[str] = frozenset()
+    """extra columns of Batch"""
+    period: int = 1
+    """k runs through 0 .. period - 1: a delayed actor is period 2"""

@@ -1,0 +1,141 @@
+"""A ring of transitions that stores each observation once, and knows gamma and n-step returns but no algorithm.
+
+N environments step together: row t * N + i is environment i's step t, and the observation after it is the one that row
+(t + 1) * N + i holds. Only where an episode ended does it stand apart, among the `finals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thespis.core import Batch, Box, MultiDiscrete, OffPolicy, Spec
+
+COLUMNS = ("obs", "action", "reward", "terminated", "ended")
+
+
+class Replay:
+    """Holds feed.replay_size transitions of `num_envs` environments: 102 MB for a million of HalfCheetah's."""
+
+    def __init__(self, spec: Spec, feed: OffPolicy, num_envs: int = 1, seed: int = 0):
+        self.feed, self.num_envs = feed, num_envs
+        self.length = max(feed.replay_size // num_envs, 1)  # steps that are held
+        rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
+        self.obs = torch.zeros(rows, spec.obs.dim)
+        self.action = empty_actions(spec, rows)
+        self.reward = torch.zeros(rows)
+        self.terminated = torch.zeros(rows, dtype=torch.bool)
+        self.ended = torch.zeros(rows, dtype=torch.bool)  # terminated or cut off
+        self.final_at = torch.zeros(rows, dtype=torch.int32)  # where ended: the place in `finals`
+        self.finals = torch.zeros(0, spec.obs.dim)
+        self.free: list[int] = []  # places in `finals`
+        self.steps = 0  # ever added
+        self.rng = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        """Transitions that can be sampled."""
+        return min(self.steps, self.length) * self.num_envs
+
+    def _rows(self, step: int) -> slice:
+        first = step % (self.length + 1) * self.num_envs
+        return slice(first, first + self.num_envs)
+
+    def add(
+        self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, last: np.ndarray
+    ) -> None:
+        """One step of every environment: obs and last (N, obs), action (N, ...), the others (N,).
+
+        `last` is what the step returned: where an episode ended, its true last observation, never the next one's first.
+        """
+        now, after = self._rows(self.steps), self._rows(self.steps + 1)
+        if self.ended[after].any():  # the oldest step makes room
+            self.free += self.final_at[after][self.ended[after]].tolist()
+            self.ended[after] = False
+        self.obs[now], self.obs[after] = torch.from_numpy(obs), torch.from_numpy(last)
+        self.action[now] = torch.from_numpy(action)
+        self.reward[now] = torch.from_numpy(reward)
+        self.terminated[now] = torch.from_numpy(terminated)
+        self.steps += 1
+        if (ended := terminated | truncated).any():
+            self._end(now.start + np.flatnonzero(ended), last[ended])
+
+    def cut(self, env: int) -> None:
+        """Ends the newest step of one environment as a time limit would: what follows is another episode."""
+        row = self._rows(self.steps - 1).start + env
+        if self.steps and not self.ended[row]:
+            self._end(np.array([row]), self.obs[self._rows(self.steps)][env : env + 1].numpy())
+
+    def _end(self, rows: np.ndarray, last: np.ndarray) -> None:
+        if len(self.free) < len(rows):
+            held = len(self.finals)
+            room = max(held, len(rows), 64)
+            self.finals = torch.cat([self.finals, torch.zeros(room, self.finals.shape[1])])
+            self.free += range(held, held + room)
+        places = [self.free.pop() for _ in rows]
+        self.finals[places] = torch.as_tensor(last)
+        self.final_at[rows] = torch.tensor(places, dtype=torch.int32)
+        self.ended[rows] = True
+
+    def sample(self) -> Batch:
+        """A batch drawn uniformly, with n-step rewards; a window stops at an episode's end and at the newest step."""
+        feed, n_envs, ring = self.feed, self.num_envs, len(self.obs)
+        held = len(self)
+        age = torch.randint(held, (feed.batch_size,), generator=self.rng)  # counted from the oldest row held
+        row = (age + (self.steps * n_envs - held)) % ring
+        last, reward = row, self.reward[row]
+        discount = torch.full((feed.batch_size,), feed.gamma)
+        for n in range(1, feed.n_step):
+            on = ~self.ended[last] & (age + n * n_envs < held)
+            last = torch.where(on, (last + n_envs) % ring, last)
+            reward = reward + torch.where(on, discount * self.reward[last], 0.0)
+            discount = torch.where(on, discount * feed.gamma, discount)
+        next_obs, ended = self.obs[(last + n_envs) % ring], self.ended[last]
+        if ended.any():
+            next_obs[ended] = self.finals[self.final_at[last[ended]]]
+        return Batch(self.obs[row], self.action[row], reward, discount * ~self.terminated[last], next_obs)
+
+    # ------------------------------------------------------------------------------------------------- to and from disk
+
+    def oldest(self) -> int:
+        """The first step still held."""
+        return max(self.steps - self.length, 0)
+
+    def segment(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Steps start <= t < stop as tensors: the columns (T * N, ...), the last observations of ended rows, and the next ones."""
+        rows = torch.arange(start * self.num_envs, stop * self.num_envs) % len(self.obs)
+        out = {name: getattr(self, name)[rows] for name in COLUMNS}
+        return out | {"finals": self.finals[self.final_at[rows[out["ended"]]]], "next": self.obs[self._rows(stop)].clone()}
+
+    def load(self, segments: Iterable[tuple[int, Mapping[str, Tensor]]], stop: int) -> None:
+        """Fills an empty ring from (start, segment) pairs in order, up to step `stop`; what it cannot hold is passed over."""
+        n = self.num_envs
+        for start, part in segments:
+            skip = max(stop - self.length - start, 0) * n  # older than the ring is long
+            take = min(stop - start, len(part["ended"]) // n) * n
+            if skip >= take:
+                continue
+            rows = (torch.arange(skip, take) + start * n) % len(self.obs)
+            if skip == 0 and self.steps == start > 0:  # where a step does not follow from the one before, a new episode began
+                moved = (self.obs[self._rows(start)] != part["obs"][:n]).any(-1)
+                for env in moved.nonzero().flatten().tolist():
+                    self.cut(env)
+            for name in COLUMNS:
+                getattr(self, name)[rows] = part[name][skip:take]
+            ended = part["ended"]
+            if ended[skip:take].any():
+                finals = part["finals"][int(ended[:skip].sum()) : int(ended[:take].sum())]
+                self._end(rows[ended[skip:take]].numpy(), finals.numpy())
+            self.steps = start + take // n
+            after = part["next"] if take == len(ended) else part["obs"][take : take + n]
+            self.obs[self._rows(self.steps)] = after
+
+
+def empty_actions(spec: Spec, rows: int) -> Tensor:
+    """Room for actions: (rows, dim) floats for a Box, (rows,) integers for Discrete, (rows, choices) for MultiDiscrete."""
+    if isinstance(spec.action, Box):
+        return torch.zeros(rows, spec.action.dim)
+    shape = (rows, len(spec.action.ns)) if isinstance(spec.action, MultiDiscrete) else (rows,)
+    return torch.zeros(shape, dtype=torch.int64)

@@ -1,0 +1,79 @@
+"""Steps the environments, feeds replay, and can bring every environment back to where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thespis.core import Box, Discrete, Spec
+from thespis.data import Replay
+from thespis.envs import reenact
+
+Act = Callable[[Tensor], Tensor]
+
+
+class Collector:
+    """`num_envs` environments in lockstep. An episode is its reset seed and its actions: enough to re-enact it."""
+
+    def __init__(self, envs: Any, spec: Spec, replay: Replay, seed: int):
+        self.envs, self.spec, self.replay, self.n = envs, spec, replay, envs.num_envs
+        self.rng = np.random.default_rng(seed)
+        self.seeds = [0] * self.n
+        self.actions: list[list[np.ndarray]] = [[] for _ in range(self.n)]
+        self.returns = np.zeros(self.n)
+        self.obs = np.zeros((self.n, spec.obs.dim), np.float32)
+
+    def start(self) -> None:
+        self._reset(np.ones(self.n, bool))
+
+    def step(self, act: Act | None) -> list[tuple[float, int]]:
+        """One step of every environment, with random actions where `act` is None: (return, length) of each episode that ended."""
+        action = act(torch.from_numpy(self.obs)).cpu().numpy() if act else self._random()
+        last, reward, terminated, truncated, _ = self.envs.step(action)
+        self.replay.add(self.obs, action, reward, terminated, truncated, last)
+        self.returns += reward
+        for i in range(self.n):
+            self.actions[i].append(action[i])
+        self.obs, ended = last, terminated | truncated
+        if not ended.any():
+            return []
+        done = [(float(self.returns[i]), len(self.actions[i])) for i in np.flatnonzero(ended)]
+        self._reset(ended)
+        return done
+
+    def _reset(self, which: np.ndarray) -> None:
+        for i in np.flatnonzero(which):
+            self.seeds[i], self.actions[i], self.returns[i] = int(self.rng.integers(2**31)), [], 0.0
+        self.obs = self.envs.reset(seed=self.seeds, options=None if which.all() else {"reset_mask": which})[0]
+
+    def _random(self) -> np.ndarray:
+        if isinstance(self.spec.action, Box):
+            return self.rng.uniform(-1, 1, (self.n, self.spec.action.dim)).astype(np.float32)
+        if isinstance(self.spec.action, Discrete):
+            return self.rng.integers(self.spec.action.n, size=self.n)
+        return self.rng.integers(self.spec.action.ns, size=(self.n, len(self.spec.action.ns)))
+
+    # -------------------------------------------------------------------------------------------------- stop and go on
+
+    def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Everything needed to go on, as JSON and as tensors."""
+        none = self.replay.action[:0]
+        episodes = {f"actions.{i}": torch.from_numpy(np.array(a)) if a else none for i, a in enumerate(self.actions)}
+        json = {"rng": self.rng.bit_generator.state, "seeds": self.seeds, "returns": self.returns.tolist()}
+        return json, {"obs": torch.from_numpy(self.obs.copy()), **episodes}
+
+    def restore(self, json: dict[str, Any], tensors: dict[str, Tensor], say: Callable[[str], None]) -> None:
+        """Re-enacts each current episode: its reset seed, then its actions. Where that leads elsewhere, a new one begins."""
+        self.rng.bit_generator.state = json["rng"]
+        self.seeds, self.returns = list(json["seeds"]), np.array(json["returns"])
+        episodes = [tensors[f"actions.{i}"].numpy() for i in range(self.n)]
+        self.actions = [list(actions) for actions in episodes]
+        self.obs, _, _ = reenact(self.envs, self.seeds, episodes)
+        for i in np.flatnonzero((self.obs != tensors["obs"].numpy()).any(-1)):
+            say(f"environment {i} is not deterministic: re-enacting its episode led elsewhere, so a new episode begins")
+            self.replay.cut(int(i))
+            self._reset(np.arange(self.n) == i)

@@ -1,0 +1,71 @@
+"""The update as one graph over tensors that never move."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch._inductor.config
+
+from thespis.core import Batch, Learner, Metrics, leaves, tree_map
+
+
+class Stepper:
+    """Holds a learner's State and steps it in place: eager at first, compiled once `compile_after` updates are done.
+
+    The rule depends on the count of updates alone, so that a run that is stopped and resumed takes the same path.
+    Both paths draw the same random numbers from torch's global generator.
+    """
+
+    def __init__(self, learner: Learner, state: Any, compile_after: int = -1, say: Callable[[str], None] = warnings.warn):
+        self.learner, self.compile_after, self.say = learner, compile_after, say
+        self.state = tree_map(lambda x: x.detach().clone(), state)  # no two leaves may share memory
+        self.updates = 0
+        self.totals: Metrics = {}
+        self.counts: dict[str, int] = {}
+        self._phases: dict[tuple[int, bool], Callable[[Any, Batch], Metrics]] = {}
+
+    def step(self, batch: Batch) -> None:
+        """One update. Its metrics are added up on the device until `means` reads them."""
+        k, ready = self.updates % self.learner.period, 0 <= self.compile_after <= self.updates
+        if (k, ready) not in self._phases:
+            self._phases[k, ready] = self._compile(k, batch) if ready else self._phase(k)
+        with torch.no_grad():
+            for name, value in self._phases[k, ready](self.state, batch).items():
+                self.totals[name] = self.totals[name].add_(value) if name in self.totals else value.clone()
+                self.counts[name] = self.counts.get(name, 0) + 1
+        self.updates += 1
+
+    def means(self) -> dict[str, float]:
+        """Each metric's mean over the updates since the last call: the one place that waits for the device."""
+        out = {name: float(total) / self.counts[name] for name, total in self.totals.items()}
+        self.totals, self.counts = {}, {}
+        return out
+
+    def _phase(self, k: int) -> Callable[[Any, Batch], Metrics]:
+        def phase(state: Any, batch: Batch) -> Metrics:
+            after, metrics = self.learner.update(state, batch, k)
+            for old, new in zip(leaves(state).values(), leaves(after).values(), strict=True):
+                old.copy_(new)
+            return metrics
+
+        return phase
+
+    def _compile(self, k: int, batch: Batch) -> Callable[[Any, Batch], Metrics]:
+        eager = self._phase(k)
+        self.say("compiling the update (once a machine: 10 to 60 seconds; then seconds)")
+        torch._inductor.config.fallback_random = True  # the same noise as in eager mode
+        rng = torch.get_rng_state()
+        try:
+            phase = torch.compile(eager, fullgraph=True, dynamic=False)
+            with torch.no_grad():
+                phase(tree_map(torch.clone, self.state), batch)  # a trial on a copy
+            torch.set_rng_state(rng)
+        except Exception as error:  # whatever the compiler lacks, eager mode does the same sums
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self.say(f"torch.compile does not work here, so the run goes on in eager mode, about half as fast ({why})")
+            torch.set_rng_state(rng)
+            return eager
+        return phase

@@ -1,0 +1,73 @@
+"""Whole episodes with a policy, on environments of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from thespis.core import Fault
+from thespis.envs import World
+
+Act = Callable[[Tensor], Tensor]
+AT_ONCE = 10  # episodes that share one forward pass
+
+
+class Evaluator:
+    """Keeps its environments between evaluations. Episode i always starts from reset seed `seeds[i]`, so nothing need be saved."""
+
+    def __init__(self, world: World, episodes: int, seed: int):
+        self.seeds = [int(x) for x in np.random.default_rng(seed).integers(2**31, size=episodes)]
+        self.envs = [world.make() for _ in range(min(episodes, AT_ONCE))]
+
+    def __call__(self, act: Act) -> dict[str, Any]:
+        """The returns and lengths of every episode, and their moments. Draws nothing from the run's generators."""
+        returns, lengths = np.zeros(len(self.seeds)), np.zeros(len(self.seeds), int)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            for first in range(0, len(self.seeds), len(self.envs)):
+                group = range(first, min(first + len(self.envs), len(self.seeds)))
+                obs = {i: self.envs[i - first].reset(seed=self.seeds[i])[0] for i in group}
+                while obs:
+                    actions = act(torch.from_numpy(np.stack(list(obs.values())))).cpu().numpy()
+                    for i, action in zip(list(obs), actions, strict=True):
+                        obs[i], reward, terminated, truncated, _ = self.envs[i - first].step(action)
+                        returns[i] += float(reward)
+                        lengths[i] += 1
+                        if terminated or truncated:
+                            del obs[i]
+        return {
+            "return_mean": float(returns.mean()),
+            "return_std": float(returns.std()),
+            "returns": returns.tolist(),
+            "length_mean": float(lengths.mean()),
+        }
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+
+def record(world: World, act: Act, folder: Path, name: str, seed: int) -> Path:
+    """A video of one episode, FOLDER/NAME.mp4. Raises Fault where the environment or this machine cannot draw."""
+    try:
+        import moviepy  # noqa: F401
+    except ImportError:
+        raise Fault('videos need moviepy: pip install "thespis[video]"') from None
+    env = gym.wrappers.RecordVideo(world.make(render_mode="rgb_array"), str(folder), name_prefix=name, episode_trigger=lambda _: True, disable_logger=True)
+    try:
+        obs, _ = env.reset(seed=seed)
+        over = False
+        while not over:
+            obs, _, terminated, truncated, _ = env.step(act(torch.from_numpy(obs)[None]).cpu().numpy()[0])
+            over = terminated or truncated
+    finally:
+        env.close()
+    path = folder / f"{name}.mp4"
+    (folder / f"{name}-episode-0.mp4").replace(path)
+    return path

@@ -1,0 +1,219 @@
+"""The off-policy loop: collect, update, evaluate, log, checkpoint; stop anywhere and go on exactly."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from thespis.core import Fault, Learner, leaves, rebuild, tree_map
+from thespis.data import Replay
+from thespis.engine import checkpoint
+from thespis.engine.collect import Collector
+from thespis.engine.compile import Stepper
+from thespis.engine.evaluate import Evaluator
+from thespis.engine.log import Log
+from thespis.engine.run import Run
+from thespis.envs import World, vector
+
+
+@dataclass
+class Progress:
+    """The counters of a run; a checkpoint holds them all."""
+
+    steps: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+    """spent stepping and learning; evaluations and checkpoints apart"""
+    best: float | None = None
+    """highest mean evaluation return"""
+    last: float | None = None
+    """newest mean evaluation return"""
+    evaluated: int = -1
+    """step of the newest evaluation"""
+    episodes: list[tuple[float, int]] = field(default_factory=list)
+    """(return, length) of the episodes that ended since the last row of metrics"""
+
+
+def train(learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool = False, panel: bool | None = None) -> bool:
+    """Trains until run.steps or a signal to stop; True where all steps were done. DIR holds everything at any moment.
+
+    `about` is written beside each policy, unread. Raises Fault, after a checkpoint, where the environment fails, and
+    without one where the learner has diverged.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_torch(run))
+        return _Training(stack, learner, world, run, folder, about, resume, panel).loop()
+
+
+class _Training:
+    def __init__(self, stack: ExitStack, learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool, panel: bool | None):
+        self.learner, self.run, self.folder, self.about = learner, run, folder, about
+        seeds = np.random.SeedSequence(run.seed).generate_state(4).tolist()
+        torch.manual_seed(seeds[0])
+        self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1])
+        state = learner.init()
+        self.progress = Progress()
+        notes: list[str] = []
+        if resume:
+            meta, tensors = checkpoint.load(folder, self.replay, notes.append)
+            saved = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+            checkpoint.fit(saved, leaves(state), checkpoint.checkpoints(folder)[-1])
+            state, self.progress = rebuild(state, saved), Progress(**meta["progress"])
+        log = Log(folder, about.get("title", ""), run.steps, at=self.progress.steps, sinks=run.sinks, config=about, panel=panel)
+        self.log = stack.enter_context(log)
+        for note in notes:
+            log.note(note)
+        self.stepper = Stepper(learner, tree_map(lambda x: x.to(run.device), state), run.compile_after, log.note)
+        self.stepper.updates = self.progress.updates
+        envs = vector(world, run.num_envs, run.vector)
+        stack.callback(envs.close)
+        self.collector = Collector(envs, world.spec, self.replay, seeds[2])
+        self.evaluator = Evaluator(world, run.eval_episodes, seeds[3])
+        stack.callback(self.evaluator.close)
+        if resume:
+            self.stepper.totals = {k.removeprefix("totals."): v.to(run.device) for k, v in tensors.items() if k.startswith("totals.")}
+            self.stepper.counts = meta["counts"]
+            self.collector.restore(meta["collector"], {k.removeprefix("collector."): v for k, v in tensors.items()}, log.note)
+            self.replay.rng.set_state(tensors["rng.replay"])
+            torch.set_rng_state(tensors["rng.torch"])
+        else:
+            self.collector.start()
+        self.reported = (self.progress.steps, self.progress.seconds)
+
+    def act(self, obs: torch.Tensor, explore: bool) -> torch.Tensor:
+        with torch.no_grad():
+            return self.learner.act(self.learner.policy(self.stepper.state), obs.to(self.run.device), explore)
+
+    def loop(self) -> bool:
+        run, feed, p = self.run, self.learner.experience, self.progress
+        with _stop_signals() as stop:
+            if p.evaluated < 0:
+                self.evaluate()
+            while p.steps < run.steps and not stop.is_set():
+                began, before = time.perf_counter(), p.steps
+                with self.saved_on_fault(f"step {p.steps + 1}"):
+                    p.episodes += self.collector.step(None if p.steps < feed.warmup else lambda obs: self.act(obs, True))
+                p.steps += run.num_envs
+                for _ in range(math.floor(max(p.steps - feed.warmup, 0) * feed.updates_per_step) - p.updates):
+                    self.stepper.step(tree_map(lambda x: x.to(run.device), self.replay.sample()))
+                    p.updates = self.stepper.updates
+                p.seconds += time.perf_counter() - began
+                self.log.tick(p.steps)
+                over = p.steps >= run.steps
+                crossed = [over or p.steps // n > before // n for n in (run.log_every, run.eval_every, run.checkpoint_every)]
+                for due, do in zip(crossed, (self.report, self.evaluate, self.save), strict=True):
+                    if due:
+                        do()
+            if p.steps < run.steps:
+                self.save()
+        return p.steps >= run.steps
+
+    @contextmanager
+    def saved_on_fault(self, when: str) -> Iterator[None]:
+        """Where the environment fails, nothing learnt is lost."""
+        try:
+            yield
+        except Fault as fault:
+            self.save()
+            raise Fault(f"{when}: {fault}; a checkpoint is saved") from fault
+
+    def report(self) -> None:
+        """A row of metrics; the place where a learner that has diverged is caught."""
+        p = self.progress
+        steps, seconds = p.steps - self.reported[0], p.seconds - self.reported[1]
+        self.reported = (p.steps, p.seconds)
+        means = self.stepper.means()
+        if bad := [f"{name} is {value}" for name, value in means.items() if not math.isfinite(value)]:
+            raise Fault(self._diverged(", ".join(bad)))
+        row = {f"train/{k}": v for k, v in means.items()}
+        if p.episodes:
+            row["episode/return"], row["episode/length"] = (float(np.mean(x)) for x in zip(*p.episodes, strict=True))
+            p.episodes = []
+        row |= {"time/steps_per_second": steps / max(seconds, 1e-9), "time/seconds": p.seconds, "time/updates": float(p.updates)}
+        self.log.row(p.steps, row)
+
+    def evaluate(self) -> None:
+        p = self.progress
+        with self.saved_on_fault(f"evaluation at step {p.steps}"):
+            result = self.evaluator(lambda obs: self.act(obs, False))
+        p.last, p.evaluated = result["return_mean"], p.steps
+        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()})
+        if p.best is None or p.last > p.best:
+            p.best = p.last
+            self.save_policy("best")
+
+    def save(self) -> None:
+        p = self.progress
+        state = leaves(self.stepper.state)
+        if bad := [name for name, x in state.items() if not bool(torch.isfinite(x).all())]:
+            raise Fault(self._diverged(f"{bad[0]} is not finite"))
+        collector, tensors = self.collector.save()
+        tensors = {
+            **{f"state.{k}": v for k, v in state.items()},
+            **{f"totals.{k}": v for k, v in self.stepper.totals.items()},
+            **{f"collector.{k}": v for k, v in tensors.items()},
+            "rng.torch": torch.get_rng_state(),
+            "rng.replay": self.replay.rng.get_state(),
+        }
+        meta = {
+            "progress": vars(p), "counts": self.stepper.counts, "collector": collector,
+            "replay_steps": self.replay.steps, "torch": torch.__version__,
+        }  # fmt: skip
+        checkpoint.save(self.folder, p.steps, meta, tensors, self.replay, self.run.keep)
+        self.save_policy("last")
+
+    def save_policy(self, name: str) -> None:
+        """What `thespis.load` reads: the tensors that acting needs, and in words what they are."""
+        place = self.folder / "policy"
+        place.mkdir(exist_ok=True)
+        checkpoint.write_tensors(place / f"{name}.safetensors", leaves(self.learner.policy(self.stepper.state)))
+        p = self.progress
+        checkpoint.write_json(place / f"{name}.json", self.about | {"step": p.steps, "return_mean": p.last})
+
+    def _diverged(self, what: str) -> str:
+        kept = checkpoint.checkpoints(self.folder)
+        return f"diverged by step {self.progress.steps}: {what}; the last good checkpoint is {kept[-1] if kept else 'none yet'}"
+
+
+@contextmanager
+def _torch(run: Run) -> Iterator[None]:
+    """The run's threads. Denormals are flushed: idle units' moments decay into them, and they are slow."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(run.threads)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Set by Ctrl-C or SIGTERM: the step under way is finished first. A second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def heard(number: int, frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,38 @@
+"""What a run is, apart from its algorithm."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from thespis.config import Count, Natural
+
+
+@dataclass(frozen=True)
+class Run:
+    env: str = "HalfCheetah-v5"
+    """Gymnasium id of the environment"""
+    steps: Count = 1_000_000
+    """environment steps in all, over every environment"""
+    seed: Natural = 0
+    """of parameters, exploration, replay and episodes"""
+    num_envs: Count = 1
+    """environments stepped side by side"""
+    vector: Literal["sync", "async"] = "sync"
+    """step them in this process, or each in one of its own (pays where a step takes more than about 1 ms)"""
+    eval_every: Count = 10_000
+    """steps between evaluations"""
+    eval_episodes: Count = 10
+    """episodes of an evaluation, on environments and seeds of their own"""
+    log_every: Count = 1_000
+    """steps between rows of metrics"""
+    checkpoint_every: Count = 10_000
+    """steps between checkpoints"""
+    keep: Count = 2
+    """checkpoints kept"""
+    sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """where metrics go besides metrics.jsonl"""
+    device: str = "cpu"
+    """torch device of the learner"""
+    threads: Count = 1
+    """torch threads; more than one pays only on cores that have nothing else to do"""
+    compile_after: int = 2_000
+    """updates that run in eager mode before the update is compiled (which costs about as much time); -1: never compile"""

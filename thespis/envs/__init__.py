@@ -1,0 +1,11 @@
+"""Gymnasium in, Spec out: making environments, running several at once, and checking what they say.
+
+world(...) -> World; world.make() -> Flat, one environment as a learner sees it; vector(world, n) -> n of them.
+"""
+
+from thespis.envs import probes, spaces
+from thespis.envs.flat import Flat
+from thespis.envs.vector import reenact, vector
+from thespis.envs.world import World, world
+
+__all__ = ["Flat", "World", "probes", "reenact", "spaces", "vector", "world"]

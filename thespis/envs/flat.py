@@ -1,0 +1,160 @@
+"""What the learner sees of one environment: flat float32 observations, actions in [-1, 1], and a guard on all that comes back."""
+
+from __future__ import annotations
+
+import math
+import os
+import traceback
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import Env, spaces
+
+from thespis import core
+from thespis.core import Fault
+from thespis.envs.spaces import Floats, flattener, short, spec, translator
+
+__all__ = ["Flat"]
+
+
+class Flat(gym.Wrapper[Floats, Any, Any, Any]):
+    """An environment as a learner sees it, guarded.
+
+    Observations are float32 vectors, (dim,). Actions are (dim,) in [-1, 1] for a Box (scaled to the environment's bounds and
+    clipped), an int from 0 for Discrete, integers from 0 for MultiDiscrete. `info` keeps the environment's plain numbers, as
+    floats, and nothing else: gymnasium's vector environments cannot stack whatever an environment puts there.
+
+    Fault, from `reset` and `step`, in one line with the step of the episode and the seed of its reset: an observation of the
+    wrong shape or not finite, a reward that is no finite number, a flag that is no bool, a result of the wrong length, an
+    action of the wrong shape or not finite, a step after the end of the episode, and whatever the environment raises
+    (chained as the cause).
+    """
+
+    def __init__(self, env: Env[Any, Any], name: str) -> None:
+        super().__init__(env)
+        self.name = name
+        kind = spec(env.observation_space, env.action_space)
+        self._flatten = flattener(env.observation_space)
+        self._translate = translator(env.action_space)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (kind.obs.dim,), np.float32)
+        if isinstance(kind.action, core.Box):
+            self.action_space: spaces.Space[Any] = spaces.Box(-1, 1, (kind.action.dim,), np.float32)
+        elif isinstance(kind.action, core.Discrete):
+            self.action_space = spaces.Discrete(kind.action.n)
+        else:
+            self.action_space = spaces.MultiDiscrete(list(kind.action.ns))
+        self._seed: int | None = None
+        self._step = 0
+        self._over = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+        """Starts an episode.
+
+        options["reenact"]: learner's actions, (T, dim) or (T,), that are then stepped through, which brings an episode back
+        from its seed. The observation is the last one, and info is {"reenacted": how many actions were taken, fewer than T
+        where the episode ended sooner; "return": the sum of their rewards}. Other options are the environment's own.
+        """
+        options = dict(options or {})
+        actions = options.pop("reenact", None)
+        self._seed, self._step, self._over = None if seed is None else int(seed), 0, False
+        try:
+            result = self.env.reset(seed=self._seed, options=options or None)
+        except Exception as error:
+            raise self._raised("reset", error) from error
+        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
+            raise self._fault(f"reset returned {_parts(result)}; it must return 2 values: observation, info (a dict)")
+        obs = self._observe(result[0])
+        if actions is None:
+            return obs, _numbers(result[1])
+        total = 0.0
+        for action in actions:
+            obs, reward, terminated, truncated, _ = self.step(action)
+            total += reward
+            if terminated or truncated:
+                break
+        return obs, {"reenacted": self._step, "return": total}
+
+    def step(self, action: Any) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
+        """One step with a learner's action: (observation, reward, terminated, truncated, info)."""
+        if self._over:
+            raise self._fault("step was called on an episode that is over or not begun; reset must come first")
+        self._step += 1
+        try:
+            act = self._translate(action)
+        except Fault as fault:
+            raise self._fault(str(fault)) from None
+        try:
+            result = self.env.step(act)
+        except Exception as error:
+            raise self._raised("step", error) from error
+        if not isinstance(result, tuple) or len(result) != 5 or not isinstance(result[4], dict):
+            raise self._fault(f"step returned {_parts(result)}; it must return {FIVE}")
+        given, reward, terminated, truncated, info = result
+        obs = self._observe(given)
+        if not isinstance(reward, float) or not math.isfinite(reward):
+            reward = self._number(reward)
+        if terminated.__class__ is not bool:
+            terminated = self._flag("terminated", terminated)
+        if truncated.__class__ is not bool:
+            truncated = self._flag("truncated", truncated)
+        self._over = terminated or truncated
+        return obs, float(reward), terminated, truncated, _numbers(info)
+
+    def _observe(self, obs: Any) -> Floats:
+        try:
+            return self._flatten(obs)
+        except Fault as fault:
+            raise self._fault(str(fault)) from None
+
+    def _number(self, reward: Any) -> float:
+        """A reward that is not simply a float: an int, a bool, or an array of one number will do."""
+        try:
+            x = np.asarray(reward)
+            if x.dtype.kind in "fiub" and x.size == 1 and math.isfinite(x.item()):
+                return float(x.item())
+        except Exception:
+            pass
+        raise self._fault(f"reward is {short(reward)}; it must be a finite number")
+
+    def _flag(self, field: str, value: Any) -> bool:
+        try:
+            x = np.asarray(value)
+            if x.dtype.kind in "biu" and x.size == 1 and x.item() in (0, 1):
+                return bool(x.item())
+        except Exception:
+            pass
+        raise self._fault(f"{field} is {short(value)}; it must be True or False")
+
+    def _raised(self, call: str, error: Exception) -> Fault:
+        if isinstance(error, Fault):  # a guard further in has told it already
+            return error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if call == "step" and "values to unpack" in str(error) and frame.filename.startswith(os.path.dirname(gym.__file__)):
+            return self._fault(f"step returned a wrong number of values; it must return {FIVE}")  # a wrapper saw it before us
+        return self._fault(f"{call} raised {told(error)}")
+
+    def _fault(self, what: str) -> Fault:
+        seed = "without a seed" if self._seed is None else f"with seed {self._seed}"
+        when = f"at step {self._step} after the reset {seed}" if self._step else f"at the reset {seed}"
+        return Fault(f"{self.name}: {what} ({when})")
+
+
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+FIVE = "5 values: observation, reward, terminated, truncated, info (a dict)"
+
+
+def told(error: BaseException) -> str:
+    """An exception on one line, with the place that raised it."""
+    text = " ".join(str(error).split())
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    place = f", {os.path.basename(frames[-1].filename)} line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text if len(text) <= 240 else text[:237] + '...'}{place}"
+
+
+def _parts(result: object) -> str:
+    return f"{len(result)} values" if isinstance(result, tuple) and len(result) not in (2, 5) else f"{short(result)}"
+
+
+def _numbers(info: dict[str, Any]) -> dict[str, Any]:
+    return {key: float(v) for key, v in info.items() if isinstance(v, NUMBERS)}

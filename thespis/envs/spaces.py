@@ -1,0 +1,416 @@
+"""Gymnasium's spaces as the learner sees them: flat float32 observations, actions in [-1, 1], a core.Spec, and strict JSON.
+
+A value that breaks its space is a `core.Fault` that names the entry, so flattening is also the guard of what a world says.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+from numpy.typing import ArrayLike, NDArray
+
+from thespis import core
+from thespis.core import Fault
+
+__all__ = ["flat_dim", "flatten", "flattener", "from_json", "scale_action", "spec", "to_json", "translator", "unscale_action"]
+
+Floats = NDArray[np.float32]
+
+LIMIT = 2**24
+"""the most numbers that a space may flatten to; more is taken for a mistake (or for a damaged file)"""
+
+KINDS = "Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
+
+
+def short(value: object) -> str:
+    """What was given, on one line."""
+    text = " ".join(reprlib.repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def at(field: str, index: int, shape: tuple[int, ...]) -> str:
+    """The name of a flat index's entry in an array of that shape: observation[1, 2]."""
+    return f"{field}[{', '.join(str(i) for i in np.unravel_index(index, shape))}]" if shape else field
+
+
+# -------------------------------------------------------------------------------------------------------- observations
+
+
+def flat_dim(space: Space[Any], field: str = "observation_space") -> int:
+    """How many numbers `flatten` gives. Fault: a kind of space that cannot be flattened, or more than LIMIT numbers."""
+    if isinstance(space, spaces.Box | spaces.MultiBinary):
+        dim = math.prod(space.shape)
+    elif isinstance(space, spaces.Discrete):
+        dim = int(space.n)
+    elif isinstance(space, spaces.MultiDiscrete):
+        dim = sum(space.nvec.ravel().tolist())
+    elif isinstance(space, spaces.Dict):
+        dim = sum(flat_dim(part, f"{field}[{key!r}]") for key, part in space.spaces.items())
+    elif isinstance(space, spaces.Tuple):
+        dim = sum(flat_dim(part, f"{field}[{i}]") for i, part in enumerate(space.spaces))
+    else:
+        raise Fault(f"{field} is a {type(space).__name__}; it must be a {KINDS}")
+    if dim > LIMIT:
+        raise Fault(f"{field} has {dim} numbers when flat; at most {LIMIT} are allowed")
+    return dim
+
+
+def flatten(space: Space[Any], obs: Any) -> Floats:
+    """An observation of `space` as a fresh float32 vector (flat_dim,): images (uint8 from 0 to 255) scaled to [0, 1], other
+    arrays cast, choices one-hot, the parts of a Dict or Tuple joined in the space's order.
+
+    Fault: a wrong shape or kind, a part that is missing, a number that is not finite, a choice that does not exist.
+    """
+    return flattener(space)(obs)
+
+
+def flattener(space: Space[Any]) -> Callable[[Any], Floats]:
+    """`flatten` for one space, with all that depends on the space alone done once."""
+    flat_dim(space)
+    return _flattener(space, "observation")
+
+
+def _flattener(space: Space[Any], field: str) -> Callable[[Any], Floats]:
+    if isinstance(space, spaces.Discrete):
+        return _one_hot(space, field)
+    if isinstance(space, spaces.MultiDiscrete):
+        return _one_hots(space, field)
+    if isinstance(space, spaces.Dict):
+        return _joined([(key, _flattener(part, f"{field}[{key!r}]")) for key, part in space.spaces.items()], Mapping, field)
+    if isinstance(space, spaces.Tuple):
+        return _joined([(i, _flattener(part, f"{field}[{i}]")) for i, part in enumerate(space.spaces)], (tuple, list), field)
+    return _array(space, field)
+
+
+def _array(space: Space[Any], field: str) -> Callable[[Any], Floats]:
+    shape = space.shape
+    assert shape is not None
+    image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and bool((space.low == 0).all() and (space.high == 255).all())
+
+    def flat(obs: Any) -> Floats:
+        try:
+            x = np.array(obs, dtype=np.float32)  # a copy, always: many worlds reuse the array that they return
+        except Exception:
+            raise Fault(f"{field} is {short(obs)}; it must be numbers of shape {shape}") from None
+        if x.shape != shape:
+            raise Fault(f"{field} has the shape {x.shape}; it must have {shape}")
+        finite = np.isfinite(x)
+        if not finite.all():
+            i = int(finite.argmin())
+            raise Fault(f"{at(field, i, shape)} is {x.flat[i]}; it must be finite in float32")
+        return x.ravel() / np.float32(255) if image else x.ravel()
+
+    return flat
+
+
+def _one_hot(space: spaces.Discrete[Any], field: str) -> Callable[[Any], Floats]:
+    n, start = int(space.n), int(space.start)
+
+    def flat(obs: Any) -> Floats:
+        try:
+            i = operator.index(obs) - start
+        except TypeError:
+            i = -1
+        if not 0 <= i < n:
+            raise Fault(f"{field} is {short(obs)}; it must be an integer from {start} to {start + n - 1}")
+        x = np.zeros(n, np.float32)
+        x[i] = 1
+        return x
+
+    return flat
+
+
+def _one_hots(space: spaces.MultiDiscrete[Any], field: str) -> Callable[[Any], Floats]:
+    shape, ns = space.shape, space.nvec.astype(np.int64).ravel()
+    offset = np.cumsum(ns) - ns
+    choices = _choices(space, field)
+
+    def flat(obs: Any) -> Floats:
+        x = np.zeros(int(ns.sum()), np.float32)
+        x[offset + choices(obs, shape, space.start)] = 1
+        return x
+
+    return flat
+
+
+def _choices(space: spaces.MultiDiscrete[Any], field: str) -> Callable[[Any, tuple[int, ...], Any], NDArray[np.int64]]:
+    ns = space.nvec.astype(np.int64).ravel()
+
+    def checked(given: Any, shape: tuple[int, ...], start: Any) -> NDArray[np.int64]:
+        try:
+            x = np.asarray(given)
+        except Exception:
+            x = np.empty(0)
+        if x.dtype.kind not in "iub" or x.shape != shape:
+            raise Fault(f"{field} is {short(given)}; it must be integers of shape {shape}")
+        i = (x.astype(np.int64) - start).ravel()
+        wrong = (i < 0) | (i >= ns)
+        if wrong.any():
+            k = int(wrong.argmax())
+            low = int(np.broadcast_to(start, shape).flat[k])
+            raise Fault(f"{at(field, k, shape)} is {x.flat[k]}; it must be an integer from {low} to {low + ns[k] - 1}")
+        return i
+
+    return checked
+
+
+def _joined(parts: list[tuple[Any, Callable[[Any], Floats]]], kind: Any, field: str) -> Callable[[Any], Floats]:
+    names = [key for key, _ in parts]
+
+    def flat(obs: Any) -> Floats:
+        if not isinstance(obs, kind) or len(obs) != len(parts) or (kind is Mapping and not all(key in obs for key in names)):
+            given = f"has the parts {list(obs)!r}" if isinstance(obs, Mapping) else f"is {short(obs)}"
+            raise Fault(f"{field} {given}; it must have the parts {names!r}")
+        return np.concatenate([part(obs[key]) for key, part in parts]) if parts else np.empty(0, np.float32)
+
+    return flat
+
+
+# ------------------------------------------------------------------------------------------------------------- actions
+
+
+def spec(observation_space: Space[Any], action_space: Space[Any]) -> core.Spec:
+    """All that an algorithm may know of a world with these spaces.
+
+    Fault: a kind of space that is not supported, nothing to observe or to do, a Box of actions with a bound that is missing or
+    with no width.
+    """
+    dim = flat_dim(observation_space)
+    if dim == 0:
+        raise Fault("observation_space is empty; it must hold at least one number")
+    return core.Spec(core.Box(dim), _action(action_space))
+
+
+def _action(space: Space[Any]) -> core.Box | core.Discrete | core.MultiDiscrete:
+    if isinstance(space, spaces.Discrete):
+        return core.Discrete(flat_dim(space, "action_space"))
+    if isinstance(space, spaces.MultiDiscrete):
+        flat_dim(space, "action_space")
+        return core.MultiDiscrete(tuple(space.nvec.ravel().tolist()))
+    if not isinstance(space, spaces.Box):
+        raise Fault(f"action_space is a {type(space).__name__}; it must be a Box, Discrete or MultiDiscrete")
+    dim = flat_dim(space, "action_space")
+    if dim == 0:
+        raise Fault("action_space is empty; it must hold at least one number")
+    for side, bound in ("low", space.low), ("high", space.high):
+        # an integer Box without bounds carries its dtype's extremes; beyond 2^53 a float64 cannot tell integers apart anyway
+        wrong = ~np.isfinite(bound) if bound.dtype.kind == "f" else np.abs(bound.astype(np.float64)) > 2**53
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise Fault(f"{at(f'action_space.{side}', i, space.shape)} is {bound.flat[i]}; every bound of an action must be finite")
+    if (space.low == space.high).any():
+        i = int((space.low == space.high).argmax())
+        raise Fault(f"{at('action_space', i, space.shape)} has low = high = {space.low.flat[i]}; low must be less than high")
+    return core.Box(dim)
+
+
+def scale_action(space: spaces.Box, action: ArrayLike) -> NDArray[Any]:
+    """A learner's action, (dim,) in [-1, 1], in the bounds, shape and dtype of `space`: affine, then clipped, so that neither
+    rounding nor an action beyond [-1, 1] leaves the bounds. Integers are rounded to the nearest.
+
+    Fault: a wrong shape, a number that is not finite, a space without finite bounds.
+    """
+    result: NDArray[Any] = translator(space)(action)
+    return result
+
+
+def unscale_action(space: spaces.Box, action: ArrayLike) -> Floats:
+    """The inverse of `scale_action`: an action of `space` as (dim,) float32 in [-1, 1]."""
+    middle, half, _, _ = _affine(space)
+    return np.clip((_array(space, "action")(action).astype(np.float64) - middle) / half, -1, 1).astype(np.float32)
+
+
+def translator(space: Space[Any]) -> Callable[[Any], Any]:
+    """A function from a learner's action to one of `space`: `scale_action` for a Box; for choices, which the learner counts
+    from 0, an int or an array of `space`'s shape and dtype that counts from `space.start`.
+
+    Fault: as `spec` when made; when called, a wrong shape, a number that is not finite, a choice that does not exist.
+    """
+    kind = _action(space)
+    if isinstance(space, spaces.Box):
+        return _scaler(space)
+    if isinstance(space, spaces.MultiDiscrete):
+        shape, dtype, start, choices = space.shape, space.dtype, space.start, _choices(space, "action")
+        return lambda action: (choices(action, (len(kind.ns),), 0).reshape(shape) + start).astype(dtype)  # type: ignore[union-attr]
+    assert isinstance(space, spaces.Discrete)
+    n, first = int(space.n), int(space.start)
+
+    def choose(action: Any) -> int:
+        try:
+            i = operator.index(action)
+        except TypeError:
+            i = -1
+        if not 0 <= i < n:
+            raise Fault(f"action is {short(action)}; it must be an integer from 0 to {n - 1}")
+        return i + first
+
+    return choose
+
+
+def _affine(space: spaces.Box) -> tuple[NDArray[np.float64], ...]:
+    """(middle, half of the width, low, high), each (dim,). Halved before they are added: the widest bounds would overflow."""
+    low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
+    return low / 2 + high / 2, high / 2 - low / 2, low, high
+
+
+def _scaler(space: spaces.Box) -> Callable[[Any], NDArray[Any]]:
+    middle, half, low, high = _affine(space)
+    flat = _array(spaces.Box(-1, 1, (low.size,)), "action")
+    shape, dtype, whole = space.shape, space.dtype, space.dtype.kind in "iub"
+
+    def scale(action: Any) -> NDArray[Any]:
+        x = flat(action) * half  # float64 from here: casting to dtype is monotone, so what is clipped here stays in the bounds
+        x += middle
+        np.maximum(x, low, out=x)
+        np.minimum(x, high, out=x)
+        return (np.rint(x) if whole else x).astype(dtype).reshape(shape)
+
+    return scale
+
+
+# ---------------------------------------------------------------------------------------------------------------- JSON
+
+FLOATS = {"float16", "float32", "float64"}
+WHOLE = {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+FIELDS = {
+    "box": {"kind", "shape", "dtype", "low", "high"},
+    "discrete": {"kind", "n", "start", "dtype"},
+    "multi_discrete": {"kind", "shape", "n", "start", "dtype"},
+    "multi_binary": {"kind", "shape"},
+    "dict": {"kind", "parts"},
+    "tuple": {"kind", "parts"},
+}
+
+
+def to_json(space: Space[Any]) -> dict[str, Any]:
+    """A space as strict JSON, exactly: two spaces are the same to a learner if and only if their JSON is equal.
+
+    An array is one number where all its numbers are equal, else a flat list; an infinite bound is "inf" or "-inf".
+    Fault: as `flat_dim`; a dtype that JSON cannot hold.
+    """
+    flat_dim(space, "space")
+    if isinstance(space, spaces.Dict):
+        return {"kind": "dict", "parts": [[_key(key), to_json(part)] for key, part in space.spaces.items()]}
+    if isinstance(space, spaces.Tuple):
+        return {"kind": "tuple", "parts": [to_json(part) for part in space.spaces]}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "multi_binary", "shape": list(space.shape)}
+    assert isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete)
+    dtype = np.dtype(space.dtype).name
+    if dtype not in FLOATS | WHOLE:
+        raise Fault(f"space.dtype is {dtype}; it must be one of {', '.join(sorted(FLOATS | WHOLE))}")
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "discrete", "n": int(space.n), "start": int(space.start), "dtype": dtype}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "multi_discrete", "shape": list(space.shape), "n": _listed(space.nvec), "start": _listed(space.start), "dtype": dtype}
+    low, high = _listed(space.low, ~space.bounded_below, "-inf"), _listed(space.high, ~space.bounded_above, "inf")
+    return {"kind": "box", "shape": list(space.shape), "dtype": dtype, "low": low, "high": high}
+
+
+def _key(key: object) -> str | int:
+    if type(key) is not str and type(key) is not int:
+        raise Fault(f"space has a part named {short(key)}; a name must be a str or an int")
+    return key
+
+
+def _listed(array: NDArray[Any], infinite: NDArray[np.bool_] | None = None, sign: str = "") -> Any:
+    """An array as one number or a flat list. An integer without bounds is stored as its dtype's extreme: `infinite` knows better."""
+    infinite = np.zeros(array.shape, bool) if infinite is None else infinite
+    if array.size == 0:
+        return 0
+    if (array == array.flat[0]).all() and (infinite == infinite.flat[0]).all():
+        array, infinite = array.ravel()[:1], infinite.ravel()[:1]
+    values = [int(v) if isinstance(v, bool) else str(v) if math.isinf(v) else v for v in array.ravel().tolist()]
+    values = [sign if inf else v for v, inf in zip(values, infinite.ravel().tolist(), strict=True)]
+    return values[0] if len(values) == 1 else values
+
+
+def from_json(data: Any) -> Space[Any]:
+    """The space that `to_json` wrote. Fault: anything else, or a space of more than LIMIT numbers (before they are made)."""
+    try:
+        return _parse(data, [LIMIT])
+    except Fault:
+        raise
+    except Exception as error:  # gymnasium and numpy refuse nonsense in many ways
+        raise Fault(f"space is damaged ({type(error).__name__}: {short(str(error))}); it must be as it was written") from error
+
+
+def _parse(data: Any, room: list[int]) -> Space[Any]:
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or kind not in FIELDS:
+        raise Fault(f"space is {short(data)}; it must be an object whose kind is one of {', '.join(FIELDS)}")
+    if set(data) != FIELDS[kind]:
+        raise Fault(f"space ({kind}) has the fields {sorted(map(str, data))}; it must have {sorted(FIELDS[kind])}")
+    if kind == "dict":
+        parts = {_key(key): _parse(part, room) for key, part in data["parts"]}
+        if len(parts) != len(data["parts"]):
+            raise Fault("space (dict) names a part twice; each name must be its own")
+        return spaces.Dict(list(parts.items()))  # type: ignore[arg-type]
+    if kind == "tuple":
+        return spaces.Tuple([_parse(part, room) for part in data["parts"]])
+    if kind == "discrete":
+        _take(room, _whole(data["n"]))
+        return spaces.Discrete(data["n"], start=_whole(data["start"]), dtype=_dtype(data, WHOLE))  # type: ignore[type-var]
+    shape = tuple(_whole(n) for n in data["shape"])
+    if any(n < 0 for n in shape):
+        raise Fault(f"space.shape is {short(data['shape'])}; it must be sizes of 0 or more")
+    _take(room, math.prod(shape))
+    if kind == "multi_binary":
+        return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
+    if kind == "multi_discrete":
+        dtype = _dtype(data, WHOLE)
+        ns = _numbers(data, "n", shape, dtype)[0]
+        _take(room, sum(ns.ravel().tolist()))
+        return spaces.MultiDiscrete(ns, dtype=dtype, start=_numbers(data, "start", shape, dtype)[0])  # type: ignore[arg-type]
+    dtype = _dtype(data, FLOATS | WHOLE)
+    low, below = _numbers(data, "low", shape, dtype, "-inf")
+    high, above = _numbers(data, "high", shape, dtype, "inf")
+    box = spaces.Box(low, high, dtype=dtype)  # type: ignore[arg-type]
+    box.bounded_below, box.bounded_above = ~below, ~above
+    return box
+
+
+def _take(room: list[int], n: int) -> None:
+    if n > room[0]:
+        raise Fault(f"space declares {n} numbers; at most {LIMIT} are allowed in all")
+    room[0] -= max(n, 0)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise Fault(f"space has {short(value)} where an integer must be")
+    return value
+
+
+def _dtype(data: dict[str, Any], allowed: set[str]) -> np.dtype[Any]:
+    if data["dtype"] not in allowed:
+        raise Fault(f"space.dtype is {short(data['dtype'])}; it must be one of {', '.join(sorted(allowed))}")
+    return np.dtype(data["dtype"])
+
+
+def _numbers(
+    data: dict[str, Any], field: str, shape: tuple[int, ...], dtype: np.dtype[Any], sign: str = ""
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """(the array, where it is infinite in the direction of `sign`), both of `shape`."""
+    given = data[field]
+    values = given if isinstance(given, list) else [given]
+    floats = dtype.kind == "f"
+    for v in values:
+        if type(v) is not int and not (floats and (type(v) is float or v in ("inf", "-inf"))) and not (sign and dtype.kind == "i" and v == sign):
+            raise Fault(f"space.{field} has {short(v)}; it must be numbers of {dtype}")
+    infinite = np.array([v == sign for v in values])
+    extreme = 0 if floats or not sign else np.iinfo(dtype).min if sign == "-inf" else np.iinfo(dtype).max
+    numbers = [float(v) if floats else extreme if v == sign else v for v in values]
+    with np.errstate(over="ignore"):
+        array = np.array(numbers).astype(dtype) if floats else np.array(numbers, dtype)
+    if array.tolist() != numbers:  # a damaged number must not be rounded into a sound one
+        raise Fault(f"space.{field} is {short(given)}; it must be numbers of {dtype}")
+    if not isinstance(given, list):
+        return np.full(shape, array[0], dtype), np.full(shape, infinite[0])
+    return array.reshape(shape), infinite.reshape(shape)

@@ -1,0 +1,84 @@
+"""A network is a pair of functions: init() -> params, apply(params, x) -> y. Nothing is learned here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from thespis.core import Fault, Params, Spec
+
+
+class Net(NamedTuple):
+    init: Callable[[], Params]
+    """() -> parameters by name"""
+    apply: Callable[[Params, Tensor], Tensor]
+    """(parameters, x (..., in)) -> (..., out); with a leading ensemble axis on every parameter, (E, ..., out)"""
+
+
+def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu) -> Net:
+    """Linear layers of the given widths with `activation` between them; starts as torch.nn.Linear does.
+
+    Weights lie as (in, out), an ensemble's as (E, in, out): one batched product serves all members.
+    """
+    shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+
+    def init() -> Params:
+        params = {}
+        for i, (fan_in, fan_out) in enumerate(shapes):
+            bound = 1 / math.sqrt(fan_in)
+            params[f"w{i}"] = torch.empty(fan_in, fan_out).uniform_(-bound, bound)
+            params[f"b{i}"] = torch.empty(fan_out).uniform_(-bound, bound)
+        return params
+
+    def apply(p: Params, x: Tensor) -> Tensor:
+        for i in range(len(shapes)):
+            x = torch.matmul(x, p[f"w{i}"]) + p[f"b{i}"].unsqueeze(-2)
+            x = activation(x) if i < len(shapes) - 1 else x
+        return x
+
+    return Net(init, apply)
+
+
+def module(build: Callable[[], nn.Module], inputs: int, outputs: int) -> Net:
+    """A torch.nn.Module as a Net, (..., inputs) -> (..., outputs). Raises Fault where its shapes or its buffers forbid it."""
+    shape = build()
+    name = type(shape).__name__
+    if buffers := [n for n, _ in shape.named_buffers()]:
+        raise Fault(f"{name} has buffers ({', '.join(buffers)}): a module may hold parameters only, or state would change unseen")
+    try:
+        got = tuple(shape(torch.zeros(3, inputs)).shape)
+    except RuntimeError as error:
+        raise Fault(f"{name} does not take (B, {inputs}): {str(error).splitlines()[0]}") from error
+    if got != (3, outputs):
+        raise Fault(f"{name} maps (3, {inputs}) to {got}; allowed: (3, {outputs})")
+
+    def init() -> Params:
+        return {k: p.detach().clone() for k, p in build().named_parameters()}
+
+    def apply(p: Params, x: Tensor) -> Tensor:
+        return torch.func.functional_call(shape, p, (x,))
+
+    return Net(init, apply)
+
+
+Build = Callable[[Spec], nn.Module]
+
+
+def own(build: Build | None, spec: Spec, inputs: int, outputs: int) -> Net | None:
+    """The user's module, where one was given."""
+    return module(lambda: build(spec), inputs, outputs) if build else None
+
+
+def ensemble(net: Net, members: int) -> Net:
+    """`members` independent copies on a leading axis of every parameter; apply gives (members, ..., out)."""
+
+    def init() -> Params:
+        each = [net.init() for _ in range(members)]
+        return {k: torch.stack([p[k] for p in each]) for k in each[0]}
+
+    return Net(init, torch.vmap(net.apply, in_dims=(0, None)))

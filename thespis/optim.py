@@ -1,0 +1,39 @@
+"""How parameters move: one gradient step, and the slow copy of a target."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from thespis.core import Metrics, Params, Trained
+
+
+def fresh(params: Params) -> Trained:
+    """Parameters with optimiser moments at zero."""
+    zeros = {k: torch.zeros_like(p) for k, p in params.items()}
+    return Trained(params, zeros, {k: torch.zeros_like(p) for k, p in params.items()}, torch.zeros(()))
+
+
+def adam(group: Trained, grads: Params, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Trained:
+    """One step of Adam (Kingma & Ba 2015, algorithm 1); equal to torch.optim.Adam."""
+    b1, b2 = betas
+    t = group.t + 1
+    scale, root = lr / (1 - b1**t), (1 - b2**t).sqrt()
+    m = {k: torch.lerp(group.m[k], g, 1 - b1) for k, g in grads.items()}
+    v = {k: b2 * group.v[k] + (1 - b2) * g * g for k, g in grads.items()}
+    params = {k: p - scale * m[k] / (v[k].sqrt() / root + eps) for k, p in group.params.items()}
+    return Trained(params, m, v, t)
+
+
+def descend(group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float, *args: object) -> tuple[Trained, Metrics]:
+    """One gradient step of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else.
+
+    The only function that knows how a gradient is taken. Adds the loss to the metrics under its own name.
+    """
+    grads, (value, metrics) = torch.func.grad_and_value(loss, has_aux=True)(group.params, *args)
+    return adam(group, grads, lr), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
+
+
+def polyak(target: Params, params: Params, tau: float) -> Params:
+    """target + tau * (params - target), parameter by parameter."""
+    return {k: torch.lerp(target[k], p, tau) for k, p in params.items()}

@@ -1,0 +1,111 @@
+"""The learning curve of one run: run/metrics.jsonl in, run/curve.png out."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from thespis.core import Fault
+
+__all__ = ["curve", "figure", "rows"]
+
+INK, MUTED, BLUE, GREY = "#1f2430", "#5b6270", "#1d5fd1", "#8a93a3"
+
+
+def curve(run: Path) -> Path:
+    """Draws run/curve.png, 1280 x 720, anew and whole or not at all; returns its path."""
+    picture, path = figure(rows(run), _title(run)), run / "curve.png"
+    aside = run / ".curve.png.tmp"
+    picture.savefig(aside, format="png")
+    return aside.replace(path)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of run/metrics.jsonl in their order, {"step": int, "group/name": number, list or None}; none yet is []."""
+    if not run.is_dir():
+        raise Fault(f"run: {run} is not a directory")
+    file, found = run / "metrics.jsonl", []
+    lines = file.read_text().splitlines() if file.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):  # the last one may be torn: the run is writing it, or was killed
+                raise Fault(f"{file}: line {number} is not JSON") from None
+    return found
+
+
+def figure(rows: list[dict[str, Any]], title: str) -> Figure:
+    """Evaluations (mean and a band of one standard deviation) over the returns of single training episodes."""
+    evaluations = _columns(rows, "eval/return_mean", "eval/return_std")
+    episodes = _columns(rows, "episode/return")
+    picture = Figure(figsize=(8, 4.5), dpi=160, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    FigureCanvasAgg(picture)
+    axes = picture.add_subplot()
+    if evaluations:
+        steps, means, stds = zip(*evaluations, strict=True)
+        low, high = ([m + sign * s for m, s in zip(means, stds, strict=True)] for sign in (-1, 1))
+        marker = 6 if len(steps) < 30 else 0
+        axes.plot(steps, means, color=BLUE, linewidth=2.4, marker="o", markersize=marker, zorder=4, label="evaluation, mean")
+        edge = 0 if len(steps) > 1 else 3  # a band of one point has no width
+        axes.fill_between(steps, low, high, color=BLUE, alpha=0.22, linewidth=edge, zorder=3, label="± 1 std of its episodes")
+    else:
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9}
+        middle: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "bbox": box}
+        axes.text(0.5, 0.5, "no evaluations yet", fontsize=18, color=MUTED, **middle)
+    if episodes:
+        steps, returns = zip(*episodes, strict=True)
+        size, alpha = (20.0, 0.5) if len(episodes) < 1000 else (5.0, 0.3)  # many dots are to be a haze
+        axes.scatter(steps, returns, size, GREY, alpha=alpha, linewidths=0, zorder=2)
+        axes.scatter([], [], 30, GREY, linewidths=0, label="training episodes")  # a dot one can see, for the legend
+    _dress(axes, title, max((row["step"] for row in rows), default=0))
+    if not (evaluations or episodes):
+        axes.set(xticks=[], yticks=[])
+    return picture
+
+
+def _columns(rows: list[dict[str, Any]], needed: str, also: str | None = None) -> list[tuple[float, ...]]:
+    """(step, needed) or (step, needed, also or 0) of the rows where `needed` is a number."""
+    good = [r for r in rows if _finite(r.get(needed))]
+    if also is None:
+        return [(r["step"], r[needed]) for r in good]
+    return [(r["step"], r[needed], r[also] if _finite(r.get(also)) else 0.0) for r in good]
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _dress(axes: Axes, title: str, last: int) -> None:
+    axes.set_title(title, loc="left", fontsize=16, fontweight="bold", color=INK, pad=38)
+    axes.set_xlabel("environment steps", fontsize=14, color=INK)
+    axes.set_ylabel("return of an episode", fontsize=14, color=INK)
+    axes.set_xlim(-0.015 * max(last, 1), 1.02 * max(last, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}".replace("-", "\N{MINUS SIGN}")))
+    axes.tick_params(labelsize=13, colors=MUTED, length=0)
+    axes.grid(color="#e4e7ec", linewidth=1)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#b6bcc8")
+    if axes.get_legend_handles_labels()[0]:  # between the title and the curve, where it hides nothing
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.015, 1.0), "ncols": 3}
+        axes.legend(fontsize=12, frameon=False, labelcolor=INK, handlelength=1.5, handletextpad=0.5, columnspacing=1.2, **place)
+
+
+def _title(run: Path) -> str:
+    try:
+        config = json.loads((run / "config.json").read_text())
+        return f"{Path(config['algo']).stem.upper().replace('_', '-')} on {config['run']['env']}, seed {config['run']['seed']}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return run.resolve().name  # no config, or another one
