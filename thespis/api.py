@@ -119,6 +119,7 @@ def start(algo: Algorithm, cfg: Any, run: Run, world: envs.World, out: str | Pat
         raise Fault(f"out: {folder} exists; continue it with 'thespis resume {folder}', or give another with --out")
     folder.mkdir(parents=True, exist_ok=True)
     about = {
+        "title": f"{algo.name} on {world.name}, seed {run.seed}",
         "algo": algo.name,
         "algo_config": config.to_json(cfg),
         "run": config.to_json(run),
@@ -241,8 +242,8 @@ def evaluate(
     folder = path.path if isinstance(path, Result) else Path(path)
     policy = load(folder, which, algo=algo, **parts)
     _, _, _, world = _open(folder, env, algo)
-    if world.spec != envs.spaces.spec(policy.observation_space, policy.action_space):
-        raise Fault(f"env: {world.name} has {world.spec}, the policy was trained for {envs.spaces.spec(policy.observation_space, policy.action_space)}")
+    if (policy.observation_space, policy.action_space) != (world.observation_space, world.action_space):
+        raise Fault(f"env: {world.name} has {world.observation_space} and {world.action_space}, the policy was trained on {policy.observation_space} and {policy.action_space}")
     seed = policy.about["run"]["seed"] + 1_000_000 if seed is None else seed
 
     def act(obs: torch.Tensor) -> torch.Tensor:

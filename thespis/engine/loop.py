@@ -52,7 +52,8 @@ def train(learner: Learner, world: World, run: Run, folder: Path, about: dict[st
     """
     with ExitStack() as stack:
         stack.enter_context(_torch(run))
-        return _Training(stack, learner, world, run, folder, about, resume, panel).loop()
+        stop = stack.enter_context(_stop_signals())
+        return _Training(stack, learner, world, run, folder, about, resume, panel).loop(stop)
 
 
 class _Training:
@@ -94,28 +95,27 @@ class _Training:
         with torch.no_grad():
             return self.learner.act(self.learner.policy(self.stepper.state), obs.to(self.run.device), explore)
 
-    def loop(self) -> bool:
+    def loop(self, stop: threading.Event) -> bool:
         run, feed, p = self.run, self.learner.experience, self.progress
-        with _stop_signals() as stop:
-            if p.evaluated < 0:
-                self.evaluate()
-            while p.steps < run.steps and not stop.is_set():
-                began, before = time.perf_counter(), p.steps
-                with self.saved_on_fault(f"step {p.steps + 1}"):
-                    p.episodes += self.collector.step(None if p.steps < feed.warmup else lambda obs: self.act(obs, True))
-                p.steps += run.num_envs
-                for _ in range(math.floor(max(p.steps - feed.warmup, 0) * feed.updates_per_step) - p.updates):
-                    self.stepper.step(tree_map(lambda x: x.to(run.device), self.replay.sample()))
-                    p.updates = self.stepper.updates
-                p.seconds += time.perf_counter() - began
-                self.log.tick(p.steps)
-                over = p.steps >= run.steps
-                crossed = [over or p.steps // n > before // n for n in (run.log_every, run.eval_every, run.checkpoint_every)]
-                for due, do in zip(crossed, (self.report, self.evaluate, self.save), strict=True):
-                    if due:
-                        do()
-            if p.steps < run.steps:
-                self.save()
+        if p.evaluated < 0:
+            self.evaluate()
+        while p.steps < run.steps and not stop.is_set():
+            began, before = time.perf_counter(), p.steps
+            with self.saved_on_fault(f"step {p.steps + 1}"):
+                p.episodes += self.collector.step(None if p.steps < feed.warmup else lambda obs: self.act(obs, True))
+            p.steps += run.num_envs
+            for _ in range(math.floor(max(p.steps - feed.warmup, 0) * feed.updates_per_step) - p.updates):
+                self.stepper.step(tree_map(lambda x: x.to(run.device), self.replay.sample()))
+                p.updates = self.stepper.updates
+            p.seconds += time.perf_counter() - began
+            self.log.tick(p.steps)
+            over = p.steps >= run.steps
+            crossed = [over or p.steps // n > before // n for n in (run.log_every, run.eval_every, run.checkpoint_every)]
+            for due, do in zip(crossed, (self.report, self.evaluate, self.save), strict=True):
+                if due:
+                    do()
+        if p.steps < run.steps:
+            self.save()
         return p.steps >= run.steps
 
     @contextmanager

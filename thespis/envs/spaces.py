@@ -223,7 +223,8 @@ def scale_action(space: spaces.Box, action: ArrayLike) -> NDArray[Any]:
 def unscale_action(space: spaces.Box, action: ArrayLike) -> Floats:
     """The inverse of `scale_action`: an action of `space` as (dim,) float32 in [-1, 1]."""
     middle, half, _, _ = _affine(space)
-    return np.clip((_array(space, "action")(action).astype(np.float64) - middle) / half, -1, 1).astype(np.float32)
+    _array(space, "action")(action)  # only its checks: float32 is too coarse for float64 bounds
+    return np.clip((np.asarray(action, np.float64).ravel() - middle) / half, -1, 1).astype(np.float32)
 
 
 def translator(space: Space[Any]) -> Callable[[Any], Any]:
@@ -405,7 +406,7 @@ def _numbers(
         if type(v) is not int and not (floats and (type(v) is float or v in ("inf", "-inf"))) and not (sign and dtype.kind == "i" and v == sign):
             raise Fault(f"space.{field} has {short(v)}; it must be numbers of {dtype}")
     infinite = np.array([v == sign for v in values])
-    extreme = 0 if floats or not sign else np.iinfo(dtype).min if sign == "-inf" else np.iinfo(dtype).max
+    extreme = 0 if dtype.kind != "i" else np.iinfo(dtype).min if sign == "-inf" else np.iinfo(dtype).max
     numbers = [float(v) if floats else extreme if v == sign else v for v in values]
     with np.errstate(over="ignore"):
         array = np.array(numbers).astype(dtype) if floats else np.array(numbers, dtype)

@@ -45,8 +45,6 @@ class World:
     make: Callable[..., Flat]
     """make(render_mode=None) -> a fresh one, as the learner sees it. Fault: it cannot be made; or it cannot be rendered here,
     which a first frame shows at once"""
-    max_episode_steps: int | None
-    """the time limit, where there is one"""
 
 
 def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> World:
@@ -89,7 +87,7 @@ def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> Wor
             _shown(name, fresh, render_mode)
         return Flat(fresh, name)
 
-    return World(name, first.observation_space, first.action_space, spec, make, limit)
+    return World(name, first.observation_space, first.action_space, spec._replace(horizon=limit), make)
 
 
 def _name(env: gym.Env[Any, Any]) -> str:

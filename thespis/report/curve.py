@@ -107,5 +107,5 @@ def _title(run: Path) -> str:
     try:
         config = json.loads((run / "config.json").read_text())
         return f"{Path(config['algo']).stem.upper().replace('_', '-')} on {config['run']['env']}, seed {config['run']['seed']}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return run.resolve().name  # no config, or another one

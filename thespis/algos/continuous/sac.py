@@ -44,8 +44,8 @@ class Config:
     """transitions in an update (table 1)"""
     replay_size: Count = 1_000_000
     """transitions kept (table 1)"""
-    warmup: Natural = 10_000
-    """uniformly random environment steps before the first update (official code)"""
+    warmup: Natural | None = None
+    """uniformly random environment steps before the first update; None: 10 longest episodes, as in the official code"""
     updates_per_step: Positive = 1.0
     """gradient steps for each environment step (table 1)"""
 
@@ -68,6 +68,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     critic_net = nets.own(critic, spec, obs_dim + action_dim, 1) or nets.mlp((obs_dim + action_dim, *cfg.hidden, 1))
     critics = nets.ensemble(critic_net, cfg.critics)
     target_entropy = cfg.entropy_per_dim * action_dim
+    warmup = 10 * (spec.horizon or 1_000) if cfg.warmup is None else cfg.warmup
 
     def gaussian(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = actor_net.apply(p, obs).chunk(2, -1)
@@ -119,5 +120,5 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     return Learner(
         init, update, lambda s: s.actor.params, act,
         losses={"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss},
-        experience=OffPolicy(cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, cfg.warmup, cfg.updates_per_step),
+        experience=OffPolicy(cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, warmup, cfg.updates_per_step),
     )  # fmt: skip

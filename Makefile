@@ -1,0 +1,66 @@
+# The first target that needs it makes .venv from the pinned versions; all that is wanted is Python 3.11 or newer.
+# PYTHON=/path/to/python chooses the interpreter that .venv is made with.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check fix one bench new clean
+
+export OMP_NUM_THREADS ?= 1
+BIN := .venv/bin
+READY := .venv/.ready
+PEERS := .venv/.peers
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n auto --maxprocesses 8
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: $(READY) ## train SAC on HalfCheetah for a few minutes
+	@$(BIN)/thespis train sac --env HalfCheetah-v5 --steps 20000 --eval-every 2000 \
+	  --out runs/sac-HalfCheetah-v5-$$(date +%Y%m%d-%H%M%S)
+
+test: $(READY) ## the whole test suite
+	@$(PYTEST) $(PARALLEL)
+
+check: $(READY) ## format, lint, types and the import rule; changes nothing
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(PYTEST) tests/layers
+
+fix: $(READY) ## format, and mend what the linter can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+one: $(READY) ## the tests of one algorithm: make one A=sac
+	@test -n "$(A)" || { echo "which algorithm? make one A=sac" >&2; exit 2; }
+	@$(PYTEST) tests/papers/test_$(A).py tests/contract -k "test_$(A) or [$(A)"
+
+bench: $(PEERS) ## throughput beside Stable-Baselines3
+	@$(BIN)/python bench/throughput.py
+
+new: $(READY) ## an algorithm's file, test and bench row: make new A=name [F=continuous]
+	@$(BIN)/python tools/new.py "$(A)" "$(or $(F),continuous)"
+
+clean: ## remove .venv, caches and builds; runs/ stays
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# .ready is there only while .venv is whole: an install that was interrupted starts afresh.
+$(READY): pyproject.toml constraints.txt
+	@if [ ! -f $@ ]; then \
+	  for p in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	    "$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && found=$$p && break; \
+	  done; \
+	  test -n "$$found" || { echo "Thespis needs Python 3.11 or newer with its venv module; none is on the PATH (or name one: make PYTHON=/path/to/python)" >&2; exit 1; }; \
+	  "$$found" -m venv --clear .venv; \
+	fi
+	@rm -f $@ $(PEERS)
+	@echo "Installing the pinned versions into .venv (torch is large: this takes a minute or more, once)"
+	@$(PIP) --editable ".[dev,video]"
+	@touch $@
+
+$(PEERS): $(READY)
+	@$(PIP) --editable ".[bench]"
+	@touch $@

@@ -1,0 +1,81 @@
+"""A run that is stopped anywhere and resumed is bitwise the run that was never stopped."""
+
+import json
+import os
+import signal
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+import thespis
+from thespis.engine import checkpoint
+
+SMALL = {
+    "hidden": (8,), "batch_size": 16, "warmup": 30, "steps": 200, "eval_every": 90, "eval_episodes": 1,
+    "log_every": 40, "checkpoint_every": 60, "compile_after": -1, "sinks": (), "panel": False,
+}  # fmt: skip
+
+
+class Interrupting(gym.Wrapper):
+    """Sends this process Ctrl-C at one of its steps, as a person would."""
+
+    at = 0
+    count = 0
+
+    def step(self, action):
+        Interrupting.count += 1
+        if Interrupting.count == Interrupting.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.env.step(action)
+
+
+def make(env):
+    return lambda: Interrupting(gym.make(env))
+
+
+def outcome(folder):
+    """Every tensor of the last checkpoint and every row of metrics, clocks apart."""
+    last = checkpoint.checkpoints(folder)[-1]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if k not in ("time/seconds", "time/steps_per_second")} for row in rows]
+    return load_file(last / "tensors.safetensors"), rows, load_file(folder / "policy" / "last.safetensors")
+
+
+def same(a, b):
+    for x, y in zip(a, b, strict=True):
+        if isinstance(x, dict):
+            assert x.keys() == y.keys()
+            assert all(x[k].equal(y[k]) for k in x), [k for k in x if not x[k].equal(y[k])]
+        else:
+            assert x == y
+
+
+VARIANTS = [
+    {"env": "Pendulum-v1"},
+    {"env": "Pendulum-v1", "num_envs": 3, "n_step": 3, "replay_size": 60},  # the ring wraps
+    {"env": "InvertedPendulum-v5", "updates_per_step": 0.5},  # many short episodes
+    {"env": "HalfCheetah-v5", "updates_per_step": 2.0},
+]
+
+
+@pytest.mark.parametrize("variant", range(len(VARIANTS)))
+def test_stopped_at_random_steps_equals_never_stopped(tmp_path, variant):
+    options = SMALL | VARIANTS[variant]
+    env = options.pop("env")
+    Interrupting.at = 0
+    thespis.train("sac", env=make(env), out=tmp_path / "whole", **options)
+    whole = outcome(tmp_path / "whole")
+    rng = np.random.default_rng(variant)
+    for trial in range(5):
+        folder = tmp_path / f"trial{trial}"
+        Interrupting.count, Interrupting.at = 0, int(rng.integers(1, 400))  # evaluations' steps count too
+        result = thespis.train("sac", env=make(env), out=folder, **options)
+        stops = 0
+        while not result.finished:
+            stops += 1
+            Interrupting.count, Interrupting.at = 0, int(rng.integers(1, 400))
+            result = thespis.resume(folder, env=make(env), panel=False)
+        assert stops or Interrupting.count < Interrupting.at
+        same(outcome(folder), whole)
