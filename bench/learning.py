@@ -47,7 +47,11 @@ def run(env: str, steps: int, seeds: list[int], libraries: list[str], raw: Path)
                 subprocess.run([sys.executable, *map(str, command)], check=True, env=environ)
                 continue
             folder = Path("runs") / f"bench-{env}-{seed}"
-            command = ["resume", folder] if (folder / "config.json").exists() else ["train", "sac", "--env", env, "--seed", seed, "--out", folder]
+            command = (
+                ["resume", folder]
+                if (folder / "config.json").exists()
+                else ["train", "sac", "--env", env, "--seed", seed, "--out", folder]
+            )
             subprocess.run([sys.executable, "-m", "thespis", *map(str, command), "--steps", str(steps)], check=True, env=environ)
             (raw / f"thespis-{env}-{seed}.jsonl").write_text((folder / "metrics.jsonl").read_text())
 
@@ -68,7 +72,12 @@ def report(env: str, steps: int, seeds: list[int], raw: Path, out: Path) -> None
     axes = figure.subplots()
     for (name, runs), label, colour in zip(curves.items(), ("Thespis", "Stable-Baselines3"), ("#0b6e99", "#c4661f"), strict=True):
         last = [dict(c)[steps] for c in runs]
-        result[name] = {"last": last, "mean": float(np.mean(last)), "interval95": interval(last), "std": float(np.std(last, ddof=1))}
+        result[name] = {
+            "last": last,
+            "mean": float(np.mean(last)),
+            "interval95": interval(last),
+            "std": float(np.std(last, ddof=1)),
+        }
         at = sorted(set.intersection(*(set(dict(c)) for c in runs)))
         table = np.array([[dict(c)[s] for s in at] for c in runs])
         axes.plot(at, table.mean(0), color=colour, lw=2, label=f"{label} (mean of {len(runs)} seeds)")
@@ -80,7 +89,10 @@ def report(env: str, steps: int, seeds: list[int], raw: Path, out: Path) -> None
     axes.legend(frameon=False, loc="upper left", title="band: lowest to highest seed", title_fontsize=8)
     figure.savefig(out / f"learning-{env}.png", dpi=160)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    result |= {"command": f"python bench/learning.py run --env {env} --steps {steps} --seeds {' '.join(map(str, seeds))}", "commit": commit}
+    result |= {
+        "command": f"python bench/learning.py run --env {env} --steps {steps} --seeds {' '.join(map(str, seeds))}",
+        "commit": commit,
+    }
     (out / f"learning-{env}.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

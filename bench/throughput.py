@@ -99,9 +99,12 @@ def main() -> None:
     result = {
         "what": "SAC, environment steps per second in the steady phase",
         "env": args.env, "threads": args.threads, "rounds": args.rounds, "seconds_a_turn": args.seconds,
-        "steps_per_second": {n: {"median": statistics.median(r), "quartiles": statistics.quantiles(r, n=4)} for n, r in rates.items()},
+        "steps_per_second": {
+            name: {"median": statistics.median(r), "quartiles": statistics.quantiles(r, n=4)} for name, r in rates.items()
+        },
         "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
-        "command": f"python bench/throughput.py --env {args.env} --threads {args.threads} --rounds {args.rounds} --seconds {args.seconds:g}",
+        "command": "python bench/throughput.py "
+        f"--env {args.env} --threads {args.threads} --rounds {args.rounds} --seconds {args.seconds:g}",
         "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }  # fmt: skip

@@ -16,13 +16,13 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 
 import thespis.algos
 from thespis import config, envs
-from thespis.core import Box, Fault, Learner, leaves, rebuild
-from thespis.engine import checkpoint, evaluate as evaluation, loop
+from thespis.core import Fault, Learner, leaves, rebuild
+from thespis.engine import checkpoint, loop
+from thespis.engine import evaluate as evaluation
 from thespis.engine.run import Run
 from thespis.report import curve
 
@@ -61,7 +61,8 @@ def algorithm(name: str) -> Algorithm:
     if not path.is_file():
         raise Fault(f"algorithm {name}: there is no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses look their module up by name
     spec.loader.exec_module(module)
@@ -74,7 +75,6 @@ def _describe(module: ModuleType, name: str, family: str) -> Algorithm:
     head = inspect.cleandoc(module.__doc__ or "").split("\n")
     paper = next((line.removeprefix("Paper:").strip() for line in head if line.startswith("Paper:")), "")
     return Algorithm(name, family, paper, head[0].rstrip("."), module)
-
 
 
 # -------------------------------------------------------------------------------------------------------------- training
@@ -90,7 +90,9 @@ class Result:
     """of the last evaluation"""
 
 
-def train(algo: str = "sac", env: Env = "HalfCheetah-v5", *, out: str | Path | None = None, panel: bool | None = None, **options: Any) -> Result:
+def train(
+    algo: str = "sac", env: Env = "HalfCheetah-v5", *, out: str | Path | None = None, panel: bool | None = None, **options: Any
+) -> Result:
     """Trains an agent and leaves a run directory (default: runs/ALGO-ENV-SEED).
 
     `env` is a Gymnasium id, a callable that makes an environment, or an environment. `options` are the fields of Run
@@ -109,7 +111,15 @@ def train(algo: str = "sac", env: Env = "HalfCheetah-v5", *, out: str | Path | N
     return start(found, cfg, run, world, out, parts, panel)
 
 
-def start(algo: Algorithm, cfg: Any, run: Run, world: envs.World, out: str | Path | None, parts: dict[str, Any], panel: bool | None = None) -> Result:
+def start(
+    algo: Algorithm,
+    cfg: Any,
+    run: Run,
+    world: envs.World,
+    out: str | Path | None,
+    parts: dict[str, Any],
+    panel: bool | None = None,
+) -> Result:
     """A new run directory, and the training in it."""
     _check_device(run.device)
     learner = algo.module.make(cfg, world.spec, **parts)  # every fault of the input is told before anything is written
@@ -132,7 +142,15 @@ def start(algo: Algorithm, cfg: Any, run: Run, world: envs.World, out: str | Pat
     return _train(learner, world, run, folder, about, False, panel)
 
 
-def resume(path: str | Path, steps: int | None = None, *, env: Env | None = None, algo: str | None = None, panel: bool | None = None, **parts: Any) -> Result:
+def resume(
+    path: str | Path,
+    steps: int | None = None,
+    *,
+    env: Env | None = None,
+    algo: str | None = None,
+    panel: bool | None = None,
+    **parts: Any,
+) -> Result:
     """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for)."""
     about, found, cfg, world = _open(Path(path), env, algo)
     run = config.build(Run, about["run"])
@@ -144,7 +162,9 @@ def resume(path: str | Path, steps: int | None = None, *, env: Env | None = None
     return _train(found.module.make(cfg, world.spec, **_parts(about, parts)), world, run, Path(path), about, True, panel)
 
 
-def _train(learner: Learner, world: envs.World, run: Run, folder: Path, about: dict[str, Any], resuming: bool, panel: bool | None) -> Result:
+def _train(
+    learner: Learner, world: envs.World, run: Run, folder: Path, about: dict[str, Any], resuming: bool, panel: bool | None
+) -> Result:
     try:
         finished = loop.train(learner, world, run, folder, about, resuming, panel)
     finally:
@@ -173,20 +193,24 @@ def _open(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str, An
         raise Fault(f"{folder / 'config.json'} is not a Thespis configuration") from None
     found = algorithm(algo or _ours(folder, name))
     if env is None and wanted not in gym.registry:
-        raise Fault(f"{folder} was trained on {wanted}, which is not registered here: name it again, --env {wanted} (or env=... in Python)")
+        raise Fault(
+            f"{folder} was trained on {wanted}, which is not registered here: name it again, --env {wanted} (in Python: env=...)"
+        )
     world = envs.world(wanted if env is None else env)
     return about, found, config.build(found.module.Config, cfg, f"{folder / 'config.json'}: "), world
 
 
 def _ours(folder: Path, name: str) -> str:
     if name.endswith(".py"):
-        raise Fault(f"{folder} was made by {name}, a file of your own: name it again, --algo {name} (a run directory never runs code by itself)")
+        raise Fault(
+            f"{folder} was made by your own {name}: name it again, --algo {name} (a run directory never runs code by itself)"
+        )
     return name
 
 
 def _parts(about: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
     if missing := sorted(set(about["own_parts"]) - set(parts)):
-        raise Fault(f"this run was made with your own {' and '.join(missing)}: give {'it' if len(missing) == 1 else 'them'} again, from Python")
+        raise Fault(f"this run was made with your own {' and '.join(missing)}: give it again, from Python")
     return parts
 
 
@@ -214,7 +238,7 @@ class Policy:
 
 
 def load(path: str | Path | Result, which: str = "last", *, algo: str | None = None, **parts: Any) -> Policy:
-    """The policy of a run directory, `which` is "last" or "best" (by evaluation). Needs neither the environment nor a checkpoint."""
+    """The policy of a run directory, "last" or "best" (by evaluation). Needs neither the environment nor a checkpoint."""
     folder = path.path if isinstance(path, Result) else Path(path)
     if which not in ("last", "best"):
         raise Fault(f"which is {which!r}; allowed: 'last', 'best'")
@@ -243,7 +267,9 @@ def evaluate(
     policy = load(folder, which, algo=algo, **parts)
     _, _, _, world = _open(folder, env, algo)
     if (policy.observation_space, policy.action_space) != (world.observation_space, world.action_space):
-        raise Fault(f"env: {world.name} has {world.observation_space} and {world.action_space}, the policy was trained on {policy.observation_space} and {policy.action_space}")
+        raise Fault(
+            f"env: {world.name} has other spaces than the policy was trained on: {world.observation_space}, {world.action_space}"
+        )
     seed = policy.about["run"]["seed"] + 1_000_000 if seed is None else seed
 
     def act(obs: torch.Tensor) -> torch.Tensor:

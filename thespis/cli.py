@@ -31,12 +31,10 @@ thespis: actor-critic learning
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis list [--json]                           the algorithms, each with its paper"""
 
-Positional = tyro.conf.Positional
-
 
 @dataclasses.dataclass(frozen=True)
 class Resume:
-    dir: Positional[Path]
+    dir: tyro.conf.Positional[Path]
     """run directory"""
     steps: config.Count | None = None
     """environment steps in all; default: as many as the run was started for"""
@@ -48,7 +46,7 @@ class Resume:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    dir: Positional[Path]
+    dir: tyro.conf.Positional[Path]
     """run directory"""
     episodes: config.Count = 10
     """number of episodes"""
@@ -80,7 +78,9 @@ def train(args: list[str]) -> int:
     algo, args = api.algorithm(args[0]), args[1:]
     cls = algo.module.Config
     own = {f.name for f in dataclasses.fields(cls)} - {f.name for f in dataclasses.fields(Run)}
-    args = [re.sub(r"^--(?!algo\.)([\w-]+)", lambda m: f"--algo.{m[1]}" if m[1].replace("-", "_") in own else m[0], a) for a in args]
+    args = [
+        re.sub(r"^--(?!algo\.)([\w-]+)", lambda m: f"--algo.{m[1]}" if m[1].replace("-", "_") in own else m[0], a) for a in args
+    ]
     train = dataclasses.make_dataclass(
         "Train",
         [
@@ -89,7 +89,9 @@ def train(args: list[str]) -> int:
             ("algo", cls, dataclasses.field(default=cls())),
         ],
     )
-    given = _parse(train, args, f"thespis train {algo.name}", f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME.")
+    given = _parse(
+        train, args, f"thespis train {algo.name}", f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME."
+    )
     run, cfg = config.check(given.run), config.check(given.algo)
     return _ran(api.start(algo, cfg, run, envs.world(run.env), given.out, {}))
 
@@ -107,7 +109,8 @@ def evaluate(args: list[str]) -> int:
     if given.json:
         print(json.dumps(result))
         return 0
-    print(f"{result['mean_return']:.1f} ± {result['std_return']:.1f} over {given.episodes} episodes (policy of step {result['step']:,})")
+    spread = f"{result['mean_return']:.1f} ± {result['std_return']:.1f}"
+    print(f"{spread} over {given.episodes} episodes, policy of step {result['step']:,}")
     if given.video:
         print(f"video    {result['video']}")
     return 0
@@ -163,9 +166,9 @@ def _parse(cls: Any, args: list[str], prog: str, description: str) -> Any:
             raise
     options = _options(cls)
     for arg in args:
-        name = arg.split("=")[0]
-        if name.startswith("--") and name.replace("_", "-") not in options:
-            raise Fault(f"{name} is not an option{config.near(name, options)}")
+        option = arg.split("=")[0]
+        if option.startswith("--") and option.replace("_", "-") not in options:
+            raise Fault(f"{option} is not an option{config.near(option, options)}")
     words = re.sub(r"[│╭╮╰╯\s]+", " ", re.split("──+ [│╮]", said.getvalue().partition("─╮")[2])[0]).strip()
     name = next((n for n in re.findall(r"--[\w.-]+", words) if n in options), None)
     if name is None:
@@ -176,7 +179,7 @@ def _parse(cls: Any, args: list[str], prog: str, description: str) -> Any:
 
 def _options(cls: Any, prefix: str = "--") -> dict[str, Any]:
     """Every option of a (nested) dataclass and its declared type."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         inner = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
         if dataclasses.is_dataclass(inner):

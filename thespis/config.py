@@ -8,24 +8,30 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
 
 from thespis.core import Fault
 
 C = TypeVar("C")
 
 
-class Range(NamedTuple):
-    """The numbers low <= x <= high, or low < x where `open`."""
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers low <= x <= high, or low < x <= high where `open`."""
 
     low: float
     high: float = math.inf
     open: bool = False
 
+    def __contains__(self, x: float) -> bool:
+        return (self.low < x if self.open else self.low <= x) and x <= self.high
+
     def __str__(self) -> str:
-        if self.high < math.inf:
-            return f"from {self.low:g} to {self.high:g}"
-        return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
+        if self.high == math.inf:
+            return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
+        return f"above {self.low:g} to {self.high:g}" if self.open else f"from {self.low:g} to {self.high:g}"
 
 
 Positive = Annotated[float, Range(0, open=True)]
@@ -37,7 +43,13 @@ Count = Annotated[int, Range(1)]
 def check(config: C) -> C:
     """The same config, where every field has its declared type and range. Raises Fault naming the first that has not."""
     hints = typing.get_type_hints(type(config), include_extras=True)
-    values = {f.name: _fit(f.name, hints[f.name], getattr(config, f.name)) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    values = {}
+    for f in dataclasses.fields(config):  # type: ignore[arg-type]
+        given = getattr(config, f.name)
+        try:
+            values[f.name] = _fit(hints[f.name], given)
+        except (ValueError, OverflowError):
+            raise Fault(f"{f.name} is {given!r}; allowed: {words(hints[f.name])}") from None
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 
@@ -63,34 +75,29 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else f"; allowed: {', '.join(sorted(names))}"
 
 
-def _fit(name: str, hint: Any, value: Any) -> Any:
-    """The value as `hint` wants it (an int where a float is wanted, a list for a tuple), or Fault."""
+def _fit(hint: Any, value: Any) -> Any:
+    """The value as `hint` wants it (an int where a float is wanted, a list for a tuple), or ValueError."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        value = _fit(name, args[0], value)
-        for r in args[1:]:
-            if isinstance(r, Range) and not (r.low <= value <= r.high and (value != r.low or not r.open)):
-                raise Fault(f"{name} is {value!r}; allowed: {words(hint)}")
+        value = _fit(args[0], value)
+        if not all(value in r for r in args[1:] if isinstance(r, Range)):
+            raise ValueError
         return value
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _fit(name, next(a for a in args if a is not type(None)), value)
-    if origin is Literal:
-        if value not in args:
-            raise Fault(f"{name} is {value!r}; allowed: {words(hint)}")
+        return None if value is None and type(None) in args else _fit(next(a for a in args if a is not type(None)), value)
+    if origin is Literal and value in args:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        if len(inner) != len(value):
-            raise Fault(f"{name} is {value!r}; allowed: {words(hint)}")
-        return tuple(_fit(name, h, v) for h, v in zip(inner, value, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
+        return tuple(_fit(h, v) for h, v in zip(inner, value, strict=True))
+    if hint in (int, float):
+        value = value.item() if isinstance(value, np.generic) else value
+        if hint is float and type(value) is int:
+            value = float(value)
+        if hint is int and type(value) is float and value.is_integer():
+            value = int(value)
     if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        raise Fault(f"{name} is {value!r}; allowed: {words(hint)}")
+        raise ValueError
     return value
 
 
@@ -104,5 +111,9 @@ def words(hint: Any) -> str:
     if origin is Literal:
         return ", ".join(map(repr, args))
     if origin is tuple:
-        return f"any number of values, each {words(args[0])}" if args[-1] is Ellipsis else f"{len(args)} values, each {words(args[0])}"
+        return (
+            f"any number of values, each {words(args[0])}"
+            if args[-1] is Ellipsis
+            else f"{len(args)} values, each {words(args[0])}"
+        )
     return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))

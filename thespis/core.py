@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree
 
@@ -52,7 +51,7 @@ def rebuild(like: T, flat: Mapping[str, Tensor], path: str = "") -> T:
         return {k: rebuild(v, flat, f"{path}.{k}" if path else k) for k, v in like.items()}  # type: ignore[return-value]
     assert is_dataclass(like)
     parts = {f.name: rebuild(getattr(like, f.name), flat, f"{path}.{f.name}" if path else f.name) for f in fields(like)}
-    return type(like)(**parts)  # type: ignore[return-value]
+    return type(like)(**parts)  # type: ignore[misc]
 
 
 def tree_map(function: Callable[[Tensor], Tensor], node: T) -> T:

@@ -1,5 +1,6 @@
 """How parameters move: one gradient step, and the slow copy of a target."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,11 +19,16 @@ def adam(group: Trained, grads: Params, lr: float, betas: tuple[float, float] = 
     """One step of Adam (Kingma & Ba 2015, algorithm 1); equal to torch.optim.Adam."""
     b1, b2 = betas
     t = group.t + 1
-    scale, root = lr / (1 - b1**t), (1 - b2**t).sqrt()
+    scale, root = lr / _one_minus_power(b1, t), _one_minus_power(b2, t).sqrt()
     m = {k: torch.lerp(group.m[k], g, 1 - b1) for k, g in grads.items()}
     v = {k: b2 * group.v[k] + (1 - b2) * g * g for k, g in grads.items()}
     params = {k: p - scale * m[k] / (v[k].sqrt() / root + eps) for k, p in group.params.items()}
     return Trained(params, m, v, t)
+
+
+def _one_minus_power(b: float, t: Tensor) -> Tensor:
+    """1 - b^t, to full precision where b^t is near 1."""
+    return -torch.expm1(t * math.log(b)) if b > 0 else torch.ones_like(t)
 
 
 def descend(group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float, *args: object) -> tuple[Trained, Metrics]:

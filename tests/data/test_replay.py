@@ -190,7 +190,10 @@ def test_known_windows(terminated: bool, n_step: int, obs: float, reward: float,
 @pytest.mark.parametrize(("action", "shape"), [(Discrete(5), ()), (MultiDiscrete((2, 3, 4)), (3,)), (Box(4), (4,))])
 def test_actions_come_back_as_they_went_in(action: Any, shape: tuple[int, ...]) -> None:
     replay, rng = Replay(Spec(Box(1), action), feed(20)), np.random.default_rng(0)
-    given = [rng.normal(size=(1, *shape)).astype(np.float32) if isinstance(action, Box) else rng.integers(2, size=(1, *shape)) for _ in range(9)]
+    given = [
+        rng.normal(size=(1, *shape)).astype(np.float32) if isinstance(action, Box) else rng.integers(2, size=(1, *shape))
+        for _ in range(9)
+    ]
     for t, a in enumerate(given):
         no, obs = np.array([False]), np.full((1, 1), t, np.float32)
         replay.add(obs, a, np.zeros(1), no, no, obs + 1)
@@ -277,7 +280,6 @@ def test_stopped_loaded_and_continued_equals_never_stopped(seed: int, num_envs: 
 def test_load_up_to_an_earlier_step_is_the_replay_of_that_step(num_envs: int, length: int) -> None:
     """Experience may reach further than the checkpoint that is taken."""
     given = feed(length * num_envs, n_step=2)
-    whole, early = Replay(SPEC, feed(100 * num_envs), num_envs), Replay(SPEC, given, num_envs)
     for stop in range(1, 30):
         stream, whole, early = Stream(num_envs), Replay(SPEC, feed(100 * num_envs), num_envs), Replay(SPEC, given, num_envs)
         for t in range(30):

@@ -1,3 +1,4 @@
+import inspect
 import json
 import math
 
@@ -95,7 +96,8 @@ def test_flatten_names_what_is_wrong(space, obs, text):
 
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_too_large_for_float32_is_not_finite():
-    assert told(spaces.flatten, gs.Box(-1, 1, (2,), np.float64), [0.0, 1e300]) == "observation[1] is inf; it must be finite in float32"
+    text = told(spaces.flatten, gs.Box(-1, 1, (2,), np.float64), [0.0, 1e300])
+    assert text == "observation[1] is inf; it must be finite in float32"
 
 
 # -------------------------------------------------------------------------------------------------------------- actions
@@ -193,7 +195,7 @@ KINDS = "it must be a Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tu
     ("obs", "action", "text"),
     [
         (gs.Text(5), gs.Discrete(2), f"observation_space is a Text; {KINDS}"),
-        (gs.Dict({"x": gs.Tuple([gs.Graph(gs.Discrete(2), None)])}), gs.Discrete(2), f"observation_space['x'][0] is a Graph; {KINDS}"),
+        (gs.Dict({"x": gs.Tuple([gs.Text(2)])}), gs.Discrete(2), f"observation_space['x'][0] is a Text; {KINDS}"),
         (gs.Box(0, 1, (0,)), gs.Discrete(2), "observation_space is empty; it must hold at least one number"),
         (gs.Dict({}), gs.Discrete(2), "observation_space is empty; it must hold at least one number"),
         (gs.Discrete(2**40), gs.Discrete(2), f"observation_space has {2**40} numbers when flat; at most 16777216 are allowed"),
@@ -238,7 +240,8 @@ SPACES = [
     gs.Box(2, 3, ()),
     gs.Box(0, 1, (0, 3)),
     gs.Discrete(7),
-    gs.Discrete(2, start=-3, dtype=np.int32),
+    gs.Discrete(2, start=-3),
+    *([gs.Discrete(2, dtype=np.int32)] if "dtype" in inspect.signature(gs.Discrete).parameters else []),
     gs.MultiDiscrete([2, 3]),
     gs.MultiDiscrete([[2, 3], [4, 4]], start=[[0, 1], [2, -3]], dtype=np.int16),
     gs.MultiBinary(4),
@@ -284,8 +287,10 @@ def test_json_tells_order_and_bounds_apart_where_gymnasium_does_not():
 
 def test_to_json_refuses():
     assert told(spaces.to_json, gs.Text(3)) == f"space is a Text; {KINDS}"
-    assert told(spaces.to_json, gs.Dict([((1, 2), gs.Discrete(2))])) == "space has a part named (1, 2); a name must be a str or an int"
-    assert told(spaces.to_json, gs.Box(0, 1, (1,), np.longdouble)).startswith(f"space.dtype is {np.dtype(np.longdouble).name}; it must be one of bool, ")
+    text = "space has a part named (1, 2); a name must be a str or an int"
+    assert told(spaces.to_json, gs.Dict([((1, 2), gs.Discrete(2))])) == text
+    text = f"space.dtype is {np.dtype(np.longdouble).name}; it must be one of bool, "
+    assert told(spaces.to_json, gs.Box(0, 1, (1,), np.longdouble)).startswith(text)
 
 
 BOX = {"kind": "box", "shape": [2], "dtype": "float32", "low": 0, "high": 1}
@@ -308,7 +313,7 @@ def deep(n):
         ({}, "space is {}; it must be an object whose kind"),
         ({"kind": ["box"]}, "space is {'kind': ['box']}; it must be an object"),
         ({"kind": "graph"}, "space is {'kind': 'graph'}; it must be"),
-        ({"kind": "discrete", "n": 3}, "space (discrete) has the fields ['kind', 'n']; it must have ['dtype', 'kind', 'n', 'start']"),
+        ({"kind": "discrete", "n": 3}, "space (discrete) has the fields ['kind', 'n']; it must have ['dtype', 'kind', "),
         (BOX | {"extra": 1}, "space (box) has the fields ['dtype', 'extra', "),
         (BOX | {"low": math.nan}, "space.low is nan; it must be numbers of float32"),
         (BOX | {"low": "x"}, "space.low has 'x'; it must be numbers of float32"),
@@ -335,7 +340,7 @@ def deep(n):
         (BOX | {"shape": [10**5, 10**5]}, f"space declares {10**10} numbers; at most 16777216 are allowed in all"),
         (BOX | {"shape": [0, 10**30]}, "space is damaged"),
         (BOX | {"shape": [1] * 100}, "space is damaged (ValueError"),
-        ({"kind": "tuple", "parts": [BOX | {"shape": [2**23]}] * 3}, f"space declares {2**23} numbers; at most 16777216"),
+        ({"kind": "tuple", "parts": [DISCRETE | {"n": 2**23}] * 3}, f"space declares {2**23} numbers; at most 16777216"),
         (DISCRETE | {"n": 0}, "space is damaged"),
         (DISCRETE | {"n": True}, "space has True where an integer must be"),
         (DISCRETE | {"n": 10**30}, f"space declares {10**30} numbers"),

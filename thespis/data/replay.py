@@ -44,7 +44,13 @@ class Replay:
         return slice(first, first + self.num_envs)
 
     def add(
-        self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, last: np.ndarray
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        last: np.ndarray,
     ) -> None:
         """One step of every environment: obs and last (N, obs), action (N, ...), the others (N,).
 
@@ -104,7 +110,7 @@ class Replay:
         return max(self.steps - self.length, 0)
 
     def segment(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Steps start <= t < stop as tensors: the columns (T * N, ...), the last observations of ended rows, and the next ones."""
+        """Steps start <= t < stop: the columns (T * N, ...), the last observations of ended rows, and the next ones."""
         rows = torch.arange(start * self.num_envs, stop * self.num_envs) % len(self.obs)
         out = {name: getattr(self, name)[rows] for name in COLUMNS}
         return out | {"finals": self.finals[self.final_at[rows[out["ended"]]]], "next": self.obs[self._rows(stop)].clone()}

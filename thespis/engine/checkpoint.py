@@ -1,7 +1,7 @@
 """Checkpoints that a kill at any moment leaves whole: written aside, made durable, renamed.
 
-    DIR/replay/000000000.safetensors          steps of experience from that number on; only ever added
-    DIR/checkpoints/000010000/tensors.safetensors, checkpoint.json
+DIR/replay/000000000.safetensors          steps of experience from that number on; only ever added
+DIR/checkpoints/000010000/tensors.safetensors, checkpoint.json
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from thespis.data import Replay
 FORMAT = 1
 
 
-def write(path: Path, fill: Callable[[Path], None]) -> None:
+def write(path: Path, fill: Callable[[Path], object]) -> None:
     """`fill` writes a file or folder aside; then it takes its place in one step, durably."""
     aside = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -129,7 +129,9 @@ def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict
         try:
             meta = read_json(path / "checkpoint.json")
             if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-                raise Fault(f"{path} is of format {meta.get('format') if isinstance(meta, dict) else '?'}, this version reads {FORMAT}")
+                raise Fault(
+                    f"{path} is of format {meta.get('format') if isinstance(meta, dict) else '?'}, this version reads {FORMAT}"
+                )
             tensors = read_tensors(path / "tensors.safetensors")
             if hashlib.sha256((path / "tensors.safetensors").read_bytes()).hexdigest() != meta["sha256"]:
                 raise Fault(f"{path / 'tensors.safetensors'} is damaged: its checksum differs from the one in checkpoint.json")
@@ -145,7 +147,9 @@ def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict
         part = read_tensors(segment_path(folder, int(first)))
         for name, ring in want.items():
             if part[name].shape[1:] != ring.shape[1:]:
-                raise Fault(f"{folder}: replay holds {name} of shape {tuple(part[name].shape[1:])}, the environment's is {tuple(ring.shape[1:])}")
+                raise Fault(
+                    f"{folder}: replay holds {name} of {tuple(part[name].shape[1:])}, the environment has {tuple(ring.shape[1:])}"
+                )
         parts.append((int(first), part))
     replay.load(parts, meta["replay_steps"])
     return meta, tensors

@@ -19,7 +19,7 @@ AT_ONCE = 10  # episodes that share one forward pass
 
 
 class Evaluator:
-    """Keeps its environments between evaluations. Episode i always starts from reset seed `seeds[i]`, so nothing need be saved."""
+    """Keeps its environments. Episode i always starts from reset seed `seeds[i]`, so there is nothing to save."""
 
     def __init__(self, world: World, episodes: int, seed: int):
         self.seeds = [int(x) for x in np.random.default_rng(seed).integers(2**31, size=episodes)]
@@ -59,7 +59,9 @@ def record(world: World, act: Act, folder: Path, name: str, seed: int) -> Path:
         import moviepy  # noqa: F401
     except ImportError:
         raise Fault('videos need moviepy: pip install "thespis[video]"') from None
-    env = gym.wrappers.RecordVideo(world.make(render_mode="rgb_array"), str(folder), name_prefix=name, episode_trigger=lambda _: True, disable_logger=True)
+    env = gym.wrappers.RecordVideo(
+        world.make(render_mode="rgb_array"), str(folder), name_prefix=name, episode_trigger=lambda _: True, disable_logger=True
+    )
     try:
         obs, _ = env.reset(seed=seed)
         over = False

@@ -44,7 +44,9 @@ class Progress:
     """(return, length) of the episodes that ended since the last row of metrics"""
 
 
-def train(learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool = False, panel: bool | None = None) -> bool:
+def train(
+    learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool = False, panel: bool | None = None
+) -> bool:
     """Trains until run.steps or a signal to stop; True where all steps were done. DIR holds everything at any moment.
 
     `about` is written beside each policy, unread. Raises Fault, after a checkpoint, where the environment fails, and
@@ -57,7 +59,17 @@ def train(learner: Learner, world: World, run: Run, folder: Path, about: dict[st
 
 
 class _Training:
-    def __init__(self, stack: ExitStack, learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool, panel: bool | None):
+    def __init__(
+        self,
+        stack: ExitStack,
+        learner: Learner,
+        world: World,
+        run: Run,
+        folder: Path,
+        about: dict[str, Any],
+        resume: bool,
+        panel: bool | None,
+    ):
         self.learner, self.run, self.folder, self.about = learner, run, folder, about
         seeds = np.random.SeedSequence(run.seed).generate_state(4).tolist()
         torch.manual_seed(seeds[0])
@@ -82,7 +94,9 @@ class _Training:
         self.evaluator = Evaluator(world, run.eval_episodes, seeds[3])
         stack.callback(self.evaluator.close)
         if resume:
-            self.stepper.totals = {k.removeprefix("totals."): v.to(run.device) for k, v in tensors.items() if k.startswith("totals.")}
+            self.stepper.totals = {
+                k.removeprefix("totals."): v.to(run.device) for k, v in tensors.items() if k.startswith("totals.")
+            }
             self.stepper.counts = meta["counts"]
             self.collector.restore(meta["collector"], {k.removeprefix("collector."): v for k, v in tensors.items()}, log.note)
             self.replay.rng.set_state(tensors["rng.replay"])

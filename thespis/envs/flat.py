@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import traceback
 from typing import Any
@@ -92,7 +91,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             raise self._fault(f"step returned {_parts(result)}; it must return {FIVE}")
         given, reward, terminated, truncated, info = result
         obs = self._observe(given)
-        if not isinstance(reward, float) or not math.isfinite(reward):
+        if not isinstance(reward, float) or not -LARGEST <= reward <= LARGEST:
             reward = self._number(reward)
         if terminated.__class__ is not bool:
             terminated = self._flag("terminated", terminated)
@@ -111,11 +110,11 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         """A reward that is not simply a float: an int, a bool, or an array of one number will do."""
         try:
             x = np.asarray(reward)
-            if x.dtype.kind in "fiub" and x.size == 1 and math.isfinite(x.item()):
+            if x.dtype.kind in "fiub" and x.size == 1 and -LARGEST <= x.item() <= LARGEST:
                 return float(x.item())
         except Exception:
             pass
-        raise self._fault(f"reward is {short(reward)}; it must be a finite number")
+        raise self._fault(f"reward is {short(reward)}; it must be a number, finite in float32")
 
     def _flag(self, field: str, value: Any) -> bool:
         try:
@@ -140,6 +139,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         return Fault(f"{self.name}: {what} ({when})")
 
 
+LARGEST = float(np.finfo(np.float32).max)  # replay holds rewards in float32
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 FIVE = "5 values: observation, reward, terminated, truncated, info (a dict)"
 

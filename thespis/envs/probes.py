@@ -6,7 +6,7 @@ An action is a in [-1, 1]; the two choices are a = -0.5 and a = 0.5.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -21,7 +21,6 @@ Step = tuple[Obs, float, bool, bool, dict[str, Any]]
 
 
 class Probe(gym.Env[Obs, Any]):
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
     length = 1
 
     def __init__(self, discrete: bool = False) -> None:

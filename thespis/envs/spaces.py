@@ -91,7 +91,7 @@ def _flattener(space: Space[Any], field: str) -> Callable[[Any], Floats]:
 def _array(space: Space[Any], field: str) -> Callable[[Any], Floats]:
     shape = space.shape
     assert shape is not None
-    image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and bool((space.low == 0).all() and (space.high == 255).all())
+    image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and bool((space.high - space.low == 255).all())
 
     def flat(obs: Any) -> Floats:
         try:
@@ -203,7 +203,8 @@ def _action(space: Space[Any]) -> core.Box | core.Discrete | core.MultiDiscrete:
         wrong = ~np.isfinite(bound) if bound.dtype.kind == "f" else np.abs(bound.astype(np.float64)) > 2**53
         if wrong.any():
             i = int(wrong.argmax())
-            raise Fault(f"{at(f'action_space.{side}', i, space.shape)} is {bound.flat[i]}; every bound of an action must be finite")
+            name = at(f"action_space.{side}", i, space.shape)
+            raise Fault(f"{name} is {bound.flat[i]}; every bound of an action must be finite")
     if (space.low == space.high).any():
         i = int((space.low == space.high).argmax())
         raise Fault(f"{at('action_space', i, space.shape)} has low = high = {space.low.flat[i]}; low must be less than high")
@@ -309,7 +310,8 @@ def to_json(space: Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Discrete):
         return {"kind": "discrete", "n": int(space.n), "start": int(space.start), "dtype": dtype}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"kind": "multi_discrete", "shape": list(space.shape), "n": _listed(space.nvec), "start": _listed(space.start), "dtype": dtype}
+        ns, start = _listed(space.nvec), _listed(space.start)
+        return {"kind": "multi_discrete", "shape": list(space.shape), "n": ns, "start": start, "dtype": dtype}
     low, high = _listed(space.low, ~space.bounded_below, "-inf"), _listed(space.high, ~space.bounded_above, "inf")
     return {"kind": "box", "shape": list(space.shape), "dtype": dtype, "low": low, "high": high}
 
@@ -321,7 +323,7 @@ def _key(key: object) -> str | int:
 
 
 def _listed(array: NDArray[Any], infinite: NDArray[np.bool_] | None = None, sign: str = "") -> Any:
-    """An array as one number or a flat list. An integer without bounds is stored as its dtype's extreme: `infinite` knows better."""
+    """An array as one number or a flat list. Where integers have no bound it holds their dtype's extreme; `infinite` tells."""
     infinite = np.zeros(array.shape, bool) if infinite is None else infinite
     if array.size == 0:
         return 0
@@ -357,7 +359,9 @@ def _parse(data: Any, room: list[int]) -> Space[Any]:
         return spaces.Tuple([_parse(part, room) for part in data["parts"]])
     if kind == "discrete":
         _take(room, _whole(data["n"]))
-        return spaces.Discrete(data["n"], start=_whole(data["start"]), dtype=_dtype(data, WHOLE))  # type: ignore[type-var]
+        dtype = _dtype(data, WHOLE)
+        other: Any = {} if dtype == np.int64 else {"dtype": dtype}  # older gymnasiums know no other
+        return spaces.Discrete(data["n"], start=_whole(data["start"]), **other)
     shape = tuple(_whole(n) for n in data["shape"])
     if any(n < 0 for n in shape):
         raise Fault(f"space.shape is {short(data['shape'])}; it must be sizes of 0 or more")
@@ -368,11 +372,11 @@ def _parse(data: Any, room: list[int]) -> Space[Any]:
         dtype = _dtype(data, WHOLE)
         ns = _numbers(data, "n", shape, dtype)[0]
         _take(room, sum(ns.ravel().tolist()))
-        return spaces.MultiDiscrete(ns, dtype=dtype, start=_numbers(data, "start", shape, dtype)[0])  # type: ignore[arg-type]
+        return spaces.MultiDiscrete(ns, dtype=dtype, start=_numbers(data, "start", shape, dtype)[0])
     dtype = _dtype(data, FLOATS | WHOLE)
     low, below = _numbers(data, "low", shape, dtype, "-inf")
     high, above = _numbers(data, "high", shape, dtype, "inf")
-    box = spaces.Box(low, high, dtype=dtype)  # type: ignore[arg-type]
+    box = spaces.Box(low, high, dtype=dtype)
     box.bounded_below, box.bounded_above = ~below, ~above
     return box
 
@@ -403,7 +407,8 @@ def _numbers(
     values = given if isinstance(given, list) else [given]
     floats = dtype.kind == "f"
     for v in values:
-        if type(v) is not int and not (floats and (type(v) is float or v in ("inf", "-inf"))) and not (sign and dtype.kind == "i" and v == sign):
+        infinity = v in ("inf", "-inf") if floats else sign and dtype.kind == "i" and v == sign
+        if type(v) is not int and not (floats and type(v) is float) and not infinity:
             raise Fault(f"space.{field} has {short(v)}; it must be numbers of {dtype}")
     infinite = np.array([v == sign for v in values])
     extreme = 0 if dtype.kind != "i" else np.iinfo(dtype).min if sign == "-inf" else np.iinfo(dtype).max

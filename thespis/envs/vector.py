@@ -1,4 +1,4 @@
-"""Several environments at once, by gymnasium's own vector environments; who finishes is reset by the caller, with a known seed."""
+"""Several environments at once, by gymnasium's own vector environments; the caller resets who has finished, with known seeds."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ def reenact(
     Returns the last observations (n, dim), the returns so far (n,) and the steps taken (n,): fewer than T_i means that the
     environment does not do again what it did.
     """
-    obs, _ = envs.reset(seed=list(seeds))
+    given: Any = list(seeds)
+    obs, _ = envs.reset(seed=given)
     returns, steps = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
     for i, past in enumerate(actions):  # one by one, since gymnasium gives all under the mask the same options
         if len(past):
             mask = np.arange(envs.num_envs) == i
-            obs, info = envs.reset(seed=list(seeds), options={"reset_mask": mask, "reenact": past})
+            obs, info = envs.reset(seed=given, options={"reset_mask": mask, "reenact": past})
             returns[i], steps[i] = info["return"][i], info["reenacted"][i]
     return obs, returns, steps
 
@@ -100,7 +101,9 @@ class _Async(AsyncVectorEnv):
             raise Fault(str(fault)) from None
         except (EOFError, OSError) as error:
             workers = [process for process in self.processes if process.pid is not None]
-            wait([process.sentinel for process in workers], timeout=1)  # who died needs a moment to have an exit code
+            ended = wait([process.sentinel for process in workers], timeout=1)  # who died needs a moment to have an exit code
+            for process in workers:
+                process.join(1 if process.sentinel in ended else 0)
             dead = [f"{i} (exit code {process.exitcode})" for i, process in enumerate(workers) if process.exitcode is not None]
             for process in workers:
                 process.terminate()

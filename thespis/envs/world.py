@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -72,14 +73,18 @@ def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> Wor
     except Fault as fault:
         raise Fault(f"{name}: {fault}") from None
     finally:
-        first.close()
-    modes = list(first.metadata.get("render_modes") or [])
+        with contextlib.suppress(Exception):
+            first.close()
+    modes = list((first.metadata or {}).get("render_modes") or [])
+    once = weakref.ref(first.unwrapped)
     limit = first.get_wrapper_attr("_max_episode_steps") if first.has_wrapper_attr("_max_episode_steps") else None
 
     def make(render_mode: str | None = None) -> Flat:
         if render_mode is not None and render_mode not in modes:
             raise Fault(f"{name}: render_mode is {render_mode!r}; its environment declares {modes}")
         fresh = _made(name, build, **({} if render_mode is None else {"render_mode": render_mode}))
+        if fresh.unwrapped is once():
+            raise Fault(f"{name}: made the same environment twice; each call must make a fresh one")
         if (spaces.to_json(fresh.observation_space), spaces.to_json(fresh.action_space)) != shape:
             fresh.close()
             raise Fault(f"{name}: its spaces differ from one environment to the next; they must stay the same")
@@ -113,7 +118,7 @@ def _from_id(name: str) -> Build:
 
 
 def _from_spec(spec: EnvSpec) -> Build:
-    def build(**mode: str) -> Any:
+    def build(**mode: Any) -> Any:
         if isinstance(spec.entry_point, str):
             load_env_creator(spec.entry_point)  # imports MuJoCo where it is one of its environments, so that it can be hushed
         with _hushed():
@@ -157,7 +162,8 @@ def _near(key: str) -> list[str]:
     """The newest versions of the ids most like `key`, letter case apart; only one if it is the same name."""
     newest: dict[str, tuple[int, str]] = {}
     for spec in registry.values():
-        newest[_base(spec.id)] = max(newest.get(_base(spec.id), (-2, "")), (-1 if spec.version is None else spec.version, spec.id))
+        base, version = _base(spec.id), -1 if spec.version is None else spec.version
+        newest[base] = max(newest.get(base, (version, spec.id)), (version, spec.id))
     names = [_base(key)] if _base(key) in newest else difflib.get_close_matches(_base(key), newest, n=3)
     return [newest[name][1] for name in names]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,15 +18,12 @@ class Net(NamedTuple):
     init: Callable[[], Params]
     """() -> parameters by name"""
     apply: Callable[[Params, Tensor], Tensor]
-    """(parameters, x (..., in)) -> (..., out); with a leading ensemble axis on every parameter, (E, ..., out)"""
+    """(parameters, x (..., in)) -> (..., out)"""
 
 
 def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu) -> Net:
-    """Linear layers of the given widths with `activation` between them; starts as torch.nn.Linear does.
-
-    Weights lie as (in, out), an ensemble's as (E, in, out): one batched product serves all members.
-    """
-    shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+    """Linear layers of the given widths with `activation` between them; starts as torch.nn.Linear does."""
+    shapes = list(itertools.pairwise(sizes))
 
     def init() -> Params:
         params = {}
@@ -37,7 +35,7 @@ def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu) -> 
 
     def apply(p: Params, x: Tensor) -> Tensor:
         for i in range(len(shapes)):
-            x = torch.matmul(x, p[f"w{i}"]) + p[f"b{i}"].unsqueeze(-2)
+            x = x @ p[f"w{i}"] + p[f"b{i}"]
             x = activation(x) if i < len(shapes) - 1 else x
         return x
 
@@ -52,8 +50,9 @@ def module(build: Callable[[], nn.Module], inputs: int, outputs: int) -> Net:
         raise Fault(f"{name} has buffers ({', '.join(buffers)}): a module may hold parameters only, or state would change unseen")
     try:
         got = tuple(shape(torch.zeros(3, inputs)).shape)
-    except RuntimeError as error:
-        raise Fault(f"{name} does not take (B, {inputs}): {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the module is the user's: anything may come out of it
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise Fault(f"{name} does not take (B, {inputs}): {why}") from error
     if got != (3, outputs):
         raise Fault(f"{name} maps (3, {inputs}) to {got}; allowed: (3, {outputs})")
 
@@ -81,4 +80,4 @@ def ensemble(net: Net, members: int) -> Net:
         each = [net.init() for _ in range(members)]
         return {k: torch.stack([p[k] for p in each]) for k in each[0]}
 
-    return Net(init, torch.vmap(net.apply, in_dims=(0, None)))
+    return Net(init, torch.vmap(net.apply, in_dims=(0, None), randomness="different"))

@@ -1,12 +1,13 @@
-"""NAME: REPLACE with what it is and what it is for, in a line.
+"""NAME: a deterministic actor and its critic, to be written over.
 
-Paper: REPLACE authors and year, "title", arXiv:number.
-Parent: REPLACE the algorithm that it grew from, and the limit at which it becomes that one.
-Departures: REPLACE where this file leaves the paper, and why; or none.
+Paper: none of its own yet; this is the core of Lillicrap et al. 2016, "Continuous control with deep reinforcement learning",
+arXiv:1509.02971.
+Parent: the deterministic policy gradient of Silver et al. 2014, whose critic target it takes at tau = 1.
+Departures: no target actor; Gaussian exploration noise instead of an Ornstein-Uhlenbeck process.
 """
 
-# REPLACE. As it stands this is a whole algorithm, a deterministic actor and its critic (the core of DDPG): keep what the paper
-# keeps, write over what it replaces, and delete this remark.
+# REPLACE the header: what it is; its paper; the algorithm that it grew from, and the limit at which it becomes that one; where this
+# file leaves the paper, and why. Then keep what the paper keeps, write over the rest, and delete these remarks.
 
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from thespis.optim import descend, fresh, polyak
 
 @dataclass(frozen=True)
 class Config:
-    # REPLACE the numbers, and name under each the equation or table that it is from
+    # REPLACE the numbers, and name under each the equation or table where it stands
     lr: Positive = 3e-4
     """Adam step size of actor and critic (table ?)"""
     tau: Fraction = 0.005

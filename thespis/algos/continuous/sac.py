@@ -107,12 +107,12 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         critic, m1 = descend(s.critic, critic_loss, cfg.lr, s, b)
         s = replace(s, critic=critic)
         actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b)
-        s, m3 = replace(s, actor=actor), {}
+        s = replace(s, actor=actor)
         if cfg.alpha is None:
             temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"])
-            s = replace(s, log_alpha=temperature)
+            s, m2 = replace(s, log_alpha=temperature), m2 | m3
         s = replace(s, target=polyak(s.target, critic.params, cfg.tau))
-        return s, m1 | m2 | m3 | {"alpha": alpha(s)}
+        return s, m1 | m2 | {"alpha": alpha(s)}
 
     def act(p: Params, obs: Tensor, explore: bool) -> Tensor:
         return pi(p, obs)[0] if explore else gaussian(p, obs)[0].tanh()

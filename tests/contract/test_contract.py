@@ -1,0 +1,426 @@
+"""What every algorithm keeps, found by walking thespis/algos: a new file is held to it without a line here."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import json
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import pytest
+import torch
+import tyro
+from safetensors.torch import load, save
+from torch import Tensor
+
+import thespis.algos
+from thespis import config
+from thespis.core import Batch, Box, Discrete, Fault, Learner, MultiDiscrete, OffPolicy, Spec, leaves, rebuild, tree_map
+from thespis.engine.compile import Stepper
+from thespis.engine.run import Run
+
+ALGORITHMS = {
+    entry.name: importlib.import_module(f"thespis.algos.{family.name}.{entry.name}")
+    for family in pkgutil.iter_modules(thespis.algos.__path__)
+    for entry in pkgutil.iter_modules(importlib.import_module(f"thespis.algos.{family.name}").__path__)
+}
+WORLDS = [Spec(Box(3), Box(2)), Spec(Box(3), Discrete(4)), Spec(Box(3), MultiDiscrete((2, 3)))]
+ROWS = 6
+
+
+@pytest.fixture(params=sorted(ALGORITHMS))
+def algo(request: pytest.FixtureRequest) -> types.ModuleType:
+    return ALGORITHMS[request.param]
+
+
+def small(algo: types.ModuleType) -> Any:
+    """Its Config with tiny nets."""
+    given = algo.Config()
+    return dataclasses.replace(given, hidden=(8,)) if hasattr(given, "hidden") else given
+
+
+def made(algo: types.ModuleType, cfg: Any = None) -> tuple[Learner, Spec]:
+    """A learner in the first world that it is for."""
+    for spec in WORLDS:
+        try:
+            return algo.make(cfg or small(algo), spec), spec
+        except Fault:
+            continue
+    raise AssertionError("it is for none of the worlds here")
+
+
+def batch(learner: Learner, spec: Spec, seed: int) -> Batch:
+    g = torch.Generator().manual_seed(1000 + seed)
+    obs, next_obs = torch.randn(2, ROWS, spec.obs.dim, generator=g)
+    if isinstance(spec.action, Box):
+        action = torch.rand(ROWS, spec.action.dim, generator=g) * 2 - 1
+    elif isinstance(spec.action, Discrete):
+        action = torch.randint(spec.action.n, (ROWS,), generator=g)
+    else:
+        action = torch.stack([torch.randint(n, (ROWS,), generator=g) for n in spec.action.ns], -1)
+    discount = torch.tensor([0.99, 0.0, 0.9]).repeat(ROWS // 3)
+    extra = {name: torch.rand(ROWS, generator=g) for name in sorted(learner.needs)}
+    return Batch(obs, action, torch.randn(ROWS, generator=g), discount, next_obs, extra)
+
+
+def steps(learner: Learner, spec: Spec, state: Any, first: int, stop: int) -> tuple[Any, list[dict[str, Tensor]]]:
+    """The updates first <= i < stop, as the engine numbers them, without its help."""
+    said = []
+    with torch.no_grad():
+        for i in range(first, stop):
+            state, metrics = learner.update(state, batch(learner, spec, i), i % learner.period)
+            said.append(metrics)
+    return state, said
+
+
+def seeded(seed: int, init: Callable[[], Any]) -> Any:
+    torch.manual_seed(seed)
+    return init()
+
+
+def differing(a: Any, b: Any) -> list[str]:
+    """The leaves that are not the same to the bit."""
+    x, y = leaves(a), leaves(b)
+    assert list(x) == list(y)
+    return [name for name in x if x[name].dtype != y[name].dtype or not torch.equal(x[name], y[name])]
+
+
+def assert_close(a: Any, b: Any, rtol: float, atol: float) -> None:
+    x, y = leaves(a), leaves(b)
+    assert list(x) == list(y)
+    for name in x:
+        torch.testing.assert_close(x[name], y[name], rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+
+
+# ----------------------------------------------------------------------------------------------------------- what it tells
+
+
+def test_there_are_algorithms() -> None:
+    assert "sac" in ALGORITHMS
+
+
+def test_header_names_paper_parent_and_departures(algo: types.ModuleType) -> None:
+    lines = inspect.cleandoc(algo.__doc__ or "").splitlines()
+    assert lines[0].endswith("."), "the first line says what it is, in a sentence"
+    for word in ("Paper:", "Parent:", "Departures:"):
+        told = [line.removeprefix(word).strip() for line in lines if line.startswith(word)]
+        assert len(told) == 1, word
+        assert told[0], word
+    assert "REPLACE" not in (algo.__doc__ or "")
+
+
+def test_every_option_tells_what_it_is(algo: types.ModuleType) -> None:
+    tree = ast.parse(inspect.getsource(algo))
+    body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Config")
+    named = [n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    assert named == [f.name for f in dataclasses.fields(algo.Config)]
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign):
+            told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value
+            assert isinstance(told, str), ast.unparse(node)
+            assert len(told.split()) > 2, ast.unparse(node)
+
+
+def test_declares_what_it_must(algo: types.ModuleType) -> None:
+    cfg = algo.Config()
+    assert config.check(cfg) == cfg
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(cfg, dataclasses.fields(cfg)[0].name, 1)
+    assert not {f.name for f in dataclasses.fields(cfg)} & {f.name for f in dataclasses.fields(Run)}, "one name, two options"
+    learner, _ = made(algo)
+    assert isinstance(learner.init(), algo.State)
+    assert learner.period >= 1
+
+
+def other(hint: Any, value: Any) -> list[Any]:
+    """Values of another kind than the default's; those out of range are for the caller to pass over."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return other(args[0], value)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(a for a in args if a is not type(None))
+        return other(inner, value) if value is None else [None]
+    if origin is Literal:
+        return [a for a in args if a != value]
+    if origin is tuple:
+        lists = [other(a, 0) for a in ([args[0]] * 3 if args[-1] is Ellipsis else args)]
+        return [tuple(x) for x in zip(*lists, strict=False)]
+    return {float: [0.1 + 0.2, 1 / 3 - 2, 1e-17, 7.5], int: [3, 7, 0], str: ["other"], bool: [not value]}[hint]
+
+
+def changed(algo: types.ModuleType) -> Any:
+    """Its Config with no field at its default."""
+    cfg = algo.Config()
+    for name, hint in typing.get_type_hints(algo.Config, include_extras=True).items():
+        for value in other(hint, getattr(cfg, name)):
+            try:
+                new = config.check(dataclasses.replace(cfg, **{name: value}))
+            except Fault:
+                continue
+            if getattr(new, name) != getattr(cfg, name):
+                cfg = new
+                break
+        else:
+            raise AssertionError(f"no second value for {name}")
+    return cfg
+
+
+def strings(cfg: Any) -> list[str]:
+    """A Config as a person types it."""
+    args = []
+    for f in dataclasses.fields(cfg):
+        value, name = getattr(cfg, f.name), f.name.replace("_", "-")
+        if isinstance(value, bool):
+            args.append(f"--{'' if value else 'no-'}{name}")
+        else:
+            args += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return args
+
+
+@pytest.mark.parametrize("of", [lambda algo: algo.Config(), changed], ids=["defaults", "no default"])
+def test_config_through_command_line_and_json_is_the_identity(algo: types.ModuleType, of: Callable[..., Any]) -> None:
+    cfg = of(algo)
+    typed = tyro.cli(algo.Config, args=strings(cfg))
+    assert config.check(typed) == cfg
+    text = json.dumps(config.to_json(typed), allow_nan=False)
+    assert config.build(algo.Config, json.loads(text)) == cfg
+
+
+def test_the_feed_is_the_configs(algo: types.ModuleType) -> None:
+    cfg = changed(algo)
+    learner, _ = made(algo, cfg)
+    for f in dataclasses.fields(OffPolicy):
+        if hasattr(cfg, f.name):
+            assert getattr(learner.experience, f.name) == getattr(cfg, f.name), f.name
+
+
+# ------------------------------------------------------------------------------------------------------------------- state
+
+
+def test_state_holds_tensors_and_nothing_else(algo: types.ModuleType) -> None:
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, Tensor):
+            assert not node.requires_grad, path
+        elif isinstance(node, Mapping):
+            for name, child in node.items():
+                walk(child, f"{path}.{name}")
+        else:
+            assert dataclasses.is_dataclass(node), f"{path} is a {type(node).__name__}"
+            for f in dataclasses.fields(node):
+                walk(getattr(node, f.name), f"{path}.{f.name}")
+
+    learner, spec = made(algo)
+    state = learner.init()
+    walk(state, "state")
+    walk(steps(learner, spec, state, 0, learner.period)[0], "state")
+
+
+def test_the_engines_state_shares_no_memory(algo: types.ModuleType) -> None:
+    learner, _ = made(algo)
+    state = learner.init()
+    held = Stepper(learner, state).state
+    places = [x.untyped_storage().data_ptr() for x in leaves(held).values()]
+    assert len(set(places)) == len(places)
+    assert not set(places) & {x.untyped_storage().data_ptr() for x in leaves(state).values()}
+
+
+def test_update_keeps_names_shapes_and_types(algo: types.ModuleType) -> None:
+    """The engine copies the new state over the old: what differed would be cast or spread without a word."""
+    learner, spec = made(algo)
+    state = learner.init()
+    after, _ = steps(learner, spec, state, 0, 2 * learner.period)
+    assert {k: (v.shape, v.dtype) for k, v in leaves(after).items()} == {k: (v.shape, v.dtype) for k, v in leaves(state).items()}
+
+
+def test_update_leaves_its_input(algo: types.ModuleType) -> None:
+    learner, spec = made(algo)
+    state = tree_map(torch.clone, learner.init())
+    state, _ = steps(learner, spec, state, 0, learner.period)
+    for k in range(learner.period):
+        given, before = batch(learner, spec, 7), tree_map(torch.clone, state)
+        after, _ = learner.update(state, given, k)
+        assert not differing(state, before)
+        assert not differing(given, batch(learner, spec, 7))
+        assert differing(after, before)
+
+
+def test_every_leaf_of_the_state_is_used(algo: types.ModuleType) -> None:
+    """A period of updates moves every tensor, or what it holds has a say in where the others go."""
+    learner, spec = made(algo)
+    state = seeded(0, learner.init)
+    after, _ = seeded(1, lambda: steps(learner, spec, state, 0, 2 * learner.period))
+    for name in set(leaves(state)) - set(differing(state, after)):
+        moved = {**leaves(state), name: leaves(state)[name] + 0.5}
+        again, _ = seeded(1, lambda moved=moved: steps(learner, spec, rebuild(state, moved), 0, 2 * learner.period))
+        assert set(differing(after, again)) - {name}, f"{name} neither moves nor matters"
+
+
+def test_metrics_are_finite_numbers(algo: types.ModuleType) -> None:
+    learner, spec = made(algo)
+    _, said = steps(learner, spec, learner.init(), 0, 2 * learner.period)
+    for metrics in said:
+        assert metrics
+        for name, value in metrics.items():
+            assert value.shape == (), name
+            assert value.isfinite(), name
+            assert not value.requires_grad, name
+
+
+# ----------------------------------------------------------------------------------------------------------- same numbers
+
+
+def test_two_runs_from_one_seed_are_equal_to_the_bit(algo: types.ModuleType) -> None:
+    learner, spec = made(algo)
+    one, two = (seeded(3, lambda: steps(learner, spec, learner.init(), 0, 3)) for _ in range(2))
+    assert not differing(one[0], two[0])
+    assert one[1] == two[1]
+    third = seeded(4, lambda: steps(learner, spec, learner.init(), 0, 3))
+    assert differing(one[0], third[0])
+
+
+def test_saved_loaded_and_continued_equals_not_stopping_to_the_bit(algo: types.ModuleType) -> None:
+    learner, spec = made(algo)
+    half = 2 * learner.period + 1
+    state, _ = seeded(0, lambda: steps(learner, spec, learner.init(), 0, half))
+    kept, rng = save(leaves(Stepper(learner, state).state)), torch.get_rng_state()
+    whole, _ = steps(learner, spec, state, half, 2 * half)
+    fresh = seeded(99, learner.init)  # another process has other numbers in it
+    found = load(kept)
+    assert set(found) == set(leaves(fresh))
+    torch.set_rng_state(rng)
+    resumed, _ = steps(learner, spec, rebuild(fresh, found), half, 2 * half)
+    assert not differing(whole, resumed)
+
+
+def test_the_engine_in_place_equals_the_pure_update_to_the_bit(algo: types.ModuleType) -> None:
+    learner, spec = made(algo)
+    state = seeded(0, learner.init)
+    count = 2 * learner.period + 1
+    wanted, said = seeded(1, lambda: steps(learner, spec, state, 0, count))
+    stepper = Stepper(learner, state)
+    places = [x.data_ptr() for x in leaves(stepper.state).values()]
+    torch.manual_seed(1)
+    for i in range(count):
+        stepper.step(batch(learner, spec, i))
+    assert not differing(stepper.state, wanted)
+    assert places == [x.data_ptr() for x in leaves(stepper.state).values()]
+    for name, mean in stepper.means().items():
+        values = [float(m[name]) for m in said if name in m]
+        assert mean == pytest.approx(sum(values) / len(values), rel=1e-5, abs=1e-7), name
+
+
+def test_update_is_one_graph_and_equals_eager_to_the_bit(algo: types.ModuleType) -> None:
+    learner, spec = made(algo)
+    state = seeded(0, learner.init)
+    for k in range(learner.period):
+        torch._dynamo.reset()
+        graphs = []
+
+        def count(gm: torch.fx.GraphModule, _: object, graphs: list[object] = graphs) -> Callable[..., Any]:
+            graphs.append(gm)
+            return gm.forward
+
+        update = torch.compile(lambda s, b, k=k: learner.update(s, b, k), fullgraph=True, dynamic=False, backend=count)
+        ours = theirs = tree_map(torch.clone, state)
+        with torch.no_grad():
+            for i in range(3):
+                torch.manual_seed(i)
+                ours, m = update(ours, batch(learner, spec, i))
+                torch.manual_seed(i)
+                theirs, wanted = learner.update(theirs, batch(learner, spec, i), k)
+                assert not differing(ours, theirs)
+                assert m == wanted
+        assert len(graphs) == 1, "a number that changes between updates is baked into the graph"
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager(algo: types.ModuleType) -> None:
+    """The machine's own compiler: one cold compilation for each k."""
+    learner, spec = made(algo)
+    state = seeded(0, learner.init)
+    said: list[str] = []
+    eager, compiled = Stepper(learner, state), Stepper(learner, state, compile_after=0, say=said.append)
+    for stepper in (eager, compiled):
+        torch.manual_seed(1)
+        for i in range(5 * learner.period):
+            stepper.step(batch(learner, spec, i))
+    assert not [line for line in said if "does not work" in line]
+    assert_close(compiled.state, eager.state, rtol=1e-5, atol=1e-6)
+    ours, theirs = compiled.means(), eager.means()
+    assert ours.keys() == theirs.keys()
+    for name, mean in theirs.items():
+        assert ours[name] == pytest.approx(mean, rel=1e-4, abs=1e-5), name
+
+
+def test_vmap_over_seeds_row_by_row(algo: types.ModuleType) -> None:
+    """Two states and two batches at once, with the same noise for both: each row is its single run (float64: to rounding)."""
+    learner, spec = made(algo)
+
+    def double(x: Tensor) -> Tensor:
+        return x.double() if x.is_floating_point() else x
+
+    def stack(a: Any, b: Any) -> Any:
+        return rebuild(a, {k: torch.stack([x, leaves(b)[k]]) for k, x in leaves(a).items()})
+
+    singles = [tree_map(double, seeded(i, learner.init)) for i in range(2)]
+    both = stack(*singles)
+    with torch.no_grad():
+        for i in range(3):
+            given = [tree_map(double, batch(learner, spec, 10 * i + row)) for row in range(2)]
+            k = i % learner.period
+            update = torch.vmap(lambda s, b, k=k: learner.update(s, b, k), randomness="same")
+            torch.manual_seed(i)
+            both, metrics = update(both, stack(*given))
+            for row in range(2):
+                torch.manual_seed(i)
+                singles[row], wanted = learner.update(singles[row], given[row], k)
+                assert_close({name: m[row] for name, m in metrics.items()}, wanted, 1e-8, 1e-10)
+    for row in range(2):
+        assert_close(tree_map(lambda x, row=row: x[row], both), singles[row], 1e-8, 1e-10)
+
+
+# ------------------------------------------------------------------------------------------------------------------ acting
+
+
+def test_act(algo: types.ModuleType) -> None:
+    learner, spec = made(algo)
+    state, _ = steps(learner, spec, learner.init(), 0, learner.period)
+    policy = learner.policy(state)
+    obs = torch.cat([torch.randn(20, spec.obs.dim), torch.randn(20, spec.obs.dim) * 1e3])
+    acts = {
+        explore: [seeded(seed, lambda explore=explore: learner.act(policy, obs, explore)) for seed in range(3)]
+        for explore in (False, True)
+    }
+    for action in (*acts[False], *acts[True]):
+        if isinstance(spec.action, Box):
+            assert action.shape == (40, spec.action.dim)
+            assert action.is_floating_point()
+            assert bool((action.abs() <= 1).all())
+        else:
+            ns = torch.tensor(spec.action.n if isinstance(spec.action, Discrete) else spec.action.ns)
+            assert action.shape == (40, *ns.shape)
+            assert not action.is_floating_point()
+            assert bool(((action >= 0) & (action < ns)).all())
+    assert torch.equal(acts[False][0], acts[False][1])
+    assert not torch.equal(acts[True][0], acts[True][1])
+    alone = torch.cat([learner.act(policy, row[None], False) for row in obs])
+    torch.testing.assert_close(alone, acts[False][0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_policy_alone_is_enough_to_act(algo: types.ModuleType) -> None:
+    """What is published is a tree of tensors of the state: through a file and back it acts the same."""
+    learner, spec = made(algo)
+    state = learner.init()
+    flat = leaves(learner.policy(state))
+    found = load(save({k: v.clone() for k, v in flat.items()}))
+    again = rebuild(learner.policy(seeded(99, learner.init)), found)
+    obs = torch.randn(5, spec.obs.dim)
+    assert torch.equal(learner.act(again, obs, False), learner.act(learner.policy(state), obs, False))
+    held = {x.data_ptr() for x in leaves(state).values()}
+    assert all(x.data_ptr() in held for x in flat.values())

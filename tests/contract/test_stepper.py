@@ -1,0 +1,225 @@
+"""The engine's side of the contract, on learners of a few numbers: when it compiles, and that nothing else depends on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from thespis.core import Batch, Learner, Metrics, OffPolicy, leaves, replace, tree, tree_map
+from thespis.engine.compile import Stepper
+
+
+@tree
+class Toy:
+    a: Tensor
+    b: Tensor
+
+
+def learner(update: Callable[[Any, Batch, int], tuple[Any, Metrics]], period: int = 1) -> Learner:
+    def init() -> Toy:
+        return Toy(torch.zeros(2), torch.ones(2))
+
+    return Learner(init, update, lambda s: {}, lambda p, obs, explore: obs, {}, OffPolicy(1, 1, 1, 1, 0, 1), period=period)
+
+
+def walk(s: Toy, b: Batch, k: int) -> tuple[Toy, Metrics]:
+    """A random walk with a drift that depends on k."""
+    a = s.a + torch.randn(2) + (k + 1) * b.reward.mean()
+    return replace(s, a=a, b=0.5 * s.b + a), {"k": torch.full((), float(k)), "a": a.mean()}
+
+
+def batch(reward: float = 0.25) -> Batch:
+    x = torch.zeros(3, 1)
+    return Batch(x, x, torch.full((3,), reward), torch.ones(3), x)
+
+
+def stepped(stepper: Stepper, count: int) -> Stepper:
+    for i in range(count):
+        stepper.step(batch(i / 8))
+    return stepper
+
+
+def eager(period: int, count: int) -> Stepper:
+    torch.manual_seed(0)
+    made = learner(walk, period)
+    return stepped(Stepper(made, made.init()), count)
+
+
+def assert_same(a: Stepper, b: Stepper) -> None:
+    for (name, x), y in zip(leaves(a.state).items(), leaves(b.state).values(), strict=True):
+        assert torch.equal(x, y), name
+    assert a.means() == b.means()
+
+
+class Compiler:
+    """Stands in for torch.compile: counts the calls of what it made, and does the same sums."""
+
+    def __init__(self) -> None:
+        self.made = self.calls = 0
+
+    def __call__(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        assert options["fullgraph"] is True
+        self.made += 1
+
+        def run(*args: Any) -> Any:
+            self.calls += 1
+            return function(*args)
+
+        return run
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    stand_in = Compiler()
+    monkeypatch.setattr(torch, "compile", stand_in)
+    return stand_in
+
+
+@pytest.mark.parametrize("period", [1, 2, 3])
+def test_k_runs_through_the_period(period: int) -> None:
+    seen = []
+
+    def update(s: Toy, b: Batch, k: int) -> tuple[Toy, Metrics]:
+        seen.append(k)
+        return walk(s, b, k)
+
+    made = learner(update, period)
+    stepped(Stepper(made, made.init()), 6)
+    assert seen == [i % period for i in range(6)]
+    resumed = Stepper(made, made.init())
+    resumed.updates, seen[:] = 7, []
+    stepped(resumed, 4)
+    assert seen == [i % period for i in range(7, 11)]
+
+
+@pytest.mark.parametrize(("after", "compiled"), [(-1, 0), (0, 6), (1, 5), (4, 2), (6, 0)])
+@pytest.mark.parametrize("period", [1, 2])
+def test_compiles_once_so_many_updates_are_done(compiler: Compiler, period: int, after: int, compiled: int) -> None:
+    torch.manual_seed(0)
+    made, said = learner(walk, period), []
+    stepper = stepped(Stepper(made, made.init(), after, said.append), 6)
+    assert compiler.made == min(period, compiled)
+    assert compiler.calls == compiled + compiler.made  # each is tried once on a copy
+    assert len(said) == compiler.made
+    assert_same(stepper, eager(period, 6))  # and no number depends on it
+
+
+def test_the_rule_counts_the_updates_of_the_whole_run(compiler: Compiler) -> None:
+    made = learner(walk)
+    resumed = Stepper(made, made.init(), 5, lambda line: None)
+    resumed.updates = 5
+    resumed.step(batch())
+    assert compiler.made == 1
+
+
+@pytest.mark.parametrize("period", [1, 2])
+def test_traced_updates_go_on_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch, period: int) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch.manual_seed(0)
+    made, said = learner(walk, period), []
+    stepper = stepped(Stepper(made, made.init(), 2, said.append), 8)
+    assert not [line for line in said if "does not work" in line]
+    assert_same(stepper, eager(period, 8))
+
+
+def broken_at_once(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    raise RuntimeError("no C++ compiler\n  found anywhere")
+
+
+def broken_when_called(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    def run(state: Any, batch: Batch) -> Metrics:
+        function(state, batch)  # it has drawn noise and changed the state that it was given
+        raise RuntimeError("no C++ compiler\n  found anywhere")
+
+    return run
+
+
+@pytest.mark.parametrize("broken", [broken_at_once, broken_when_called])
+@pytest.mark.parametrize("period", [1, 2])
+def test_where_the_compiler_fails_the_run_goes_on_eager(monkeypatch: pytest.MonkeyPatch, period: int, broken: Any) -> None:
+    monkeypatch.setattr(torch, "compile", broken)
+    torch.manual_seed(0)
+    made, said = learner(walk, period), []
+    stepper = stepped(Stepper(made, made.init(), 2, said.append), 9)
+    told = [line for line in said if "does not work" in line]
+    assert told == ["torch.compile does not work here, so the run goes on in eager mode, about half as fast (no C++ compiler)"]
+    assert stepper.updates == 9
+    assert_same(stepper, eager(period, 9))
+
+
+def test_a_compiler_that_fails_without_a_word_is_named_by_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        raise NotImplementedError
+
+    monkeypatch.setattr(torch, "compile", broken)
+    made, said = learner(walk), []
+    stepped(Stepper(made, made.init(), 0, said.append), 1)
+    assert "(NotImplementedError)" in said[-1]
+
+
+def test_means_are_those_since_the_last_call() -> None:
+    values = iter(range(1, 100))
+
+    def update(s: Toy, b: Batch, k: int) -> tuple[Toy, Metrics]:
+        x = torch.tensor(float(next(values)))
+        return s, {"every": x} | ({"second": 10 * x} if k == 1 else {})
+
+    made = learner(update, 2)
+    stepper = Stepper(made, made.init())
+    assert stepper.means() == {}
+    assert stepped(stepper, 5).means() == {"every": 3.0, "second": 30.0}  # 1..5, and of those 2 and 4
+    assert stepped(stepper, 1).means() == {"every": 6.0, "second": 60.0}
+    assert stepped(stepper, 1).means() == {"every": 7.0}
+    assert stepper.means() == {}
+
+
+def test_means_hold_no_view_of_what_changes() -> None:
+    """A metric that is a tensor of the old state tells what that was."""
+
+    def update(s: Toy, b: Batch, k: int) -> tuple[Toy, Metrics]:
+        return replace(s, a=s.a + 1, b=torch.zeros(())), {"before": s.b}
+
+    made = learner(update)
+    stepper = Stepper(made, Toy(torch.zeros(2), torch.tensor(5.0)))
+    stepper.step(batch())
+    assert stepper.means() == {"before": 5.0}
+
+
+PURE: dict[str, Callable[[Toy], Toy]] = {
+    "a slow copy": lambda s: Toy(s.a + 1, s.a),  # b becomes what a was, as a target that is set once in a while
+    "another slow copy": lambda s: Toy(s.b, s.b + 1),
+    "a swap": lambda s: Toy(s.b, s.a),
+    "one tensor twice": lambda s: (lambda x: Toy(x, x))(s.a + s.b),
+    "nothing": lambda s: s,
+}
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "traced"])
+@pytest.mark.parametrize("name", PURE)
+def test_in_place_is_the_pure_update_where_old_tensors_pass_on(monkeypatch: pytest.MonkeyPatch, name: str, traced: bool) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    pure = PURE[name]
+    made, said = learner(lambda s, b, k: (pure(s), {})), []
+    state = Toy(torch.tensor([1.0, 2.0]), torch.tensor([30.0, 40.0]))
+    stepper = stepped(Stepper(made, state, 0 if traced else -1, said.append), 3)
+    for _ in range(3):
+        state = pure(state)
+    assert not [line for line in said if "does not work" in line]
+    for x, wanted in zip(leaves(stepper.state).values(), leaves(state).values(), strict=True):
+        assert torch.equal(x, wanted)
+
+
+def test_the_state_given_is_left_and_gradients_are_not_kept() -> None:
+    given = Toy(torch.zeros(2, requires_grad=True), torch.ones(2))
+    made = learner(walk)
+    stepper = stepped(Stepper(made, given), 2)
+    assert torch.equal(given.a, torch.zeros(2))
+    assert not any(x.requires_grad for x in leaves(stepper.state).values())
+    assert not torch.equal(tree_map(torch.clone, stepper.state).a, given.a)
