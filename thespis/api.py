@@ -39,16 +39,27 @@ class Algorithm:
     paper: str
     summary: str
     module: ModuleType
+    config: Any
+    """its defaults: Config(), or a preset's"""
 
 
 def algorithms() -> dict[str, Algorithm]:
-    """Every algorithm by name: the name is its module's, the words are its header's."""
-    found = {}
+    """Every algorithm by name: the name is its module's, the words are its header's; and every preset by its own name."""
+    found: dict[str, Algorithm] = {}
     for family in pkgutil.iter_modules(thespis.algos.__path__):
         package = importlib.import_module(f"thespis.algos.{family.name}")
         for entry in pkgutil.iter_modules(package.__path__):
-            found[entry.name] = _describe(importlib.import_module(f"{package.__name__}.{entry.name}"), entry.name, family.name)
+            algo = _describe(importlib.import_module(f"{package.__name__}.{entry.name}"), entry.name, family.name)
+            found[entry.name] = algo
+            for name, preset in getattr(algo.module, "PRESETS", {}).items():
+                found[name] = dataclasses.replace(algo, name=name, summary=f"{entry.name} with {_changes(preset)}", config=preset)
     return found
+
+
+def _changes(preset: Any) -> str:
+    """What a preset sets otherwise than its Config does: "critics=1, delay=1"."""
+    fields = [f for f in dataclasses.fields(preset) if getattr(preset, f.name) != f.default]
+    return ", ".join(f"{f.name}={getattr(preset, f.name)}" for f in fields)
 
 
 def algorithm(name: str) -> Algorithm:
@@ -74,7 +85,7 @@ def algorithm(name: str) -> Algorithm:
 def _describe(module: ModuleType, name: str, family: str) -> Algorithm:
     head = inspect.cleandoc(module.__doc__ or "").split("\n")
     paper = next((line.removeprefix("Paper:").strip() for line in head if line.startswith("Paper:")), "")
-    return Algorithm(name, family, paper, head[0].rstrip("."), module)
+    return Algorithm(name, family, paper, head[0].rstrip("."), module, module.Config())
 
 
 # -------------------------------------------------------------------------------------------------------------- training
@@ -107,7 +118,7 @@ def train(
         if name not in runs | fields:
             raise Fault(f"{name} is not an option of {algo}{config.near(name, runs | fields)}")
     run = config.build(Run, {k: v for k, v in options.items() if k in runs} | {"env": world.name})
-    cfg = config.build(found.module.Config, {k: v for k, v in options.items() if k in fields})
+    cfg = config.check(dataclasses.replace(found.config, **{k: v for k, v in options.items() if k in fields}))
     return start(found, cfg, run, world, out, parts, panel)
 
 

@@ -86,7 +86,7 @@ def train(args: list[str]) -> int:
         [
             ("run", Annotated[Run, tyro.conf.arg(name="")], dataclasses.field(default=Run())),
             ("out", Annotated[Path | None, tyro.conf.arg(help="run directory; default: runs/ALGORITHM-ENV-SEED")], None),
-            ("algo", cls, dataclasses.field(default=cls())),
+            ("algo", cls, dataclasses.field(default=algo.config)),
         ],
     )
     given = _parse(

@@ -36,6 +36,7 @@ class Range:
 
 Positive = Annotated[float, Range(0, open=True)]
 Fraction = Annotated[float, Range(0, 1)]
+NonNegative = Annotated[float, Range(0)]
 Natural = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
 

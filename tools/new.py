@@ -17,9 +17,9 @@ def new(name: str, family: str = "continuous") -> list[Path]:
     algos = HOUSE / "thespis" / "algos"
     families = sorted(p.parent.name for p in algos.glob("*/__init__.py"))
     taken = sorted({p.stem for p in algos.rglob("*.py") if p.stem != "__init__"} | set(families))
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,23}", name) or keyword.iskeyword(name):
         raise ValueError(
-            f'A={name}: a name is lower-case letters, digits and _, and starts with a letter, as in "make new A=td3"'
+            f"A={name}: a name is up to 24 lower-case letters, digits and _, the first a letter, as in make new A=td3"
         )
     if family not in families:
         raise ValueError(f"F={family}: no such family; there are {', '.join(families)}")

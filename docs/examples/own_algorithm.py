@@ -1,9 +1,9 @@
 # docs/examples/own_algorithm.py
-"""A deterministic actor that steps less often than its critic.
+"""A deterministic actor-critic whose rewards are centred: their running mean is taken off before the critic sees them.
 
-Paper: none of its own; DDPG is Lillicrap et al. 2016, arXiv:1509.02971, the delay is from Fujimoto et al. 2018, arXiv:1802.09477.
-Parent: DDPG, which it becomes at delay 1.
-Departures: Gaussian exploration noise, not Ornstein-Uhlenbeck's; no weight decay.
+Paper: Naik, Wan, Tomar, Sutton 2024, "Reward Centering", arXiv:2405.09999.
+Parent: DDPG, which it becomes at centring 0.
+Departures: the paper centres tabular and linear methods, Q-learning and PPO; here it is an actor-critic with replay.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,16 @@ from thespis.optim import descend, fresh, polyak
 class Config:
     lr: Positive = 1e-3
     """Adam step size of actor and critic"""
-    tau: Fraction = 0.005
-    """target smoothing coefficient"""
-    hidden: tuple[Count, ...] = (256, 256)
-    """widths of the hidden layers"""
-    delay: Count = 2
-    """updates of the critic for each one of the actor and the targets"""
+    centring: Fraction = 0.01
+    """step size of the running mean of the rewards"""
     noise: Positive = 0.1
     """standard deviation of the exploration noise"""
+    hidden: tuple[Count, ...] = (256, 256)
+    """widths of the hidden layers"""
+    tau: Fraction = 0.005
+    """target smoothing coefficient"""
     gamma: Fraction = 0.99
     """discount"""
-    batch_size: Count = 256
-    """transitions in an update"""
     warmup: Natural = 1_000
     """uniformly random environment steps before the first update"""
 
@@ -41,8 +39,9 @@ class Config:
 class State:
     actor: Trained
     critic: Trained
-    slow_actor: Params
-    slow_critic: Params
+    target: Params
+    mean: Tensor
+    """(), the running mean of the rewards"""
 
 
 def make(cfg: Config, spec: Spec) -> Learner:
@@ -58,24 +57,23 @@ def make(cfg: Config, spec: Spec) -> Learner:
         return critic.apply(p, torch.cat([obs, action], -1)).squeeze(-1)
 
     def critic_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:
-        target = ops.backup(b.reward, b.discount, q(s.slow_critic, b.next_obs, pi(s.slow_actor, b.next_obs)))
-        return (q(p, b.obs, b.action) - target).square().mean(), {"target": target.mean()}
+        value = q(s.target, b.next_obs, pi(s.actor.params, b.next_obs))
+        error = ops.backup(b.reward - s.mean, b.discount, value) - q(p, b.obs, b.action)
+        return error.square().mean(), {"error": error.mean()}
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:
         return -q(s.critic.params, b.obs, pi(p, b.obs)).mean(), {}
 
     def init() -> State:
-        p, w = actor.init(), critic.init()
-        return State(fresh(p), fresh(w), p, w)
+        q0 = critic.init()
+        return State(fresh(actor.init()), fresh(q0), q0, torch.zeros(()))
 
-    def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # k runs through 0 .. delay - 1
-        new, metrics = descend(s.critic, critic_loss, cfg.lr, s, b)
-        s = replace(s, critic=new)
-        if k == cfg.delay - 1:
-            new, more = descend(s.actor, actor_loss, cfg.lr, s, b)
-            slow = polyak(s.slow_actor, new.params, cfg.tau), polyak(s.slow_critic, s.critic.params, cfg.tau)
-            s, metrics = replace(s, actor=new, slow_actor=slow[0], slow_critic=slow[1]), metrics | more
-        return s, metrics
+    def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:
+        new, m1 = descend(s.critic, critic_loss, cfg.lr, s, b)
+        s = replace(s, critic=new, mean=s.mean + cfg.centring * m1["error"])
+        new, m2 = descend(s.actor, actor_loss, cfg.lr, s, b)
+        s = replace(s, actor=new, target=polyak(s.target, s.critic.params, cfg.tau))
+        return s, m1 | m2 | {"mean": s.mean}
 
     def act(p: Params, obs: Tensor, explore: bool) -> Tensor:
         action = pi(p, obs)
@@ -84,6 +82,5 @@ def make(cfg: Config, spec: Spec) -> Learner:
     return Learner(
         init, update, lambda s: s.actor.params, act,
         losses={"critic": critic_loss, "actor": actor_loss},
-        experience=OffPolicy(cfg.gamma, 1, cfg.batch_size, 1_000_000, cfg.warmup, updates_per_step=1.0),
-        period=cfg.delay,
+        experience=OffPolicy(cfg.gamma, n_step=1, batch_size=256, replay_size=1_000_000, warmup=cfg.warmup, updates_per_step=1),
     )  # fmt: skip

@@ -118,14 +118,21 @@ def test_the_rule_counts_the_updates_of_the_whole_run(compiler: Compiler) -> Non
 
 
 @pytest.mark.parametrize("period", [1, 2])
-def test_traced_updates_go_on_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch, period: int) -> None:
+def test_traced_updates_go_on_with_the_same_numbers_in_one_graph_each(monkeypatch: pytest.MonkeyPatch, period: int) -> None:
     torch._dynamo.reset()
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    graphs = []
+
+    def backend(gm: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        graphs.append(gm)
+        return gm.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     torch.manual_seed(0)
     made, said = learner(walk, period), []
     stepper = stepped(Stepper(made, made.init(), 2, said.append), 8)
     assert not [line for line in said if "does not work" in line]
     assert_same(stepper, eager(period, 8))
+    assert len(graphs) == period  # what was compiled for the trial on a copy serves for the state itself
 
 
 def broken_at_once(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

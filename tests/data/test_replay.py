@@ -255,7 +255,7 @@ def test_stopped_loaded_and_continued_equals_never_stopped(seed: int, num_envs: 
     model, rng = Model(given, num_envs), np.random.default_rng(seed)
     parts: Parts = []
     saved, copies = 0, []
-    for t in range(60):
+    for _ in range(60):
         step = stream.step()
         live.add(**step)
         model.add(**step)

@@ -171,6 +171,20 @@ def test_the_death_of_a_worker_is_a_fault(make, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_fault_while_a_worker_makes_its_environment(make, capfd):
+    parent = os.getpid()
+
+    def licensed():
+        if os.getpid() != parent:
+            raise RuntimeError("one licence only")
+        return Fragile()
+
+    line = licensed.__code__.co_firstlineno + 2
+    text = f"licensed: cannot be made (RuntimeError: one licence only, test_vector.py line {line})"
+    assert told(envs.vector, envs.world(licensed), 2, "async") == text
+    assert capfd.readouterr() == ("", "")
+
+
 def test_workers_leave_ctrl_c_to_the_parent(make):
     v = make(envs.world(Fragile), 2, "async")
     v.reset(seed=1)

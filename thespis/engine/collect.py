@@ -26,29 +26,27 @@ class Collector:
         self.actions: list[list[np.ndarray]] = [[] for _ in range(self.n)]
         self.returns = np.zeros(self.n)
         self.obs = np.zeros((self.n, spec.obs.dim), np.float32)
-
-    def start(self) -> None:
-        self._reset(np.ones(self.n, bool))
+        self.over = np.ones(self.n, bool)  # whose next step begins with a reset
 
     def step(self, act: Act | None) -> list[tuple[float, int]]:
         """One step of every environment, with random actions where `act` is None: (return, length) of each episode that ended."""
+        if self.over.any():
+            self._reset()
         action = act(torch.from_numpy(self.obs)).cpu().numpy() if act else self._random()
         last, reward, terminated, truncated, _ = self.envs.step(action)
         self.replay.add(self.obs, action, reward, terminated, truncated, last)
         self.returns += reward
         for i in range(self.n):
             self.actions[i].append(action[i])
-        self.obs, ended = last, terminated | truncated
-        if not ended.any():
-            return []
-        done = [(float(self.returns[i]), len(self.actions[i])) for i in np.flatnonzero(ended)]
-        self._reset(ended)
-        return done
+        self.obs, self.over = last, terminated | truncated
+        return [(float(self.returns[i]), len(self.actions[i])) for i in np.flatnonzero(self.over)]
 
-    def _reset(self, which: np.ndarray) -> None:
-        for i in np.flatnonzero(which):
+    def _reset(self) -> None:
+        """A new episode, from a new seed, for whoever's is over."""
+        for i in np.flatnonzero(self.over):
             self.seeds[i], self.actions[i], self.returns[i] = int(self.rng.integers(2**31)), [], 0.0
-        self.obs = self.envs.reset(seed=self.seeds, options=None if which.all() else {"reset_mask": which})[0]
+        self.obs = self.envs.reset(seed=self.seeds, options=None if self.over.all() else {"reset_mask": self.over})[0]
+        self.over = np.zeros(self.n, bool)
 
     def _random(self) -> np.ndarray:
         if isinstance(self.spec.action, Box):
@@ -64,16 +62,16 @@ class Collector:
         none = self.replay.action[:0]
         episodes = {f"actions.{i}": torch.from_numpy(np.array(a)) if a else none for i, a in enumerate(self.actions)}
         json = {"rng": self.rng.bit_generator.state, "seeds": self.seeds, "returns": self.returns.tolist()}
-        return json, {"obs": torch.from_numpy(self.obs.copy()), **episodes}
+        return json | {"over": self.over.tolist()}, {"obs": torch.from_numpy(self.obs.copy()), **episodes}
 
     def restore(self, json: dict[str, Any], tensors: dict[str, Tensor], say: Callable[[str], None]) -> None:
         """Re-enacts each current episode: its reset seed, then its actions. Where that leads elsewhere, a new one begins."""
         self.rng.bit_generator.state = json["rng"]
         self.seeds, self.returns = list(json["seeds"]), np.array(json["returns"])
         episodes = [tensors[f"actions.{i}"].numpy() for i in range(self.n)]
-        self.actions = [list(actions) for actions in episodes]
-        self.obs, _, _ = reenact(self.envs, self.seeds, episodes)
-        for i in np.flatnonzero((self.obs != tensors["obs"].numpy()).any(-1)):
+        self.actions, self.over = [list(actions) for actions in episodes], np.array(json["over"])
+        self.obs, _, _ = reenact(self.envs, self.seeds, [a[:0] if o else a for a, o in zip(episodes, self.over, strict=True)])
+        for i in np.flatnonzero((self.obs != tensors["obs"].numpy()).any(-1) & ~self.over):
             say(f"environment {i} is not deterministic: re-enacting its episode led elsewhere, so a new episode begins")
             self.replay.cut(int(i))
-            self._reset(np.arange(self.n) == i)
+            self.over[i] = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -99,6 +100,13 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             truncated = self._flag("truncated", truncated)
         self._over = terminated or truncated
         return obs, float(reward), terminated, truncated, _numbers(info)
+
+    def close(self) -> None:
+        """Closes the environment. What it raises is a warning: there is nothing left to lose."""
+        try:
+            super().close()
+        except Exception as error:
+            warnings.warn(f"{self.name}: close raised {told(error)}", stacklevel=2)
 
     def _observe(self, obs: Any) -> Floats:
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
@@ -13,11 +11,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.vector.async_vector_env import AsyncState
+from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 from numpy.typing import NDArray
 
 from thespis.core import Fault
-from thespis.envs.flat import Flat, told
+from thespis.envs.flat import told
 from thespis.envs.world import World
 
 __all__ = ["reenact", "vector"]
@@ -73,8 +71,7 @@ class _Async(AsyncVectorEnv):
         self.name = world.name
         self.processes = []
         with self._guarded():
-            make = functools.partial(_make_in_worker, world.make, os.getpid())
-            super().__init__([make] * n, autoreset_mode=AutoresetMode.DISABLED)
+            super().__init__([world.make] * n, autoreset_mode=AutoresetMode.DISABLED, worker=_worker)
 
     def reset_async(self, *args: Any, **kwargs: Any) -> None:
         with self._guarded():
@@ -116,8 +113,13 @@ class _Async(AsyncVectorEnv):
             gym.logger.min_level = level
 
 
-def _make_in_worker(make: Any, parent: int) -> Flat:
-    if os.getpid() != parent:  # gymnasium makes one in the parent too, to look at its spaces
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    env: Flat = make()
-    return env
+def _worker(index: int, make: Any, pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *rest: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _async_worker(index, make, pipe, parent_pipe, memory, errors, *rest)
+    except Fault as fault:  # while making the environment; gymnasium sees only to what comes later
+        pipe.recv()
+        errors.put((index, Fault, fault, ""))
+        pipe.send((None, False))
+    except (EOFError, BrokenPipeError):
+        pass  # the parent is gone, with nobody to tell

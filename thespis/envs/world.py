@@ -76,15 +76,12 @@ def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> Wor
         with contextlib.suppress(Exception):
             first.close()
     modes = list((first.metadata or {}).get("render_modes") or [])
-    once = weakref.ref(first.unwrapped)
     limit = first.get_wrapper_attr("_max_episode_steps") if first.has_wrapper_attr("_max_episode_steps") else None
 
     def make(render_mode: str | None = None) -> Flat:
         if render_mode is not None and render_mode not in modes:
             raise Fault(f"{name}: render_mode is {render_mode!r}; its environment declares {modes}")
         fresh = _made(name, build, **({} if render_mode is None else {"render_mode": render_mode}))
-        if fresh.unwrapped is once():
-            raise Fault(f"{name}: made the same environment twice; each call must make a fresh one")
         if (spaces.to_json(fresh.observation_space), spaces.to_json(fresh.action_space)) != shape:
             fresh.close()
             raise Fault(f"{name}: its spaces differ from one environment to the next; they must stay the same")
@@ -175,6 +172,10 @@ def _base(key: str) -> str:
 # ------------------------------------------------------------------------------------------------------------- making
 
 
+_alive: weakref.WeakValueDictionary[int, gym.Env[Any, Any]] = weakref.WeakValueDictionary()
+"""what was made and still exists, by id()"""
+
+
 def _made(name: str, build: Build, **mode: str) -> gym.Env[Any, Any]:
     """A fresh environment, or the reason why not as a Fault."""
     try:
@@ -191,6 +192,9 @@ def _made(name: str, build: Build, **mode: str) -> gym.Env[Any, Any]:
         raise Fault(f"{name}: cannot be made ({told(error)}){_graphics(error)}") from error
     if not isinstance(env, gym.Env):
         raise Fault(f"{name}: made {spaces.short(env)}; it must make one gymnasium.Env (no vector of them, not the old gym's)")
+    if _alive.get(id(env.unwrapped)) is env.unwrapped:
+        raise Fault(f"{name}: made the same environment twice; each call must make a fresh one")
+    _alive[id(env.unwrapped)] = env.unwrapped
     return env
 
 

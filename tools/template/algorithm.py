@@ -1,12 +1,11 @@
-"""NAME: a deterministic actor and its critic, to be written over.
+"""A deterministic actor and its critic, as make new writes them.
 
-Paper: none of its own yet; this is the core of Lillicrap et al. 2016, "Continuous control with deep reinforcement learning",
-arXiv:1509.02971.
+Paper: none of its own yet; the core of Lillicrap et al. 2016, arXiv:1509.02971.
 Parent: the deterministic policy gradient of Silver et al. 2014, whose critic target it takes at tau = 1.
 Departures: no target actor; Gaussian exploration noise instead of an Ornstein-Uhlenbeck process.
 """
 
-# REPLACE the header: what it is; its paper; the algorithm that it grew from, and the limit at which it becomes that one; where this
+# REPLACE the header: what it is; its paper; the algorithm it grew from, and the limit at which it becomes that one; where this
 # file leaves the paper, and why. Then keep what the paper keeps, write over the rest, and delete these remarks.
 
 from dataclasses import dataclass

@@ -11,7 +11,8 @@ OBS, ACTION, BATCH = 3, 2, 5
 
 
 def learner(width: int = 8, **numbers: float) -> Learner:
-    return NAME.make(NAME.Config(hidden=(width, width), **numbers), Spec(Box(OBS), Box(ACTION)))
+    cfg = NAME.Config(hidden=(width, width), **numbers)
+    return NAME.make(cfg, Spec(Box(OBS), Box(ACTION)))
 
 
 @pytest.fixture

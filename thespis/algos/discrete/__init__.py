@@ -1,0 +1,1 @@
+"""Discrete actions, one reward, one agent."""
