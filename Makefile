@@ -17,7 +17,7 @@ help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 run: $(READY) ## train SAC on HalfCheetah for a few minutes
-	@$(BIN)/thespis train sac --env HalfCheetah-v5 --steps 20000 --eval-every 2000 \
+	@$(BIN)/thespis train sac --env HalfCheetah-v5 --steps 20000 --warmup 1000 --eval-every 2000 \
 	  --out runs/sac-HalfCheetah-v5-$$(date +%Y%m%d-%H%M%S)
 
 test: $(READY) ## the whole test suite
@@ -35,7 +35,7 @@ fix: $(READY) ## format, and mend what the linter can
 
 one: $(READY) ## the tests of one algorithm: make one A=sac
 	@test -n "$(A)" || { echo "which algorithm? make one A=sac" >&2; exit 2; }
-	@$(PYTEST) tests/papers/test_$(A).py tests/contract -k "test_$(A) or [$(A)"
+	@$(PYTEST) tests/papers/test_$(A).py tests/contract -k "test_$(A) or [$(A)] or [$(A)-"
 
 bench: $(PEERS) ## throughput beside Stable-Baselines3
 	@$(BIN)/python bench/throughput.py

@@ -1,8 +1,8 @@
-"""Train Stable-Baselines3's SAC at the paper's settings and record its evaluations: the peer of `bench/learn.py`.
+"""Train Stable-Baselines3's SAC at the paper's settings and record its evaluations: a peer for `bench/learning.py`.
 
-    python bench/learn_sb3.py --env HalfCheetah-v5 --steps 100000 --seed 0 --out bench/results/raw
+    python bench/learn_sb3.py --env HalfCheetah-v5 --steps 100000 --seed 0 --out FILE.jsonl
 
-Writes OUT/sb3-ENV-SEED.jsonl, a row an evaluation: {"step", "mean_return", "std_return", "returns", "seconds"}.
+Writes a row an evaluation: {"step", "return_mean", "return_std", "returns", "seconds"}.
 Both libraries: one torch thread, batch 256, 2 x 256 ReLU, lr 3e-4, 10,000 random steps first, one update a step,
 10 evaluation episodes with the mean action on an environment of its own, seeded with 10,000 + seed.
 """
@@ -38,8 +38,8 @@ class Evaluate(BaseCallback):
                 returns.append(total)
             row = {
                 "step": self.num_timesteps,
-                "mean_return": float(np.mean(returns)),
-                "std_return": float(np.std(returns)),
+                "return_mean": float(np.mean(returns)),
+                "return_std": float(np.std(returns)),
                 "returns": returns,
                 "seconds": time.perf_counter() - self.started,
             }
@@ -54,14 +54,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=10_000)
-    parser.add_argument("--out", type=Path, default=Path("bench/results/raw"))
+    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"sb3-{args.env}-{args.seed}.jsonl"
-    path.unlink(missing_ok=True)
+    args.out.unlink(missing_ok=True)
     model = SAC("MlpPolicy", args.env, learning_starts=10_000, seed=args.seed, device="cpu")
-    model.learn(args.steps, callback=Evaluate(args.env, args.every, args.seed, path))
+    model.learn(args.steps, callback=Evaluate(args.env, args.every, args.seed, args.out))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Learning curves of SAC at the paper's settings: Thespis against Stable-Baselines3, with intervals.
+"""Learning curves with intervals: trains what a row of bench/rows names, and draws it.
 
-    python bench/learning.py run --env HalfCheetah-v5 --steps 100000 --seeds 0 1 2 --raw bench/results/raw
-    python bench/learning.py report --env HalfCheetah-v5 --steps 100000 --raw bench/results/raw --out bench/results
+    python bench/learning.py run sac            every curve and seed of bench/rows/sac.toml that is not done yet
+    python bench/learning.py report sac         bench/results/sac.json and sac.png, from the raw curves
 
-`run` trains every seed of both, one after the other, one thread each; what is already done is skipped, and a Thespis run
-that was stopped goes on where it was. `report` writes OUT/learning-ENV.json and a picture. Both libraries: batch 256,
-2 x 256 ReLU, lr 3e-4, 10,000 random steps first, one update a step; every 10,000 steps 10 episodes with the mean action.
+A row names the environment, steps, seeds and its curves: each an algorithm of Thespis with options, or a script for a peer.
+Runs follow one another, one thread each; what is done is skipped, and a Thespis run that was stopped goes on where it was.
+Raw curves lie in bench/results/raw/ROW/CURVE-SEED.jsonl: {"step", "return_mean"} a line.
 """
 
 import argparse
@@ -13,104 +13,103 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 HERE = Path(__file__).parent
+COLOURS = ("#1f5fd1", "#c4661f", "#2f8f5b", "#8a4fbf", "#b0324a", "#5f6b7a")
 
 
-def rows_of(path: Path, mean: str, step: str = "step") -> list[tuple[int, float]]:
-    if not path.exists():
-        return []
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [(row[step], row[mean]) for row in rows if mean in row]
+def raw(name: str, curve: str, seed: int) -> Path:
+    return HERE / "results" / "raw" / name / f"{curve}-{seed}.jsonl"
 
 
-def curve(library: str, env: str, seed: int, raw: Path) -> list[tuple[int, float]]:
-    """(step, mean evaluation return) of one run."""
-    if library == "sb3":
-        return rows_of(raw / f"sb3-{env}-{seed}.jsonl", "mean_return")
-    return rows_of(raw / f"thespis-{env}-{seed}.jsonl", "eval/return_mean")
+def points(path: Path) -> dict[int, float]:
+    """Mean evaluation return by step."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {row["step"]: row["return_mean"] for row in rows}
 
 
-def run(env: str, steps: int, seeds: list[int], libraries: list[str], raw: Path) -> None:
-    raw.mkdir(parents=True, exist_ok=True)
+def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> None:
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
     for seed in seeds:
-        for library in libraries:
-            done = curve(library, env, seed, raw)
-            if done and done[-1][0] >= steps:
+        for curve in curves:
+            what, path = row["curves"][curve], raw(name, curve, seed)
+            if max(points(path), default=0) >= row["steps"]:
                 continue
-            if library == "sb3":
-                command = [HERE / "learn_sb3.py", "--env", env, "--steps", steps, "--seed", seed, "--out", raw]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            common = ["--env", row["env"], "--steps", row["steps"], "--seed", seed]
+            if "script" in what:
+                command = [HERE / what["script"], *common, "--out", path]
                 subprocess.run([sys.executable, *map(str, command)], check=True, env=environ)
                 continue
-            folder = Path("runs") / f"bench-{env}-{seed}"
-            command = (
-                ["resume", folder]
-                if (folder / "config.json").exists()
-                else ["train", "sac", "--env", env, "--seed", seed, "--out", folder]
-            )
-            subprocess.run([sys.executable, "-m", "thespis", *map(str, command), "--steps", str(steps)], check=True, env=environ)
-            (raw / f"thespis-{env}-{seed}.jsonl").write_text((folder / "metrics.jsonl").read_text())
+            folder = Path("runs") / f"bench-{name}-{curve}-{seed}"
+            options = [f"--{k}={v}" for k, v in what.get("options", {}).items()]
+            command = ["train", what["algo"], *common, "--out", folder, *options]
+            if (folder / "config.json").exists():
+                command = ["resume", folder, "--steps", row["steps"]]
+            subprocess.run([sys.executable, "-m", "thespis", *map(str, command)], check=True, env=environ)
+            rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            kept = [{"step": r["step"], "return_mean": r["eval/return_mean"]} for r in rows if "eval/return_mean" in r]
+            path.write_text("".join(json.dumps(r) + "\n" for r in kept))
 
 
-def interval(values: list[float], level: float = 0.95, draws: int = 20_000) -> list[float]:
-    """Bootstrap interval of the mean over seeds."""
-    rng = np.random.default_rng(0)
-    means = rng.choice(values, (draws, len(values))).mean(1)
-    return [float(x) for x in np.quantile(means, [(1 - level) / 2, (1 + level) / 2])]
+def interval(values: list[float], draws: int = 20_000) -> list[float]:
+    """95% bootstrap interval of the mean over seeds."""
+    means = np.random.default_rng(0).choice(values, (draws, len(values))).mean(1)
+    return [float(x) for x in np.quantile(means, [0.025, 0.975])]
 
 
-def report(env: str, steps: int, seeds: list[int], raw: Path, out: Path) -> None:
+def report(name: str, row: dict[str, Any], commit: str) -> None:
     from matplotlib.figure import Figure
 
-    curves = {name: [c for s in seeds if (c := curve(name, env, s, raw)) and c[-1][0] >= steps] for name in ("thespis", "sb3")}
-    result: dict[str, object] = {"what": f"SAC on {env}, {steps:,} steps", "seeds": seeds}
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    result: dict[str, Any] = {k: row[k] for k in ("what", "env", "steps", "source")}
+    result |= {"command": f"python bench/learning.py run {name}", "commit": commit, "curves": {}}
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    for (name, runs), label, colour in zip(curves.items(), ("Thespis", "Stable-Baselines3"), ("#0b6e99", "#c4661f"), strict=True):
-        last = [dict(c)[steps] for c in runs]
-        result[name] = {
-            "last": last,
-            "mean": float(np.mean(last)),
-            "interval95": interval(last),
-            "std": float(np.std(last, ddof=1)),
-        }
-        at = sorted(set.intersection(*(set(dict(c)) for c in runs)))
-        table = np.array([[dict(c)[s] for s in at] for c in runs])
-        axes.plot(at, table.mean(0), color=colour, lw=2, label=f"{label} (mean of {len(runs)} seeds)")
-        axes.fill_between(at, table.min(0), table.max(0), color=colour, alpha=0.18, lw=0)
-    axes.set(xlabel="environment steps", ylabel="evaluation return", title=f"SAC on {env}")
-    axes.xaxis.set_major_formatter(lambda x, _: f"{int(x):,}")
-    axes.yaxis.set_major_formatter(lambda y, _: f"{int(y):,}")
+    for curve, colour in zip(row["curves"], COLOURS, strict=False):
+        seeds = [int(p.stem.rpartition("-")[2]) for p in raw(name, curve, 0).parent.glob(f"{curve}-*.jsonl")]
+        runs = {s: p for s in sorted(seeds) if row["steps"] in (p := points(raw(name, curve, s)))}
+        if not runs:
+            continue
+        last = [p[row["steps"]] for p in runs.values()]
+        result["curves"][curve] = {
+            "seeds": list(runs), "last": last, "mean": float(np.mean(last)), "interval95": interval(last),
+            "std": float(np.std(last, ddof=1)) if len(last) > 1 else None,
+        }  # fmt: skip
+        steps = sorted(set.intersection(*map(set, runs.values())))
+        table = np.array([[p[s] for s in steps] for p in runs.values()])
+        axes.plot(steps, table.mean(0), color=colour, lw=2, label=f"{curve}, mean of {len(runs)} seeds")
+        axes.fill_between(steps, table.min(0), table.max(0), color=colour, alpha=0.15, lw=0)
+    axes.set(xlabel="environment steps", ylabel="return of an evaluation", title=row["what"])
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="upper left", title="band: lowest to highest seed", title_fontsize=8)
-    figure.savefig(out / f"learning-{env}.png", dpi=160)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    result |= {
-        "command": f"python bench/learning.py run --env {env} --steps {steps} --seeds {' '.join(map(str, seeds))}",
-        "commit": commit,
-    }
-    (out / f"learning-{env}.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", title="band: lowest to highest seed", title_fontsize=9, alignment="left")
+    figure.savefig(HERE / "results" / f"{name}.png", dpi=160)
+    text = json.dumps(result, indent=2) + "\n"
+    (HERE / "results" / f"{name}.json").write_text(text)
+    print(text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--env", default="HalfCheetah-v5")
-    parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--libraries", nargs="+", default=["thespis", "sb3"], choices=("thespis", "sb3"))
-    parser.add_argument("--raw", type=Path, default=HERE / "results" / "raw")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("row", help="a name in bench/rows")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: the row's")
+    parser.add_argument("--curves", nargs="+", help="default: the row's")
+    parser.add_argument("--commit", help="that the curves were made at, if not this one")
     args = parser.parse_args()
+    row = tomllib.loads((HERE / "rows" / f"{args.row}.toml").read_text())
     if args.what == "run":
-        run(args.env, args.steps, args.seeds, args.libraries, args.raw)
+        run(args.row, row, args.seeds or row["seeds"], args.curves or list(row["curves"]))
     else:
-        report(args.env, args.steps, args.seeds, args.raw, args.out)
+        here = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+        report(args.row, row, args.commit or here)
 
 
 if __name__ == "__main__":

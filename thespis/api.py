@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import pkgutil
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from thespis.core import Fault, Learner, leaves, rebuild
 from thespis.engine import checkpoint, loop
 from thespis.engine import evaluate as evaluation
 from thespis.engine.run import Run
+from thespis.envs.flat import told
 from thespis.report import curve
 
 Env = str | gym.Env | Callable[[], gym.Env]
@@ -71,15 +73,25 @@ def algorithm(name: str) -> Algorithm:
     path = Path(name)
     if not path.is_file():
         raise Fault(f"algorithm {name}: there is no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"own algorithm {path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise Fault(f"algorithm {name} is not Python: {error}") from error
+    except Exception as error:
+        raise Fault(f"algorithm {name} raised {told(error)}") from error
     if missing := [n for n in ("Config", "State", "make") if not hasattr(module, n)]:
         raise Fault(f"algorithm {name} does not declare {', '.join(missing)}")
     return _describe(module, name, "own")
+
+
+def _takes(found: Algorithm) -> list[str]:
+    """The parts that a user may give to its `make`, after cfg and spec."""
+    return list(inspect.signature(found.module.make).parameters)[2:]
 
 
 def _describe(module: ModuleType, name: str, family: str) -> Algorithm:
@@ -113,13 +125,13 @@ def train(
     found = algorithm(algo)
     world = envs.world(env)
     runs, fields = ({f.name for f in dataclasses.fields(c)} for c in (Run, found.module.Config))
-    parts = {k: options.pop(k) for k in list(inspect.signature(found.module.make).parameters)[2:] if k in options}
+    parts = {k: options.pop(k) for k in _takes(found) if k in options}
     for name in options:
         if name not in runs | fields:
             raise Fault(f"{name} is not an option of {algo}{config.near(name, runs | fields)}")
     run = config.build(Run, {k: v for k, v in options.items() if k in runs} | {"env": world.name})
     cfg = config.check(dataclasses.replace(found.config, **{k: v for k, v in options.items() if k in fields}))
-    return start(found, cfg, run, world, out, parts, panel)
+    return start(found, cfg, run, world, out, parts, panel, own_env=not isinstance(env, str))
 
 
 def start(
@@ -130,6 +142,7 @@ def start(
     out: str | Path | None,
     parts: dict[str, Any],
     panel: bool | None = None,
+    own_env: bool = False,
 ) -> Result:
     """A new run directory, and the training in it."""
     _check_device(run.device)
@@ -145,12 +158,19 @@ def start(
         "algo_config": config.to_json(cfg),
         "run": config.to_json(run),
         "own_parts": sorted(parts),
+        "own_env": own_env,
         "observation_space": envs.spaces.to_json(world.observation_space),
         "action_space": envs.spaces.to_json(world.action_space),
         "thespis": thespis.__version__,
     }
     checkpoint.write_json(folder / "config.json", about)
-    return _train(learner, world, run, folder, about, False, panel)
+    try:
+        return _train(learner, world, run, folder, about, False, panel)
+    except Fault:
+        rows = folder / "metrics.jsonl"
+        if not checkpoint.begun(folder) and not (rows.exists() and rows.stat().st_size):
+            shutil.rmtree(folder)  # it never began (a logger is missing, say): the same command may be given again
+        raise
 
 
 def resume(
@@ -163,14 +183,14 @@ def resume(
     **parts: Any,
 ) -> Result:
     """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for)."""
-    about, found, cfg, world = _open(Path(path), env, algo)
-    run = config.build(Run, about["run"])
+    about, found, cfg, run, world = _open(Path(path), env, algo)
+    _check_device(run.device)
+    learner = found.module.make(cfg, world.spec, **_parts(found, about, parts))
     if steps is not None:
         run = config.check(dataclasses.replace(run, steps=steps))
         about["run"]["steps"] = run.steps
         checkpoint.write_json(Path(path) / "config.json", about)
-    _check_device(run.device)
-    return _train(found.module.make(cfg, world.spec, **_parts(about, parts)), world, run, Path(path), about, True, panel)
+    return _train(learner, world, run, Path(path), about, True, panel)
 
 
 def _train(
@@ -187,28 +207,31 @@ def _train(
 
 def _check_device(device: str) -> None:
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        raise Fault(f"device is {device!r}: {str(error).splitlines()[0]}") from None
+        raise Fault(f"device is {device!r}: {str(error).splitlines()[0].partition('. ')[0]}") from None
 
 
-def _open(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str, Any], Algorithm, Any, envs.World]:
+def _open(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str, Any], Algorithm, Any, Run, envs.World]:
     """What a run directory says of itself. Nothing that it names is run unless it is ours or you name it too."""
-    if not (folder / "config.json").is_file():
+    file = folder / "config.json"
+    if not file.is_file():
         raise Fault(f"{folder} is not a run directory: it has no config.json")
-    about = checkpoint.read_json(folder / "config.json")
-    try:
-        name, cfg, run = about["algo"], about["algo_config"], about["run"]
-        wanted = run["env"]
-    except (KeyError, TypeError):
-        raise Fault(f"{folder / 'config.json'} is not a Thespis configuration") from None
-    found = algorithm(algo or _ours(folder, name))
-    if env is None and wanted not in gym.registry:
-        raise Fault(
-            f"{folder} was trained on {wanted}, which is not registered here: name it again, --env {wanted} (in Python: env=...)"
-        )
-    world = envs.world(wanted if env is None else env)
-    return about, found, config.build(found.module.Config, cfg, f"{folder / 'config.json'}: "), world
+    about = _about(file)
+    found = algorithm(algo or _ours(folder, about["algo"]))
+    cfg, run = config.build(found.module.Config, about["algo_config"], f"{file}: "), config.build(Run, about["run"], f"{file}: ")
+    if env is None and (about["own_env"] or run.env not in gym.registry):
+        why = "an environment of your own" if about["own_env"] else "which is not registered here"
+        raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")
+    return about, found, cfg, run, envs.world(run.env if env is None else env)
+
+
+def _about(file: Path, **more: type) -> dict[str, Any]:
+    """What config.json or a policy's JSON says, with all in it that is read from it here."""
+    about, kinds = checkpoint.read_json(file), {"algo": str, "algo_config": dict, "run": dict, "own_parts": list, "own_env": bool}
+    if not isinstance(about, dict) or not all(isinstance(about.get(k), kind) for k, kind in (kinds | more).items()):
+        raise Fault(f"{file} is damaged, or was not written by Thespis")
+    return about
 
 
 def _ours(folder: Path, name: str) -> str:
@@ -219,7 +242,9 @@ def _ours(folder: Path, name: str) -> str:
     return name
 
 
-def _parts(about: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+def _parts(found: Algorithm, about: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    if unknown := sorted(set(parts) - set(_takes(found))):
+        raise Fault(f"{unknown[0]} is not a part of {found.name}{config.near(unknown[0], _takes(found))}")
     if missing := sorted(set(about["own_parts"]) - set(parts)):
         raise Fault(f"this run was made with your own {' and '.join(missing)}: give it again, from Python")
     return parts
@@ -255,18 +280,26 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
         raise Fault(f"which is {which!r}; allowed: 'last', 'best'")
     if not (folder / "policy").is_dir():
         raise Fault(f"{folder} holds no policy")
-    about = checkpoint.read_json(folder / "policy" / f"{which}.json")
+    file = folder / "policy" / f"{which}.json"
+    about = _about(file, step=int, observation_space=dict, action_space=dict)
+    found = algorithm(algo or _ours(folder, about["algo"]))
     try:
-        found = algorithm(algo or _ours(folder, about["algo"]))
         spaces = envs.spaces.from_json(about["observation_space"]), envs.spaces.from_json(about["action_space"])
-        cfg = config.build(found.module.Config, about["algo_config"])
-    except (KeyError, TypeError):
-        raise Fault(f"{folder / 'policy' / which}.json is not a Thespis policy") from None
-    learner = found.module.make(cfg, envs.spaces.spec(*spaces), **_parts(about, parts))
-    file = folder / "policy" / f"{which}.safetensors"
+        spec = envs.spaces.spec(*spaces)
+    except Fault as fault:
+        raise Fault(f"{file}: {fault}") from None
+    cfg = config.build(found.module.Config, about["algo_config"], f"{file}: ")
+    learner = found.module.make(cfg, spec, **_parts(found, about, parts))
+    file = file.with_suffix(".safetensors")
     like, saved = learner.policy(learner.init()), checkpoint.read_tensors(file)
     checkpoint.fit(saved, leaves(like), file)
     return Policy(learner, rebuild(like, saved), *spaces, about)
+
+
+@dataclass(frozen=True)
+class _Episodes:
+    episodes: config.Count
+    seed: config.Natural | None
 
 
 def evaluate(
@@ -274,27 +307,28 @@ def evaluate(
     which: str = "last", video: bool = False, env: Env | None = None, algo: str | None = None, **parts: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "step", "video"}."""
+    config.check(_Episodes(episodes, seed))
     folder = path.path if isinstance(path, Result) else Path(path)
     policy = load(folder, which, algo=algo, **parts)
-    _, _, _, world = _open(folder, env, algo)
+    *_, world = _open(folder, env, algo)
     if (policy.observation_space, policy.action_space) != (world.observation_space, world.action_space):
         raise Fault(
             f"env: {world.name} has other spaces than the policy was trained on: {world.observation_space}, {world.action_space}"
         )
-    seed = policy.about["run"]["seed"] + 1_000_000 if seed is None else seed
+    seed = config.build(Run, policy.about["run"]).seed + 1_000_000 if seed is None else seed
 
     def act(obs: torch.Tensor) -> torch.Tensor:
         return policy.learner.act(policy.params, obs, False)
 
-    step = policy.about["step"]
+    step, film = policy.about["step"], {}
     evaluator = evaluation.Evaluator(world, episodes, seed)
     try:
+        if video:  # first: where nothing can be drawn, that is told at once
+            with torch.no_grad():
+                name = f"step-{step:09d}-{which}"
+                film = {"video": str(evaluation.record(world, act, folder / "videos", name, evaluator.seeds[0]))}
         result = evaluator(act)
     finally:
         evaluator.close()
     out = {"mean_return": result["return_mean"], "std_return": result["return_std"], "returns": result["returns"]}
-    out |= {"mean_length": result["length_mean"], "step": step}
-    if video:
-        with torch.no_grad():
-            out["video"] = str(evaluation.record(world, act, folder / "videos", f"step-{step:09d}-{which}", evaluator.seeds[0]))
-    return out
+    return out | {"mean_length": result["length_mean"], "step": step} | film

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import os
 import re
@@ -32,9 +33,12 @@ thespis: actor-critic learning
   thespis list [--json]                           the algorithms, each with its paper"""
 
 
+Folder = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DIR")]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Resume:
-    dir: tyro.conf.Positional[Path]
+    dir: Folder
     """run directory"""
     steps: config.Count | None = None
     """environment steps in all; default: as many as the run was started for"""
@@ -46,7 +50,7 @@ class Resume:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    dir: tyro.conf.Positional[Path]
+    dir: Folder
     """run directory"""
     episodes: config.Count = 10
     """number of episodes"""
@@ -133,7 +137,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "resume": res
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. 0: done; 1: the run was stopped by a fault; 2: bad input; 130: stopped by Ctrl-C and saved."""
+    """Runs one command. 0: done; 2: bad input, or a run that a fault stopped; 130: stopped by Ctrl-C and saved."""
     args = sys.argv[1:] if argv is None else argv
     try:
         if not args or args[0] in ("-h", "--help"):
@@ -145,8 +149,8 @@ def main(argv: list[str] | None = None) -> int:
         if args[0] not in COMMANDS:
             raise Fault(f"command {args[0]!r} is unknown{config.near(args[0], COMMANDS)}")
         return COMMANDS[args[0]](args[1:])
-    except Fault as fault:
-        print(f"thespis: {fault}", file=sys.stderr)
+    except (Fault, OSError) as fault:  # OSError: no room on the disk, no right to write there
+        print("thespis:", " ".join(str(fault).splitlines()), file=sys.stderr)
         if os.environ.get("THESPIS_TRACEBACK"):
             traceback.print_exc()
         return 2
@@ -169,11 +173,15 @@ def _parse(cls: Any, args: list[str], prog: str, description: str) -> Any:
         option = arg.split("=")[0]
         if option.startswith("--") and option.replace("_", "-") not in options:
             raise Fault(f"{option} is not an option{config.near(option, options)}")
-    words = re.sub(r"[│╭╮╰╯\s]+", " ", re.split("──+ [│╮]", said.getvalue().partition("─╮")[2])[0]).strip()
+    rule = re.compile("[─╰╯-]*").fullmatch
+    lines = [line.strip("│ ") for line in said.getvalue().splitlines()[1:]]  # but its title; the box is of ASCII where need be
+    words = " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines)))
     name = next((n for n in re.findall(r"--[\w.-]+", words) if n in options), None)
-    if name is None:
+    at = [i for i, arg in enumerate(args) if arg.split("=")[0].replace("_", "-") == name]
+    if name is None or not at:
         raise Fault(words)
-    given = re.split(r" --", re.sub(rf".*{name}[ =]?", "", " ".join([*args, ""]).replace("_", "-")))[0].strip()
+    rest = itertools.takewhile(lambda arg: not arg.startswith("--"), args[at[-1] + 1 :])
+    given = args[at[-1]].partition("=")[2] or " ".join(rest)
     raise Fault(f"{name} is {given!r}; allowed: {config.words(options[name])}")
 
 
@@ -194,8 +202,10 @@ def _ran(result: api.Result) -> int:
         print(f"return   {result.return_mean:.1f} (last evaluation)")
     print(f"run      {result.path}")
     print(f"curve    {result.path / 'curve.png'}")
-    total = api.checkpoint.read_json(result.path / "config.json")["run"]["steps"]
-    print(f"go on    thespis resume {result.path}" + (f" --steps {2 * total}" if result.finished else ""))
+    about = api.checkpoint.read_json(result.path / "config.json")
+    own = f" --algo {about['algo']}" if about["algo"].endswith(".py") else ""
+    more = f" --steps {2 * about['run']['steps']}" if result.finished else ""
+    print(f"go on    thespis resume {result.path}{own}{more}")
     return 0 if result.finished else 130
 
 

@@ -41,7 +41,7 @@ Natural = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
 
 
-def check(config: C) -> C:
+def check(config: C, where: str = "") -> C:
     """The same config, where every field has its declared type and range. Raises Fault naming the first that has not."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     values = {}
@@ -50,7 +50,7 @@ def check(config: C) -> C:
         try:
             values[f.name] = _fit(hints[f.name], given)
         except (ValueError, OverflowError):
-            raise Fault(f"{f.name} is {given!r}; allowed: {words(hints[f.name])}") from None
+            raise Fault(f"{where}{f.name} is {given!r}; allowed: {words(hints[f.name])}") from None
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 
@@ -60,7 +60,7 @@ def build(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
     for name in values:
         if name not in names:
             raise Fault(f"{where}{name} is not an option{near(name, names)}")
-    return check(cls(**values))
+    return check(cls(**values), where)
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -129,14 +129,22 @@ def test_an_unknown_field_names_the_near_ones(name: str, text: str) -> None:
     assert str(fault.value) == text
 
 
-def test_the_fault_says_where() -> None:
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"hidden_": 1}, "config.json: hidden_ is not an option; did you mean hidden?"),
+        ({"critics": 0}, "config.json: critics is 0; allowed: a whole number 1 or more"),
+    ],
+)
+def test_the_fault_says_where(values: dict[str, Any], text: str) -> None:
     with pytest.raises(Fault) as fault:
-        build(Options, {"hidden_": 1}, "config.json: ")
-    assert str(fault.value) == "config.json: hidden_ is not an option; did you mean hidden?"
+        build(Options, values, "config.json: ")
+    assert str(fault.value) == text
 
 
 def test_several_near_names() -> None:
     assert near("step", ["steps", "stop", "other"]) == "; did you mean steps or stop?"
+    assert near("cartpole", ["CARTPOLE", "other"]) == "; did you mean CARTPOLE?"  # whatever the case
 
 
 def test_config_to_json_and_back_is_the_identity() -> None:

@@ -284,6 +284,14 @@ def test_two_runs_from_one_seed_are_equal_to_the_bit(algo: types.ModuleType) -> 
     assert differing(one[0], third[0])
 
 
+def test_every_parameter_is_drawn_from_the_seed(algo: types.ModuleType) -> None:
+    learner, _ = made(algo)
+    one, two = seeded(3, learner.init), seeded(4, learner.init)
+    constant = {name for name, x in leaves(one).items() if bool((x == x.flatten()[0]).all())}  # moments, counts, temperatures
+    assert constant < set(leaves(one))
+    assert set(differing(one, two)) >= set(leaves(one)) - constant
+
+
 def test_saved_loaded_and_continued_equals_not_stopping_to_the_bit(algo: types.ModuleType) -> None:
     learner, spec = made(algo)
     half = 2 * learner.period + 1

@@ -175,14 +175,14 @@ def test_means_are_those_since_the_last_call() -> None:
 
     def update(s: Toy, b: Batch, k: int) -> tuple[Toy, Metrics]:
         x = torch.tensor(float(next(values)))
-        return s, {"every": x} | ({"second": 10 * x} if k == 1 else {})
+        return s, {"every": x, "again": x} | ({"second": 10 * x} if k == 1 else {})
 
     made = learner(update, 2)
     stepper = Stepper(made, made.init())
     assert stepper.means() == {}
-    assert stepped(stepper, 5).means() == {"every": 3.0, "second": 30.0}  # 1..5, and of those 2 and 4
-    assert stepped(stepper, 1).means() == {"every": 6.0, "second": 60.0}
-    assert stepped(stepper, 1).means() == {"every": 7.0}
+    assert stepped(stepper, 5).means() == {"every": 3.0, "again": 3.0, "second": 30.0}  # 1..5, and of those 2 and 4
+    assert stepped(stepper, 1).means() == {"every": 6.0, "again": 6.0, "second": 60.0}
+    assert stepped(stepper, 1).means() == {"every": 7.0, "again": 7.0}
     assert stepper.means() == {}
 
 

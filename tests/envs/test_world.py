@@ -182,6 +182,14 @@ def test_spaces_that_will_not_do():
     assert told(envs.world, Endless) == "Endless: action_space.low[0] is -inf; every bound of an action must be finite"
 
 
+def test_spaces_that_were_forgotten():
+    class Forgetful(gym.Env):
+        observation_space = gs.Discrete(2)
+
+    assert told(envs.world, Forgetful) == "Forgetful: action_space is a NoneType; it must be a Box, Discrete or MultiDiscrete"
+    assert told(envs.world, gym.Env).startswith("Env: observation_space is a NoneType; it must be a Box, ")
+
+
 def test_spaces_must_stay_the_same():
     sizes = iter([2, 2, 3])
 

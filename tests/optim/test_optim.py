@@ -113,7 +113,7 @@ def test_polyak_leaves_its_input() -> None:
 def bowl(p: Params, centre: Trained, width: Tensor) -> tuple[Tensor, Metrics]:
     """Half the squared distance from another group's parameters: the gradient in p is width * (p - centre)."""
     far = sum(((p[k] - centre.params[k]) ** 2).sum() for k in p)
-    return 0.5 * width * far, {"far": far}
+    return 0.5 * width * far, {"far": far, "width": 2 * width}
 
 
 def test_descend_is_one_step_of_adam_down_the_known_gradient() -> None:
@@ -131,7 +131,7 @@ def test_descend_tells_the_loss_by_its_name_and_detached() -> None:
     width = torch.tensor(3.0, requires_grad=True)
     _, metrics = descend(group, bowl, 0.01, centre, width)
     far = sum(float(((group.params[k] - centre.params[k]) ** 2).sum()) for k in SHAPES)
-    assert set(metrics) == {"bowl", "far"}
+    assert set(metrics) == {"bowl", "far", "width"}
     assert float(metrics["far"]) == pytest.approx(far, rel=1e-5)
     assert float(metrics["bowl"]) == pytest.approx(1.5 * far, rel=1e-5)
     assert not any(m.requires_grad for m in metrics.values())

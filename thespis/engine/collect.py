@@ -70,8 +70,10 @@ class Collector:
         self.seeds, self.returns = list(json["seeds"]), np.array(json["returns"])
         episodes = [tensors[f"actions.{i}"].numpy() for i in range(self.n)]
         self.actions, self.over = [list(actions) for actions in episodes], np.array(json["over"])
-        self.obs, _, _ = reenact(self.envs, self.seeds, [a[:0] if o else a for a, o in zip(episodes, self.over, strict=True)])
-        for i in np.flatnonzero((self.obs != tensors["obs"].numpy()).any(-1) & ~self.over):
+        past = [a[:0] if over else a for a, over in zip(episodes, self.over, strict=True)]
+        self.obs, _, steps = reenact(self.envs, self.seeds, past)
+        moved = (self.obs != tensors["obs"].numpy()).any(-1) | (steps < [len(a) for a in past])
+        for i in np.flatnonzero(moved & ~self.over):
             say(f"environment {i} is not deterministic: re-enacting its episode led elsewhere, so a new episode begins")
             self.replay.cut(int(i))
             self.over[i] = True

@@ -34,7 +34,7 @@ class Stepper:
             self._phases[k, ready] = self._compile(k, batch) if ready else self._phase(k)
         with torch.no_grad():
             for name, value in self._phases[k, ready](self.state, batch).items():
-                self.totals[name] = self.totals[name].add_(value) if name in self.totals else value.clone()
+                self.totals[name] = self.totals[name].add_(value) if name in self.totals else value
                 self.counts[name] = self.counts.get(name, 0) + 1
         self.updates += 1
 
@@ -47,7 +47,10 @@ class Stepper:
     def _phase(self, k: int) -> Callable[[Any, Batch], Metrics]:
         def phase(state: Any, batch: Batch) -> Metrics:
             after, metrics = self.learner.update(state, batch, k)
-            for old, new in zip(leaves(state).values(), leaves(after).values(), strict=True):
+            metrics = {name: value.clone() for name, value in metrics.items()}
+            olds = list(leaves(state).values())  # what the update passed on as it was must not change before it is read
+            news = [new.clone() if any(new is old for old in olds) else new for new in leaves(after).values()]
+            for old, new in zip(olds, news, strict=True):
                 old.copy_(new)
             return metrics
 
@@ -67,5 +70,6 @@ class Stepper:
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.say(f"torch.compile does not work here, so the run goes on in eager mode, about half as fast ({why})")
             torch.set_rng_state(rng)
+            self.compile_after = -1
             return eager
         return phase

@@ -77,11 +77,14 @@ class _Training:
         state = learner.init()
         self.progress = Progress()
         notes: list[str] = []
+        resume = resume and checkpoint.begun(folder)
         if resume:
             meta, tensors = checkpoint.load(folder, self.replay, notes.append)
             saved = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
             checkpoint.fit(saved, leaves(state), checkpoint.checkpoints(folder)[-1])
             state, self.progress = rebuild(state, saved), Progress(**meta["progress"])
+        else:
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
         log = Log(folder, about.get("title", ""), run.steps, at=self.progress.steps, sinks=run.sinks, config=about, panel=panel)
         self.log = stack.enter_context(log)
         for note in notes:
@@ -101,8 +104,6 @@ class _Training:
             self.collector.restore(meta["collector"], {k.removeprefix("collector."): v for k, v in tensors.items()}, log.note)
             self.replay.rng.set_state(tensors["rng.replay"])
             torch.set_rng_state(tensors["rng.torch"])
-        else:
-            self.collector.start()
         self.reported = (self.progress.steps, self.progress.seconds)
 
     def act(self, obs: torch.Tensor, explore: bool) -> torch.Tensor:
@@ -111,7 +112,8 @@ class _Training:
 
     def loop(self, stop: threading.Event) -> bool:
         run, feed, p = self.run, self.learner.experience, self.progress
-        if p.evaluated < 0:
+        due = p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every
+        if p.evaluated < due and not stop.is_set():  # the first; and one that a fault or a signal kept from being done
             self.evaluate()
         while p.steps < run.steps and not stop.is_set():
             began, before = time.perf_counter(), p.steps
@@ -128,8 +130,7 @@ class _Training:
             for due, do in zip(crossed, (self.report, self.evaluate, self.save), strict=True):
                 if due:
                     do()
-        if p.steps < run.steps:
-            self.save()
+        self.save()  # also of a run that was killed between its last checkpoint and the policy
         return p.steps >= run.steps
 
     @contextmanager

@@ -67,9 +67,11 @@ def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> Wor
     first = _made(name, build)
     if name == "<lambda>":
         name = _name(first)
+    observed: Any = getattr(first, "observation_space", None)  # None: forgotten
+    acted: Any = getattr(first, "action_space", None)
     try:
-        spec = spaces.spec(first.observation_space, first.action_space)
-        shape = spaces.to_json(first.observation_space), spaces.to_json(first.action_space)
+        spec = spaces.spec(observed, acted)
+        shape = spaces.to_json(observed), spaces.to_json(acted)
     except Fault as fault:
         raise Fault(f"{name}: {fault}") from None
     finally:
@@ -83,13 +85,12 @@ def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> Wor
             raise Fault(f"{name}: render_mode is {render_mode!r}; its environment declares {modes}")
         fresh = _made(name, build, **({} if render_mode is None else {"render_mode": render_mode}))
         if (spaces.to_json(fresh.observation_space), spaces.to_json(fresh.action_space)) != shape:
-            fresh.close()
             raise Fault(f"{name}: its spaces differ from one environment to the next; they must stay the same")
         if render_mode is not None:
             _shown(name, fresh, render_mode)
         return Flat(fresh, name)
 
-    return World(name, first.observation_space, first.action_space, spec._replace(horizon=limit), make)
+    return World(name, observed, acted, spec._replace(horizon=limit), make)
 
 
 def _name(env: gym.Env[Any, Any]) -> str:
