@@ -34,11 +34,22 @@ class Range:
         return f"above {self.low:g} to {self.high:g}" if self.open else f"from {self.low:g} to {self.high:g}"
 
 
+class Ascending:
+    """Pairs low <= high."""
+
+    def __contains__(self, x: tuple[float, float]) -> bool:
+        return x[0] <= x[1]
+
+    def __str__(self) -> str:
+        return "in ascending order"
+
+
 Positive = Annotated[float, Range(0, open=True)]
 Fraction = Annotated[float, Range(0, 1)]
 NonNegative = Annotated[float, Range(0)]
 Natural = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
+Interval = Annotated[tuple[float, float], Ascending()]
 
 
 def check(config: C, where: str = "") -> C:
@@ -81,7 +92,7 @@ def _fit(hint: Any, value: Any) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         value = _fit(args[0], value)
-        if not all(value in r for r in args[1:] if isinstance(r, Range)):
+        if not all(value in r for r in args[1:] if isinstance(r, Range | Ascending)):
             raise ValueError
         return value
     if origin in (typing.Union, types.UnionType):
@@ -106,7 +117,7 @@ def words(hint: Any) -> str:
     """What a type allows, for a person."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return " ".join([words(args[0]), *(str(r) for r in args[1:] if isinstance(r, Range))])
+        return " ".join([words(args[0]), *(str(r) for r in args[1:] if isinstance(r, Range | Ascending))])
     if origin in (typing.Union, types.UnionType):
         return " or ".join("None" if a is type(None) else words(a) for a in args)
     if origin is Literal:

@@ -60,16 +60,13 @@ class Stepper:
         eager = self._phase(k)
         self.say("compiling the update (once a machine: 10 to 60 seconds; then seconds)")
         torch._inductor.config.fallback_random = True  # the same noise as in eager mode
-        rng = torch.get_rng_state()
         try:
             phase = torch.compile(eager, fullgraph=True, dynamic=False)
-            with torch.no_grad():
+            with torch.random.fork_rng(), torch.no_grad():
                 phase(tree_map(torch.clone, self.state), batch)  # a trial on a copy
-            torch.set_rng_state(rng)
         except Exception as error:  # whatever the compiler lacks, eager mode does the same sums
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.say(f"torch.compile does not work here, so the run goes on in eager mode, about half as fast ({why})")
-            torch.set_rng_state(rng)
             self.compile_after = -1
             return eager
         return phase

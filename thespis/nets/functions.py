@@ -46,6 +46,8 @@ def module(build: Callable[[], nn.Module], inputs: int, outputs: int) -> Net:
     """A torch.nn.Module as a Net, (..., inputs) -> (..., outputs). Raises Fault where its shapes or its buffers forbid it."""
     shape = build()
     name = type(shape).__name__
+    if build() is shape:
+        raise Fault(f"{name} is the same module twice: make a new one at each call, or the critics would be one")
     if buffers := [n for n, _ in shape.named_buffers()]:
         raise Fault(f"{name} has buffers ({', '.join(buffers)}): a module may hold parameters only, or state would change unseen")
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, softplus
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Natural, Positive
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -40,7 +40,7 @@ class Config:
     """where the temperature starts (authors' code)"""
     entropy_per_dim: float = -1.0
     """target entropy is this times the action dimension (authors' code)"""
-    log_std: tuple[float, float] = (-20.0, 0.5)
+    log_std: Interval = (-20.0, 0.5)
     """range that the policy's log standard deviation is clipped to (second repository)"""
     gamma: Fraction = 0.99
     """discount (authors' code)"""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Natural, Positive
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -34,7 +34,7 @@ class Config:
     """where a learned temperature starts (official code)"""
     entropy_per_dim: float = -1.0
     """target entropy is this times the action dimension (table 1)"""
-    log_std: tuple[float, float] = (-20.0, 2.0)
+    log_std: Interval = (-20.0, 2.0)
     """range that the policy's log standard deviation is clipped to (not in the paper)"""
     gamma: Fraction = 0.99
     """discount (table 1)"""

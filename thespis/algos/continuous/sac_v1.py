@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Interval, Natural, NonNegative, Positive
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -31,7 +31,7 @@ class Config:
     """1 / temperature; 5 for Hopper, HalfCheetah, Walker2d and Ant, 20 for Humanoid (table 2)"""
     moments: NonNegative = 1e-3
     """weight of the squared mean and log std in the actor's loss (official code)"""
-    log_std: tuple[float, float] = (-20.0, 2.0)
+    log_std: Interval = (-20.0, 2.0)
     """range that the policy's log standard deviation is clipped to (official code)"""
     gamma: Fraction = 0.99
     """discount (table 1)"""
