@@ -18,6 +18,8 @@ import torch
 import tyro
 from safetensors.torch import load, save
 from torch import Tensor
+from torch._inductor import cpp_builder
+from torch._inductor.exc import InvalidCxxCompiler
 
 import thespis.algos
 from thespis import config
@@ -347,7 +349,15 @@ def test_update_is_one_graph_and_equals_eager_to_the_bit(algo: types.ModuleType)
         assert len(graphs) == 1, "a number that changes between updates is baked into the graph"
 
 
+def compiler() -> bool:
+    try:
+        return bool(cpp_builder.get_cpp_compiler())
+    except InvalidCxxCompiler:
+        return False
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not compiler(), reason="this machine has no C++ compiler")
 def test_compiled_equals_eager(algo: types.ModuleType) -> None:
     """The machine's own compiler: one cold compilation for each k."""
     learner, spec = made(algo)

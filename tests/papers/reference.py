@@ -1,0 +1,166 @@
+"""What the papers' tests share: networks, densities and Adam in float64, without thespis and a row at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from thespis.core import Batch, Box, Params, Spec, Trained, leaves, rebuild, tree_map
+
+OBS, ACTION, BATCH = 3, 2, 5
+SPEC = Spec(Box(OBS), Box(ACTION))
+F64 = torch.float64
+Weights = dict[str, np.ndarray]
+Activation = Callable[[np.ndarray], np.ndarray]
+
+
+# --------------------------------------------------------------------------------------------------------- what is given
+
+
+def double(node: Any) -> Any:
+    return tree_map(lambda x: x.double() if x.is_floating_point() else x, node)
+
+
+def batch() -> Batch:
+    """Five transitions, the third one an end."""
+    obs, next_obs, action = torch.randn(BATCH, OBS), torch.randn(BATCH, OBS), torch.rand(BATCH, ACTION) * 2 - 1
+    return double(Batch(obs, action, torch.randn(BATCH), torch.tensor([0.99, 0.99, 0.0, 0.99, 0.5]), next_obs))
+
+
+def aged(state: Any) -> Any:
+    """In float64, seven steps into training: targets unlike what they copy, moments at work, a temperature of 0.3."""
+    flat = leaves(double(state))
+    for name, x in flat.items():
+        if ".m." in name:
+            flat[name] = 0.1 * torch.randn_like(x)
+        elif ".v." in name:
+            flat[name] = 0.1 + torch.rand_like(x)
+        elif name.endswith(".t"):
+            flat[name] = torch.full_like(x, 7)
+        elif "target" in name:
+            flat[name] = x + 0.3 * torch.randn_like(x)
+        elif name == "log_alpha.params.x":
+            flat[name] = torch.full_like(x, math.log(0.3))
+    return rebuild(state, flat)
+
+
+def draws(seed: int, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """The normal numbers that follow a seed, in the order in which they are drawn."""
+    torch.manual_seed(seed)
+    return [torch.randn(*shape, dtype=F64).numpy() for shape in shapes]
+
+
+def seeded(seed: int, function: Callable[..., Any], *args: Any) -> Any:
+    torch.manual_seed(seed)
+    return function(*args)
+
+
+# -------------------------------------------------------------------------------------------------------- row by row
+
+
+def weights(p: Params, member: int | None = None) -> Weights:
+    return {k: (v if member is None else v[member]).numpy().copy() for k, v in p.items()}
+
+
+def rows(b: Batch) -> Iterator[tuple[Any, ...]]:
+    """(obs, action, reward, discount, next_obs) of each transition."""
+    return zip(*(x.numpy() for x in (b.obs, b.action, b.reward, b.discount, b.next_obs)), strict=True)
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x])
+
+
+def net(w: Weights, *x: np.ndarray, activation: Activation = relu) -> np.ndarray:
+    y, last = np.concatenate(x), len(w) // 2 - 1
+    for i in range(last):
+        y = activation(y @ w[f"w{i}"] + w[f"b{i}"])
+    return y @ w[f"w{last}"] + w[f"b{last}"]
+
+
+def squash(mean: np.ndarray, log_std: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, float]:
+    """A tanh-Gaussian action and its log-density, with 1 - tanh^2 = 1 / cosh^2."""
+    u = mean + np.exp(log_std) * noise
+    gaussian = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
+    return np.tanh(u), float((gaussian + 2 * np.log(np.cosh(u))).sum())
+
+
+# ------------------------------------------------------------------------------------------------------------- slopes
+
+
+def slope(f: Callable[[], float], x: np.ndarray, at: tuple[int, ...], h: float = 1e-6) -> float:
+    """df/dx[at] by central differences."""
+    keep = x[at]
+    x[at] = keep + h
+    up = f()
+    x[at] = keep - h
+    down = f()
+    x[at] = keep
+    return (up - down) / (2 * h)
+
+
+def slopes(f: Callable[[], float], w: Weights) -> Weights:
+    """The whole gradient, for small nets."""
+    return {k: np.array([slope(f, x, at) for at in np.ndindex(x.shape)]).reshape(x.shape) for k, x in w.items()}
+
+
+def assert_slopes(grads: Weights, w: Weights, f: Callable[[], float]) -> None:
+    """The gradient at some entries of every parameter, the largest among them."""
+    for name, g in grads.items():
+        flat = np.abs(g).ravel()
+        for at in {int(flat.argmax()), 0, flat.size - 1}:
+            place = np.unravel_index(at, g.shape)
+            assert g[place] == pytest.approx(slope(f, w[name], place), rel=1e-5, abs=1e-8), (name, place)
+        assert flat.max() > 1e-4, f"{name}: nothing to see"
+
+
+def gradient(loss: Callable[..., Any], p: Params, *args: Any) -> Params:
+    return torch.func.grad(loss, has_aux=True)(p, *args)[0]
+
+
+# --------------------------------------------------------------------------------------------------- the order of steps
+
+
+def adam(group: Trained, grads: dict[str, Any], lr: float) -> Trained:
+    """Kingma & Ba 2015, algorithm 1, as printed."""
+    t = float(group.t) + 1
+    m, v, params = {}, {}, {}
+    for k, g in grads.items():
+        g = torch.as_tensor(g)
+        m[k] = 0.9 * group.m[k] + 0.1 * g
+        v[k] = 0.999 * group.v[k] + 0.001 * g**2
+        params[k] = group.params[k] - lr * (m[k] / (1 - 0.9**t)) / ((v[k] / (1 - 0.999**t)) ** 0.5 + 1e-8)
+    return Trained(params, m, v, torch.tensor(t, dtype=F64))
+
+
+def step(group: Trained, loss: Callable[..., Any], lr: float, *args: Any) -> tuple[Trained, dict[str, Tensor]]:
+    """One step of Adam down a loss, and what the loss told."""
+    grads, (_, told) = torch.func.grad_and_value(loss, has_aux=True)(group.params, *args)
+    return adam(group, grads, lr), told
+
+
+def mixed(slow: Params, fast: Params, tau: float) -> Params:
+    return {k: (1 - tau) * slow[k] + tau * fast[k] for k in slow}
+
+
+def moved(before: Any, after: Any) -> set[str]:
+    """The fields of a State in which any number is another."""
+    x, y = leaves(before), leaves(after)
+    return {name.split(".")[0] for name in x if not torch.equal(x[name], y[name])}
+
+
+def assert_same(ours: Any, wanted: Any, rtol: float = 1e-9, atol: float = 1e-12) -> None:
+    x, y = leaves(ours), leaves(wanted)
+    assert x.keys() == y.keys()
+    for name in x:
+        torch.testing.assert_close(x[name], y[name], rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
