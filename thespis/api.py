@@ -64,11 +64,12 @@ def _changes(preset: Any) -> str:
     return ", ".join(f"{f.name}={getattr(preset, f.name)}" for f in fields)
 
 
-def algorithm(name: str) -> Algorithm:
+def algorithm(name: str | Path) -> Algorithm:
     """By its name, or by the path of a Python file of your own that declares Config, State and make."""
+    name = str(name)
     if not name.endswith(".py"):
         if name not in (known := algorithms()):
-            raise Fault(f"algorithm {name!r} is unknown{config.near(name, known)}; or give the path of a .py file")
+            raise Fault(f"algorithm {name!r} is neither a .py file nor known{config.near(name, known)}")
         return known[name]
     path = Path(name)
     if not path.is_file():
@@ -82,11 +83,14 @@ def algorithm(name: str) -> Algorithm:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise Fault(f"algorithm {name} is not Python: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Fault(f"algorithm {name} raised {told(error)}") from error
-    if missing := [n for n in ("Config", "State", "make") if not hasattr(module, n)]:
+    if missing := [n for n in ("Config", "State", "make") if not callable(getattr(module, n, None))]:
         raise Fault(f"algorithm {name} does not declare {', '.join(missing)}")
-    return _describe(module, name, "own")
+    try:
+        return _describe(module, name, "own")
+    except TypeError as error:
+        raise Fault(f"algorithm {name}: every field of Config needs a default ({error})") from error
 
 
 def _takes(found: Algorithm) -> list[str]:
@@ -114,7 +118,12 @@ class Result:
 
 
 def train(
-    algo: str = "sac", env: Env = "HalfCheetah-v5", *, out: str | Path | None = None, panel: bool | None = None, **options: Any
+    algo: str | Path = "sac",
+    env: Env = "HalfCheetah-v5",
+    *,
+    out: str | Path | None = None,
+    panel: bool | None = None,
+    **options: Any,
 ) -> Result:
     """Trains an agent and leaves a run directory (default: runs/ALGO-ENV-SEED).
 
@@ -148,9 +157,10 @@ def start(
     _check_device(run.device)
     learner = algo.module.make(cfg, world.spec, **parts)  # every fault of the input is told before anything is written
     label = re.sub(r"[^\w.-]+", "-", f"{Path(algo.name).stem}-{world.name}-{run.seed}")
-    folder = Path(out) if out else Path("runs") / label
+    folder = Path(out).expanduser() if out else Path("runs") / label
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Fault(f"out: {folder} exists; continue it with 'thespis resume {folder}', or give another with --out")
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "title": f"{algo.name} on {world.name}, seed {run.seed}",
@@ -169,12 +179,13 @@ def start(
     except Fault:
         rows = folder / "metrics.jsonl"
         if not checkpoint.begun(folder) and not (rows.exists() and rows.stat().st_size):
-            shutil.rmtree(folder)  # it never began (a logger is missing, say): the same command may be given again
+            for path in [folder] if made else folder.iterdir():  # it never began: the same command may be given again
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
 
 
 def resume(
-    path: str | Path,
+    path: str | Path | Result,
     steps: int | None = None,
     *,
     env: Env | None = None,
@@ -183,14 +194,17 @@ def resume(
     **parts: Any,
 ) -> Result:
     """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for)."""
-    about, found, cfg, run, world = _open(Path(path), env, algo)
+    folder = path.path if isinstance(path, Result) else Path(path)
+    about, found, cfg, run, world = _open(folder, env, algo)
     _check_device(run.device)
     learner = found.module.make(cfg, world.spec, **_parts(found, about, parts))
     if steps is not None:
         run = config.check(dataclasses.replace(run, steps=steps))
+        if done := [int(c.name) for c in checkpoint.checkpoints(folder) if int(c.name) > run.steps]:
+            raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
         about["run"]["steps"] = run.steps
-        checkpoint.write_json(Path(path) / "config.json", about)
-    return _train(learner, world, run, Path(path), about, True, panel)
+        checkpoint.write_json(folder / "config.json", about)
+    return _train(learner, world, run, folder, about, True, panel)
 
 
 def _train(
@@ -291,7 +305,9 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     cfg = config.build(found.module.Config, about["algo_config"], f"{file}: ")
     learner = found.module.make(cfg, spec, **_parts(found, about, parts))
     file = file.with_suffix(".safetensors")
-    like, saved = learner.policy(learner.init()), checkpoint.read_tensors(file)
+    with torch.random.fork_rng(devices=[]):  # the caller's generator is none of our business
+        like = learner.policy(learner.init())
+    saved = checkpoint.read_tensors(file)
     checkpoint.fit(saved, leaves(like), file)
     return Policy(learner, rebuild(like, saved), *spaces, about)
 

@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command. 0: done; 2: bad input, or a run that a fault stopped; 130: stopped by Ctrl-C and saved."""
     args = sys.argv[1:] if argv is None else argv
     try:
-        if not args or args[0] in ("-h", "--help"):
+        if not args or args[0] in ("-h", "--help", "help"):
             print(USAGE)
             return 0
         if args[0] == "--version":
@@ -178,6 +178,8 @@ def _parse(cls: Any, args: list[str], prog: str, description: str) -> Any:
     words = " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines)))
     name = next((n for n in re.findall(r"--[\w.-]+", words) if n in options), None)
     at = [i for i, arg in enumerate(args) if arg.split("=")[0].replace("_", "-") == name]
+    if (name is None or not at) and words.startswith("Unrecognized") and not args[0].startswith("-"):
+        raise Fault(f"{args[0]!r} stands without its option, as in --env {args[0]}")
     if name is None or not at:
         raise Fault(words)
     rest = itertools.takewhile(lambda arg: not arg.startswith("--"), args[at[-1] + 1 :])

@@ -83,6 +83,8 @@ def near(name: str, names: Iterable[str]) -> str:
     """'; did you mean x, y?' where there are near names, else '; allowed: ...'."""
     names = list(names)
     by_lower = {n.lower(): n for n in names}
+    if name.lower() in by_lower:
+        return f"; did you mean {by_lower[name.lower()]}?"
     close = [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower, 3, 0.6)]
     return f"; did you mean {' or '.join(close)}?" if close else f"; allowed: {', '.join(sorted(names))}"
 

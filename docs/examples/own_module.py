@@ -26,7 +26,7 @@ def critic(spec) -> nn.Module:  # obs and action, joined -> one value
 
 if __name__ == "__main__":
     parts = {"actor": actor, "critic": critic}
-    run = thespis.train("sac", env="Pendulum-v1", steps=400, warmup=200, eval_episodes=2, out="runs/own-module", **parts)
+    run = thespis.train("sac", env="Pendulum-v1", steps=300, warmup=200, eval_episodes=2, out="runs/own-module", **parts)
     policy = thespis.load(run, **parts)  # a run directory holds tensors and numbers, never code: give the parts again
     obs, _ = gym.make("Pendulum-v1").reset(seed=0)
     print(policy.act(obs), policy.act(obs, explore=True))

@@ -123,7 +123,7 @@ def test_every_option_named_exists() -> None:
 
 @page
 def test_links_and_pictures_exist(page: Path) -> None:
-    coming = {"learning-HalfCheetah-v5.png"}  # drawn by bench/learning.py
+    coming = {"sac.png"}  # drawn by bench/learning.py
     for target in re.findall(r"\]\(([^)]+)\)", prose(page.read_text())):
         if "://" in target:
             continue

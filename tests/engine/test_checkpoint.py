@@ -411,7 +411,9 @@ def outcome(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows = [{k: v for k, v in row.items() if k not in ("time/seconds", "time/steps_per_second")} for row in rows]
     last = checkpoint.checkpoints(folder)[-1]
-    tensors = load_file(last / "tensors.safetensors") | {f"policy.{k}": v for k, v in load_file(folder / "policy/last.safetensors").items()}
+    tensors = load_file(last / "tensors.safetensors") | {
+        f"policy.{k}": v for k, v in load_file(folder / "policy/last.safetensors").items()
+    }
     return tensors, rows
 
 

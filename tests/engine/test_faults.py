@@ -217,7 +217,9 @@ def test_an_evaluation_that_fails_is_done_again_and_the_run_equals_the_undisturb
         n = n // 7 + 1
     troubled(("eval", method, n, RuntimeError("no picture")))
     at = (0, 50, 100, 120)[(n - 1) // (14 if method == "step" else 2)]
-    with pytest.raises(Fault, match=rf"^evaluation at step {at}: tests/Falling-v0: {method} raised RuntimeError: no picture") as fault:
+    with pytest.raises(
+        Fault, match=rf"^evaluation at step {at}: tests/Falling-v0: {method} raised RuntimeError: no picture"
+    ) as fault:
         train(tmp_path / "run")
     assert "a checkpoint is saved" in str(fault.value)
     assert meta(tmp_path / "run")["progress"]["steps"] == at

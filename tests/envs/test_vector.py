@@ -204,7 +204,9 @@ def test_info_that_cannot_be_stacked_does_no_harm(kind, make):
     assert info["x"].tolist() == [1.5, 1.5]
 
 
-@pytest.mark.parametrize("source", ["Pendulum-v1", Fragile, lambda: Fragile(), Fragile()], ids=["id", "class", "function", "instance"])
+@pytest.mark.parametrize(
+    "source", ["Pendulum-v1", Fragile, lambda: Fragile(), Fragile()], ids=["id", "class", "function", "instance"]
+)
 def test_making_can_be_sent_to_a_process_that_is_not_a_fork(source):
     make = pickle.loads(cloudpickle.dumps(envs.world(source).make))
     assert make().reset(seed=1)[0].dtype == np.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from thespis.core import Batch, Box, Params, Spec, Trained, leaves, rebuild, tree_map
+from thespis.core import (
+    Batch,
+    Box,
+    Discrete,
+    Fault,
+    Learner,
+    MultiDiscrete,
+    Params,
+    Spec,
+    Trained,
+    leaves,
+    rebuild,
+    replace,
+    tree_map,
+)
 
 OBS, ACTION, BATCH = 3, 2, 5
 SPEC = Spec(Box(OBS), Box(ACTION))
@@ -40,7 +55,7 @@ def aged(state: Any) -> Any:
         if ".m." in name:
             flat[name] = 0.1 * torch.randn_like(x)
         elif ".v." in name:
-            flat[name] = 0.1 + torch.rand_like(x)
+            flat[name] = 0.01 * (0.1 + torch.rand_like(x))
         elif name.endswith(".t"):
             flat[name] = torch.full_like(x, 7)
         elif "target" in name:
@@ -81,11 +96,28 @@ def gelu(x: np.ndarray) -> np.ndarray:
     return np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x])
 
 
+def members(p: Params) -> list[Weights]:
+    return [weights(p, i) for i in range(len(next(iter(p.values()))))]
+
+
 def net(w: Weights, *x: np.ndarray, activation: Activation = relu) -> np.ndarray:
     y, last = np.concatenate(x), len(w) // 2 - 1
     for i in range(last):
         y = activation(y @ w[f"w{i}"] + w[f"b{i}"])
     return y @ w[f"w{last}"] + w[f"b{last}"]
+
+
+def level(p: Params, activation: Activation = relu) -> None:
+    """Shifts each member's outputs to mean zero over random inputs, so that no critic is always the least."""
+    last = len(p) // 2 - 1
+    x = torch.randn(200, p["w0"].shape[1], dtype=F64).numpy()
+    for i, w in enumerate(members(p)):
+        p[f"b{last}"][i] -= torch.as_tensor(np.mean([net(w, row, activation=activation) for row in x], 0))
+
+
+def gaussian(w: Weights, obs: np.ndarray, high: float = 2, activation: Activation = relu) -> tuple[np.ndarray, np.ndarray]:
+    mean, log_std = np.split(net(w, obs, activation=activation), 2)
+    return mean, np.minimum(np.maximum(log_std, -20), high)
 
 
 def squash(mean: np.ndarray, log_std: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, float]:
@@ -164,3 +196,35 @@ def assert_same(ours: Any, wanted: Any, rtol: float = 1e-9, atol: float = 1e-12)
     assert x.keys() == y.keys()
     for name in x:
         torch.testing.assert_close(x[name], y[name], rtol=rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+
+
+# ------------------------------------------------------------------------------------------------ what many papers promise
+
+
+def assert_an_end_has_no_future(loss: Callable[..., Any], p: Params, s: Any, b: Batch) -> None:
+    """At discount 0 the next observation has no say; elsewhere it has."""
+    for discount, equal in ((0.0, True), (0.5, False)):
+        one = replace(b, discount=torch.full((BATCH,), discount, dtype=F64))
+        two = replace(one, next_obs=b.next_obs + 3)
+        assert (seeded(1, loss, p, s, one)[0] == seeded(1, loss, p, s, two)[0]) == equal
+
+
+def assert_acts_as_a_tanh_gaussian(made: Learner, s: Any, b: Batch, gaussian: Callable[..., Any]) -> None:
+    (noise,) = draws(4, (BATCH, ACTION))
+    explored, greedy = (seeded(4, made.act, made.policy(s), b.obs, explore) for explore in (True, False))
+    for i, obs in enumerate(b.obs.numpy()):
+        mean, log_std = gaussian(weights(s.actor.params), obs)
+        np.testing.assert_allclose(explored[i].numpy(), squash(mean, log_std, noise[i])[0], rtol=1e-9)
+        np.testing.assert_allclose(greedy[i].numpy(), np.tanh(mean), rtol=1e-9)
+
+
+def assert_refuses(algo: ModuleType, kinds: str, *actions: Any) -> None:
+    for action in actions:
+        with pytest.raises(Fault) as fault:
+            algo.make(algo.Config(), Spec(Box(OBS), action))
+        name = algo.__name__.split(".")[-1]
+        assert str(fault.value) == f"{name}: {kinds} are needed, the environment's are {action}"
+
+
+def assert_refuses_choices(algo: ModuleType) -> None:
+    assert_refuses(algo, "continuous actions (a Box)", Discrete(4), MultiDiscrete((2, 3)))

@@ -31,6 +31,8 @@ def write(path: Path, fill: Callable[[Path], object]) -> None:
     aside.unlink(missing_ok=True)
     fill(aside)
     for file in [*aside.rglob("*"), aside] if aside.is_dir() else [aside]:
+        if file.is_file():
+            file.chmod(0o644)  # safetensors makes files that nobody else can read
         _sync(file)
     os.replace(aside, path)
     _sync(path.parent)
@@ -167,8 +169,8 @@ def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict
             damaged.append((path, fault))
     else:
         raise damaged[0][1]
-    for path, fault in damaged:
-        say(f"{fault}; taking the checkpoint before it")
+    for path, why in damaged:
+        say(f"{why}; taking the checkpoint before it")
         path.rename(path.with_name(f"damaged-{path.name}"))
     replay.load(parts, meta["replay_steps"])
     return meta, tensors

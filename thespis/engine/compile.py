@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch._inductor.config
 
 from thespis.core import Batch, Learner, Metrics, leaves, tree_map
 
@@ -59,6 +58,8 @@ class Stepper:
     def _compile(self, k: int, batch: Batch) -> Callable[[Any, Batch], Metrics]:
         eager = self._phase(k)
         self.say("compiling the update (once a machine: 10 to 60 seconds; then seconds)")
+        import torch._inductor.config  # takes a second: only runs that compile pay it
+
         torch._inductor.config.fallback_random = True  # the same noise as in eager mode
         try:
             phase = torch.compile(eager, fullgraph=True, dynamic=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,9 @@ def record(world: World, act: Act, folder: Path, name: str, seed: int) -> Path:
         import moviepy  # noqa: F401
     except ImportError:
         raise Fault('videos need moviepy: pip install "thespis[video]"') from None
-    env = gym.wrappers.RecordVideo(
-        world.make(render_mode="rgb_array"), str(folder), name_prefix=name, episode_trigger=lambda _: True, disable_logger=True
-    )
+    drawn = world.make(render_mode="rgb_array")
+    with warnings.catch_warnings(action="ignore"):  # that the folder holds other videos
+        env = gym.wrappers.RecordVideo(drawn, str(folder), name_prefix=name, episode_trigger=lambda _: True, disable_logger=True)
     try:
         obs, _ = env.reset(seed=seed)
         over = False

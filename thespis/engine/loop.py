@@ -112,6 +112,10 @@ class _Training:
 
     def loop(self, stop: threading.Event) -> bool:
         run, feed, p = self.run, self.learner.experience, self.progress
+        if feed.warmup >= run.steps:
+            self.log.note(
+                f"all {run.steps:,} steps are warm-up ({feed.warmup:,} random steps): nothing will be learnt; see --warmup"
+            )
         due = p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every
         if p.evaluated < due and not stop.is_set():  # the first; and one that a fault or a signal kept from being done
             self.evaluate()

@@ -1,9 +1,9 @@
 """What a run is, apart from its algorithm."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from thespis.config import Count, Natural
+from thespis.config import Count, Natural, Range
 
 
 @dataclass(frozen=True)
@@ -34,5 +34,5 @@ class Run:
     """torch device of the learner"""
     threads: Count = 1
     """torch threads; more than one pays only on cores that have nothing else to do"""
-    compile_after: int = 2_000
+    compile_after: Annotated[int, Range(-1)] = 2_000
     """updates that run in eager mode before the update is compiled (which costs about as much time); -1: never compile"""

@@ -72,7 +72,18 @@ Build = Callable[[Spec], nn.Module]
 
 def own(build: Build | None, spec: Spec, inputs: int, outputs: int) -> Net | None:
     """The user's module, where one was given."""
-    return module(lambda: build(spec), inputs, outputs) if build else None
+    if build is None:
+        return None
+    allowed = "allowed: a function of the spec that makes a torch.nn.Module"
+    if isinstance(build, nn.Module) or not callable(build):
+        raise Fault(f"{type(build).__name__} was given as a network; {allowed}")
+    try:
+        first = build(spec)
+    except TypeError as error:
+        raise Fault(f"the function given for a network fails ({error}); {allowed}") from error
+    if not isinstance(first, nn.Module):
+        raise Fault(f"the function given for a network makes {type(first).__name__}; {allowed}")
+    return module(lambda: build(spec), inputs, outputs)
 
 
 def ensemble(net: Net, members: int) -> Net:

@@ -73,7 +73,7 @@ class State:
 
 
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
-    """`actor(spec)` and `critic(spec)`: your own modules, obs -> (mean, log std), (obs, action) -> (mean, std before softplus)."""
+    """`actor(spec)` and `critic(spec)`: your modules, obs -> (mean, log std), (obs, action) -> (mean, std before softplus)."""
     if not isinstance(spec.action, Box):
         raise Fault(f"dsac_t: continuous actions (a Box) are needed, the environment's are {spec.action}")
     obs_dim, action_dim = spec.obs.dim, spec.action.dim

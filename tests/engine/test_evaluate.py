@@ -1,0 +1,182 @@
+"""Evaluating: whole episodes, from seeds of their own, without a trace in the run."""
+
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from thespis import envs
+from thespis.core import Fault
+from thespis.engine import evaluate
+from thespis.engine.evaluate import Evaluator, record
+from thespis.envs.probes import Counter
+
+
+def quarter(obs):
+    return torch.full((len(obs), 1), 0.25)
+
+
+def expected(seed):
+    """Counter's return under `quarter`, by its definition."""
+    n = 3 + seed % 5
+    return n * (n + 1) / 2 + n / 4, n
+
+
+@pytest.mark.parametrize("episodes", [1, 3, 10, 11, 25])
+def test_every_episode_is_whole_and_starts_from_its_seed(episodes):
+    """However many share a forward pass: their lengths differ, and nothing is counted beyond an episode's end."""
+    e = Evaluator(envs.world("thespis/Counter-v0"), episodes, seed=4)
+    result = e(quarter)
+    returns, lengths = zip(*map(expected, e.seeds), strict=True)
+    assert len(set(e.seeds)) == episodes
+    assert result["returns"] == pytest.approx(returns)
+    assert result["return_mean"] == pytest.approx(np.mean(returns))
+    assert result["return_std"] == pytest.approx(np.std(returns))
+    assert result["length_mean"] == pytest.approx(np.mean(lengths))
+    assert e(quarter) == result  # each evaluation is the same
+    e.close()
+
+
+def test_it_acts_on_each_episodes_own_observation():
+    seen = []
+
+    def act(obs):
+        seen.append(obs.numpy().copy())
+        return obs[:, 3:] / 10
+
+    e = Evaluator(envs.world("thespis/Counter-v0"), 12, seed=4)
+    result = e(act)
+    lengths = [expected(s)[1] for s in e.seeds]
+    assert result["returns"] == pytest.approx([n * (n + 1) / 2 + n * (n - 1) / 20 for n in lengths], rel=1e-6)
+    seeds, steps = Counter.read(np.concatenate(seen))
+    assert sorted(zip(seeds, steps, strict=True)) == sorted(
+        (s, t) for s, n in zip(e.seeds, lengths, strict=True) for t in range(n)
+    )
+
+
+def test_seeds():
+    def seeds(episodes, seed):
+        return Evaluator(envs.world("thespis/Counter-v0"), episodes, seed).seeds
+
+    assert seeds(5, 1) == seeds(5, 1)
+    assert not set(seeds(5, 1)) & set(seeds(5, 2))
+    assert seeds(9, 1)[:5] == seeds(5, 1)  # more episodes are more of the same
+
+
+def test_it_draws_nothing_from_the_generators_and_leaves_no_gradient():
+    def act(obs):
+        assert not torch.is_grad_enabled()
+        return torch.rand(len(obs), 1)
+
+    e = Evaluator(envs.world("thespis/Counter-v0"), 3, seed=0)
+    torch.manual_seed(7)
+    np.random.seed(7)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = e(act)
+    assert torch.get_rng_state().equal(before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert e(act) == first  # a policy that samples draws the same again
+
+
+def test_no_more_environments_than_share_a_pass_and_all_are_closed():
+    living = []
+
+    class Counted(Counter):
+        def __init__(self):
+            super().__init__()
+            living.append(self)
+
+        def close(self):
+            living.remove(self)
+
+    world = envs.world(Counted)
+    assert living == []
+    e = Evaluator(world, 25, seed=0)
+    assert len(living) == evaluate.AT_ONCE
+    e(quarter)
+    assert len(living) == evaluate.AT_ONCE
+    e.close()
+    assert living == []
+
+
+def test_a_failure_is_a_fault_and_the_next_evaluation_is_whole():
+    trouble = [20]
+
+    class Failing(Counter):
+        def step(self, action):
+            trouble[0] -= 1
+            if trouble[0] == 0:
+                raise ValueError("out of fuel")
+            return super().step(action)
+
+    e = Evaluator(envs.world(Failing), 12, seed=4)
+    with pytest.raises(Fault, match="step raised ValueError: out of fuel"):
+        e(quarter)
+    assert e(quarter)["returns"] == pytest.approx([expected(s)[0] for s in e.seeds])
+    with pytest.raises(Fault, match="action"):  # a policy that has diverged
+        e(lambda obs: torch.full((len(obs), 1), torch.nan))
+
+
+# ----------------------------------------------------------------------------------------------------------------- video
+
+
+class Drawn(gym.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    fail = False
+    actions = ()
+
+    def __init__(self, render_mode=None):
+        self.render_mode, self.t = render_mode, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, Drawn.actions = 0, []
+        return np.array([self.np_random.uniform()], np.float32), {}
+
+    def step(self, action):
+        Drawn.actions.append(float(action[0]))
+        self.t += 1
+        if self.fail and self.t == 3:
+            raise ValueError("out of ink")
+        return np.full(1, 0.1 * self.t, np.float32), 1.0, self.t == 5, False, {}
+
+    def render(self):
+        return np.full((32, 32, 3), 40 * self.t, np.uint8)
+
+
+def test_without_moviepy_nothing_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "moviepy", None)
+    with pytest.raises(Fault, match=r'moviepy: pip install "thespis\[video\]"'):
+        record(envs.world(Drawn), lambda obs: obs, tmp_path / "videos", "v", 0)
+    assert not (tmp_path / "videos").exists()
+
+
+def test_an_environment_that_cannot_draw(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "moviepy", sys)
+    with pytest.raises(Fault, match="render_mode"):
+        record(envs.world("thespis/Value-v0"), lambda obs: obs, tmp_path / "videos", "v", 0)
+    assert not (tmp_path / "videos").exists()
+
+
+def test_a_video_is_of_one_whole_episode(tmp_path, recwarn):
+    pytest.importorskip("moviepy")
+    first = float(np.float32(Drawn().reset(seed=3)[0][0]))
+    path = record(envs.world(Drawn), lambda obs: obs, tmp_path / "videos", "v", 3)
+    assert path == tmp_path / "videos" / "v.mp4"
+    assert path.read_bytes()[4:8] == b"ftyp"
+    assert Drawn.actions == pytest.approx([first, 0.1, 0.2, 0.3, 0.4])
+    assert record(envs.world(Drawn), lambda obs: obs, tmp_path / "videos", "v", 3) == path  # again, over the old one
+    assert [p.name for p in path.parent.iterdir()] == ["v.mp4"]
+    assert not recwarn.list
+
+
+def test_an_episode_that_fails_while_it_is_filmed(tmp_path, monkeypatch):
+    pytest.importorskip("moviepy")
+    monkeypatch.setattr(Drawn, "fail", True)
+    with pytest.raises(Fault, match="out of ink"):
+        record(envs.world(Drawn), lambda obs: obs, tmp_path / "videos", "v", 3)
