@@ -84,6 +84,8 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
         table = np.array([[p[s] for s in steps] for p in runs.values()])
         axes.plot(steps, table.mean(0), color=colour, lw=2, label=f"{curve}, mean of {len(runs)} seeds")
         axes.fill_between(steps, table.min(0), table.max(0), color=colour, alpha=0.15, lw=0)
+    if not result["curves"]:
+        raise SystemExit(f"no curve of {name} is done: python bench/learning.py run {name}")
     axes.set(xlabel="environment steps", ylabel="return of an evaluation", title=row["what"])
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")

@@ -24,7 +24,24 @@ from thespis.engine import checkpoint
 from thespis.engine.run import Run
 
 ENV = "thespis/Observation-v0"  # episodes of one step, whose return is -1 or 1 by the seed
-TINY = ["--steps", "60", "--warmup", "30", "--hidden", "8", "--batch-size", "8", "--eval-every", "40", "--eval-episodes", "4", "--log-every", "25", "--checkpoint-every", "40"]
+TINY = [
+    "--steps",
+    "60",
+    "--warmup",
+    "30",
+    "--hidden",
+    "8",
+    "--batch-size",
+    "8",
+    "--eval-every",
+    "40",
+    "--eval-episodes",
+    "4",
+    "--log-every",
+    "25",
+    "--checkpoint-every",
+    "40",
+]
 TINY += ["--compile-after", "-1", "--sinks"]
 
 

@@ -28,7 +28,7 @@ from thespis.core import (
     tree_map,
 )
 
-OBS, ACTION, BATCH = 3, 2, 5
+OBS, ACTION, BATCH = 3, 2, 8
 SPEC = Spec(Box(OBS), Box(ACTION))
 F64 = torch.float64
 Weights = dict[str, np.ndarray]
@@ -43,9 +43,9 @@ def double(node: Any) -> Any:
 
 
 def batch() -> Batch:
-    """Five transitions, the third one an end."""
+    """Transitions of which some are the last of an episode."""
     obs, next_obs, action = torch.randn(BATCH, OBS), torch.randn(BATCH, OBS), torch.rand(BATCH, ACTION) * 2 - 1
-    return double(Batch(obs, action, torch.randn(BATCH), torch.tensor([0.99, 0.99, 0.0, 0.99, 0.5]), next_obs))
+    return double(Batch(obs, action, torch.randn(BATCH), torch.tensor([0.99, 0.99, 0.0, 0.5]).repeat(2), next_obs))
 
 
 def aged(state: Any) -> Any:

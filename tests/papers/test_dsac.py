@@ -153,21 +153,17 @@ def own(inputs: int, outputs: int) -> nn.Module:
 def test_with_unit_spread_and_targets_at_the_mean_its_critic_step_is_sacs_over_one_plus_bias(batch: Batch) -> None:
     parts = {"actor": lambda spec: own(OBS, 2 * ACTION)}
     made = dsac.make(dsac.Config(bias=0.25), SPEC, **parts, critic=lambda spec: own(OBS + ACTION, 2))
-    cfg = sac.Config(critics=1, alpha=0.3, log_std=(-20.0, 0.5))
-    parent = sac.make(cfg, SPEC, **parts, critic=lambda spec: own(OBS + ACTION, 1))
+    parent = sac.make(sac.Config(critics=1, log_std=(-20.0, 0.5)), SPEC, **parts, critic=lambda spec: own(OBS + ACTION, 1))
     s = ref.aged(made.init())
     for p, spread in ((s.critic.params, 1.0), (s.critic_target, 1e-12)):  # the second output is a constant
         p["4.weight"][1], p["4.bias"][1] = 0, math.log(math.expm1(spread))
-    one = [{k: (p[:1] if k[0] == "4" else p)[None] for k, p in c.items()} for c in (s.critic.params, s.critic_target)]
-    start = ref.double(parent.init())
-    theirs = replace(
-        start, actor=replace(s.actor, params=s.actor_target), critic=replace(start.critic, params=one[0]), target=one[1]
-    )
+    q, slow = ({k: (p[:1] if k[0] == "4" else p)[None] for k, p in c.items()} for c in (s.critic.params, s.critic_target))
+    theirs = sac.State(replace(s.actor, params=s.actor_target), replace(s.critic, params=q), slow, s.log_alpha)
     ours = ref.seeded(5, ref.gradient, made.losses["critic"], s.critic.params, s, batch)
-    grads = ref.seeded(5, ref.gradient, parent.losses["critic"], one[0], theirs, batch)
+    grads = ref.seeded(5, ref.gradient, parent.losses["critic"], q, theirs, batch)
     for name, g in grads.items():
         mine = ours[name][:1] if name[0] == "4" else ours[name]
-        torch.testing.assert_close(mine[None], g / 1.25, rtol=1e-7, atol=1e-10, msg=name)
+        torch.testing.assert_close(mine[None], g / 1.25, rtol=1e-9, atol=1e-12, msg=lambda m, name=name: f"{name}: {m}")
 
 
 # -------------------------------------------------------------------------------------------------------------- signature

@@ -35,7 +35,7 @@ def state(made: Learner) -> sac_discrete.State:
 
 @pytest.fixture
 def batch() -> Batch:
-    return replace(ref.batch(), action=torch.tensor([0, 3, 1, 1, 2]))
+    return replace(ref.batch(), action=torch.tensor([0, 3, 1, 1, 2, 0, 2, 3]))
 
 
 def policy(w: Weights, obs: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -143,40 +144,46 @@ def test_the_target_starts_as_a_copy() -> None:
 
 # ------------------------------------------------------------------------------------------------------------ parent: sac
 
+SCALE = 5.0
+
+
+def sacs(s: sac_v1.State, critics: int) -> tuple[Learner, sac.State]:
+    """sac at temperature 1 / SCALE, with this actor and with these critics in its units: divided by SCALE."""
+    made = sac.make(sac.Config(hidden=(12, 10), critics=critics), SPEC)
+    q = {k: p / SCALE if k in ("w2", "b2") else p for k, p in s.critic.params.items()}
+    log_alpha = {"x": torch.tensor(-math.log(SCALE), dtype=ref.F64)}
+    return made, sac.State(s.actor, replace(s.critic, params=q), q, replace(s.value, params=log_alpha))
+
 
 def test_at_the_exact_value_its_targets_are_sacs_at_temperature_one_over_the_scale(batch: Batch) -> None:
     """With Q = scale Q_sac and V(s') = E[min Q - log pi]: scale r + g V(s') = scale (r + g E[min Q_sac - log pi / scale]).
 
     One transition, many draws: V(s') is where the value loss is flat, and the same draws give the mean of sac's targets.
     """
-    scale, count = 5.0, 400
-    one = tree_map(lambda x: x[:1].repeat_interleave(count, 0), batch)
-    made, parent = learner(reward_scale=scale), sac.make(sac.Config(hidden=(12, 10), alpha=1 / scale), SPEC)
+    one = tree_map(lambda x: x[:1].repeat_interleave(400, 0), batch)
+    made = learner(reward_scale=SCALE)
     s = state(made)
     flat = {k: torch.zeros_like(p) for k, p in s.target.items()}
     slope = ref.seeded(3, ref.gradient, made.losses["value"], flat, s, replace(one, obs=one.next_obs))["b2"]
-    s = replace(s, target=flat | {"b2": -slope})  # the half square has slope V - target: from V = 0 it is minus the mean
-    q = {k: p / scale if k in ("w2", "b2") else p for k, p in s.critic.params.items()}
-    theirs = replace(ref.double(parent.init()), actor=s.actor, critic=replace(s.critic, params=q), target=q)
-    ours = ref.gradient(made.losses["critic"], s.critic.params, s, one)
-    grads = ref.seeded(3, ref.gradient, parent.losses["critic"], q, theirs, one)
-    for name, g in ours.items():  # the error is scale times sac's; below the last layer its slope is, too
-        torch.testing.assert_close(g, grads[name] * (scale if name in ("w2", "b2") else scale**2), rtol=1e-6, atol=1e-9)
     assert float(slope.abs()) > 0.1
+    s = replace(s, target=flat | {"b2": -slope})  # the half square has slope V - target: from V = 0 it is minus the mean
+    parent, theirs = sacs(s, 2)
+    ours = ref.gradient(made.losses["critic"], s.critic.params, s, one)
+    grads = ref.seeded(3, ref.gradient, parent.losses["critic"], theirs.critic.params, theirs, one)
+    for name, g in ours.items():  # the error is scale times sac's; below the last layer its slope is, too
+        ratio = SCALE if name in ("w2", "b2") else SCALE**2
+        torch.testing.assert_close(g, ratio * grads[name], rtol=1e-9, atol=1e-12)
 
 
 def test_with_one_critic_and_free_moments_its_actor_is_sacs(batch: Batch) -> None:
-    scale = 5.0
     made = learner(critics=1, moments=0.0)
-    parent = sac.make(sac.Config(hidden=(12, 10), critics=1, alpha=1 / scale), SPEC)
     s = state(made)
-    q = {k: p / scale if k in ("w2", "b2") else p for k, p in s.critic.params.items()}
-    theirs = replace(ref.double(parent.init()), actor=s.actor, critic=replace(s.critic, params=q))
+    parent, theirs = sacs(s, 1)
     ours, grads = (
-        ref.seeded(2, ref.gradient, m.losses["actor"], x.actor.params, x, batch) for m, x in ((made, s), (parent, theirs))
+        ref.seeded(2, ref.gradient, m.losses["actor"], s.actor.params, x, batch) for m, x in ((made, s), (parent, theirs))
     )
     for name, g in ours.items():
-        torch.testing.assert_close(g, scale * grads[name], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(g, SCALE * grads[name], rtol=1e-9, atol=1e-12)
 
 
 # ----------------------------------------------------------------------------------------------------------------- acting

@@ -6,15 +6,19 @@ collector and replay, so the whole way round is tried: env, data, Batch (with di
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import thespis
 from thespis import envs, nets
 from thespis.algos.continuous import sac
 from thespis.core import leaves, rebuild
 from thespis.data import Replay
+from thespis.engine import checkpoint
 from thespis.engine.collect import Collector
 
 ALPHA, GAMMA = 0.2, 0.8
@@ -109,7 +113,8 @@ def learnt():
     like = learner.init()
     state = stacked([learner.init() for _ in NAMES])
     collectors = [
-        Collector(envs.vector(world, 1), world.spec, Replay(world.spec, learner.experience, 1, i), i) for i, world in enumerate(worlds)
+        Collector(envs.vector(world, 1), world.spec, Replay(world.spec, learner.experience, 1, i), i)
+        for i, world in enumerate(worlds)
     ]
     for collector in collectors:
         for _ in range(300):
@@ -130,30 +135,32 @@ def actions_of(mean, std):
     return np.tanh(mean + std * np.linspace(-1.64, 1.64, 9))
 
 
-def assert_best(got, mean, std, value, entropy, reward):
-    """The policy's place and entropy are near those of the best, and it gives away little of the soft value.
+def assert_best(got, reward):
+    """The policy that was learnt gives away little of what the best of all has, and has its entropy and its place.
 
-    Near 0.08, 0.15 and 0.02: several times what this many updates leave, and a fraction of what any mistake costs.
+    Over eight seeds the largest differences are, on the hills, 0.009 in value, 0.09 in entropy and 0.05 in place; where
+    all actions are the same, 0.006 and 0.03, and the place hardly matters.
     """
-    assert math.tanh(got[0]) == pytest.approx(math.tanh(mean), abs=0.08)
-    given, its_entropy = soft(reward, ALPHA, *got)
-    assert its_entropy == pytest.approx(entropy, abs=0.15)
-    assert given == pytest.approx(value, abs=0.02)
+    mean, _, value, entropy = best(reward, ALPHA)
+    its_value, its_entropy = soft(reward, ALPHA, *got)
+    assert its_value == pytest.approx(value, abs=0.012 if reward is flat else 0.02)
+    assert its_entropy == pytest.approx(entropy, abs=0.06 if reward is flat else 0.2)
+    if reward is not flat:
+        assert math.tanh(got[0]) == pytest.approx(math.tanh(mean), abs=0.1)
 
 
 def test_one_step(learnt):
     """Policy: the best tanh-Gaussian at this temperature. Q: the reward."""
-    answer = best(hill(0.5), ALPHA)
-    assert_best(learnt["OneStep"].policy(0), *answer, hill(0.5))
-    a = actions_of(*answer[:2])
-    np.testing.assert_allclose(learnt["OneStep"].q(0, a), hill(0.5)(a), atol=0.2)
+    assert_best(learnt["OneStep"].policy(0), hill(0.5))
+    a = actions_of(*best(hill(0.5), ALPHA)[:2])
+    np.testing.assert_allclose(learnt["OneStep"].q(0, a), hill(0.5)(a), atol=0.25)
 
 
 def test_value(learnt):
     """Q is 1 for every action, so the best policy is the one of the highest entropy."""
     a = np.linspace(-0.95, 0.95, 9)
     np.testing.assert_allclose(learnt["Value"].q(0, a), 1, atol=0.03)
-    assert_best(learnt["Value"].policy(0), *best(flat, ALPHA), flat)
+    assert_best(learnt["Value"].policy(0), flat)
 
 
 def test_discount(learnt):
@@ -163,7 +170,7 @@ def test_discount(learnt):
     np.testing.assert_allclose(learnt["Discount"].q(1, a), 1, atol=0.03)
     np.testing.assert_allclose(learnt["Discount"].q(0, a), GAMMA * (1 + ALPHA * entropy), atol=0.03)
     for obs in 0, 1:
-        assert_best(learnt["Discount"].policy(obs), *best(flat, ALPHA), flat)
+        assert_best(learnt["Discount"].policy(obs), flat)
 
 
 def test_observation(learnt):
@@ -171,16 +178,15 @@ def test_observation(learnt):
     a = np.linspace(-0.95, 0.95, 9)
     for obs in -1, 1:
         np.testing.assert_allclose(learnt["Observation"].q(obs, a), obs, atol=0.03)
-        assert_best(learnt["Observation"].policy(obs), *best(flat, ALPHA), flat)
+        assert_best(learnt["Observation"].policy(obs), flat)
 
 
 def test_action_and_observation(learnt):
     """The best action is half the observation, with the spread that the temperature buys."""
     for obs in -1, 1:
-        answer = best(hill(obs / 2), ALPHA)
-        assert_best(learnt["ActionObservation"].policy(obs), *answer, hill(obs / 2))
-        a = actions_of(*answer[:2])
-        np.testing.assert_allclose(learnt["ActionObservation"].q(obs, a), hill(obs / 2)(a), atol=0.2)
+        assert_best(learnt["ActionObservation"].policy(obs), hill(obs / 2))
+        a = actions_of(*best(hill(obs / 2), ALPHA)[:2])
+        np.testing.assert_allclose(learnt["ActionObservation"].q(obs, a), hill(obs / 2)(a), atol=0.25)
 
 
 def test_time_limit(learnt):
@@ -188,4 +194,28 @@ def test_time_limit(learnt):
     entropy = best(flat, ALPHA)[3]
     q = (1 + GAMMA * ALPHA * entropy) / (1 - GAMMA)
     np.testing.assert_allclose(learnt["TimeLimit"].q(0, np.linspace(-0.95, 0.95, 9)), q, atol=0.1)
-    assert_best(learnt["TimeLimit"].policy(0), *best(flat, ALPHA), flat)
+    assert_best(learnt["TimeLimit"].policy(0), flat)
+
+
+def test_a_learned_temperature_by_the_whole_engine(tmp_path):
+    """The temperature moves to where the best policy has the target entropy, -1 for the one action there is.
+
+    From three times too high, 800 updates brought it within 1.45 times (four seeds), and the entropy within 0.06.
+    """
+    options = {k: getattr(CONFIG, k) for k in ("lr", "tau", "hidden", "batch_size", "gamma", "replay_size")}
+    run = thespis.train(
+        "sac", "thespis/OneStep-v0", out=tmp_path / "run", steps=1_000, warmup=200, initial_alpha=0.2, **options,
+        eval_every=1_000, log_every=200, checkpoint_every=1_000, compile_after=-1, sinks=(), panel=False,
+    )  # fmt: skip
+    low, high = 0.01, 1.0
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if best(hill(0.5), middle)[3] < -1 else (low, middle)
+    saved = load_file(checkpoint.checkpoints(run.path)[-1] / "tensors.safetensors")
+    like = sac.make(replace(CONFIG, alpha=None), envs.world("thespis/OneStep-v0").spec).init()
+    state = rebuild(like, {k.removeprefix("state."): v for k, v in saved.items() if k.startswith("state.")})
+    assert float(state.log_alpha.params["x"].exp()) == pytest.approx(low, rel=0.6)
+    got = Learnt(CONFIG, state).policy(0)
+    assert soft(hill(0.5), low, *got)[1] == pytest.approx(-1, abs=0.15)
+    assert math.tanh(got[0]) == pytest.approx(0.5, abs=0.12)
+    assert run.return_mean == pytest.approx(0, abs=0.06)

@@ -1,6 +1,6 @@
 """Distributional Soft Actor-Critic: one critic learns a Gaussian over the soft return, against sampled targets.
 
-Paper: Duan et al. 2021, "Distributional Soft Actor-Critic: Off-Policy RL for Addressing Value Estimation Errors", arXiv:2001.02811.
+Paper: Duan et al. 2021 "Distributional Soft Actor-Critic: Off-Policy RL for Addressing Value Estimation Errors", arXiv:2001.02811
 Parent: sac with one critic, which its critic step becomes with unit spread and targets at the mean: 1 / (1 + bias) of sac's.
 Departures: the critic's spread is a softplus, as in the authors' second repository (the first: a log std in [-0.1, 4]); one
 process and constant step sizes (theirs anneal to 1e-6 over 3M updates of four learners); one update a step.
