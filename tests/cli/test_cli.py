@@ -120,6 +120,7 @@ def refused(capsys, *argv):
     assert err.endswith("\n")
     assert err.count("\n") == 1, err
     assert len(err) > len("thespis: \n")
+    assert not re.search("---|[│─╭╰]", err)  # words, no box
     assert tree(Path.cwd()) == before
     return err.removeprefix("thespis: ").rstrip("\n")
 
@@ -216,12 +217,14 @@ def test_a_mistake_costs_one_line(capsys, monkeypatch, argv, words):
 
 
 def test_a_logger_that_is_not_installed(capsys, monkeypatch):
+    Path("empty").mkdir()
     for name in ("wandb", "trackio"):
         monkeypatch.setitem(sys.modules, name, None)
         line = refused(capsys, *TRAIN, name)
         assert f"sinks: {name}" in line
         assert f'pip install "thespis[{name}]"' in line
         refused(capsys, *TRAIN, name, "--out", "new")
+        refused(capsys, *TRAIN, name, "--out", "empty")
     answer(capsys, *TRAIN, "--out", "new")  # the same directory, once it is installed
 
 

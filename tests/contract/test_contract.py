@@ -140,6 +140,19 @@ def test_declares_what_it_must(algo: types.ModuleType) -> None:
     assert learner.period >= 1
 
 
+def test_presets_are_whole_configs_each_known_by_a_name_of_its_own(algo: types.ModuleType) -> None:
+    known = thespis.algorithms()
+    for name, preset in getattr(algo, "PRESETS", {}).items():
+        assert name not in ALGORITHMS
+        assert sum(name in getattr(m, "PRESETS", {}) for m in ALGORITHMS.values()) == 1
+        assert type(preset) is algo.Config
+        assert config.check(preset) == preset != algo.Config()
+        assert (known[name].module, known[name].config) == (algo, preset)
+        learner, spec = made(algo, dataclasses.replace(preset, hidden=(8,)) if hasattr(preset, "hidden") else preset)
+        state = learner.init()
+        assert differing(state, steps(learner, spec, state, 0, learner.period)[0])
+
+
 def other(hint: Any, value: Any) -> list[Any]:
     """Values of another kind than the default's; those out of range are for the caller to pass over."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -135,6 +135,17 @@ def test_traced_updates_go_on_with_the_same_numbers_in_one_graph_each(monkeypatc
     assert len(graphs) == period  # what was compiled for the trial on a copy serves for the state itself
 
 
+def test_one_process_may_compile_any_number_of_learners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch gives up on a function that it has compiled 8 times; every run is to be another function for it."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    said: list[str] = []
+    for i in range(10):
+        made = learner(lambda s, b, k, i=i: (replace(s, a=s.a + i), {"a": s.a.mean()}))
+        stepper = stepped(Stepper(made, made.init(), 0, said.append), 2)
+        assert stepper.state.a.tolist() == [2 * i, 2 * i]
+    assert not [line for line in said if "does not work" in line]
+
+
 def broken_at_once(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     raise RuntimeError("no C++ compiler\n  found anywhere")
 

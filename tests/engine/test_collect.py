@@ -1,11 +1,15 @@
 """Collecting: every row is a step that happened, and every episode can be brought back."""
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from safetensors.torch import load_file
 
+import thespis
 from thespis import envs
 from thespis.core import Box, Fault, OffPolicy
 from thespis.data import Replay
@@ -17,6 +21,11 @@ def collector(env="thespis/Counter-v0", n=1, seed=0, kind="sync", length=1000):
     world = envs.world(env)
     ring = Replay(world.spec, OffPolicy(0.99, 1, 8, length * n, 0, 1.0), n)
     return Collector(envs.vector(world, n, kind), world.spec, ring, seed)
+
+
+def steps(c, n):
+    for _ in range(n):
+        c.step(None)
 
 
 def rows(ring):
@@ -77,21 +86,18 @@ def test_rows_are_what_happened(n, kind):
 
 def test_random_actions_are_uniform_over_the_space():
     c = collector()
-    for _ in range(400):
-        c.step(None)
+    steps(c, 400)
     a = np.sort(c.replay.action[:400, 0].numpy())
-    assert np.abs(a - np.linspace(-1, 1, 400)).max() < 0.2  # Kolmogorov and Smirnov: 1.63 / sqrt(400) * 2 at 1%
+    assert np.abs(a - np.linspace(-1, 1, 400)).max() < 2 * 1.63 / math.sqrt(400)  # Kolmogorov and Smirnov at 1%
     c = collector("thespis/CounterDiscrete-v0")
-    for _ in range(400):
-        c.step(None)
+    steps(c, 400)
     assert 150 < int(c.replay.action[:400].sum()) < 250
 
 
 def test_the_seed_decides():
     def run(seed):
         c = collector(n=2, seed=seed)
-        for _ in range(30):
-            c.step(None)
+        steps(c, 30)
         return rows(c.replay)
 
     a, b, c = run(1), run(1), run(2)
@@ -119,9 +125,8 @@ def test_before_the_first_step_too():
     first, second, whole = collector(), collector(seed=99), collector()
     json, tensors = first.save()
     second.restore(json, tensors, pytest.fail)
-    for _ in range(10):
-        whole.step(None)
-        second.step(None)
+    steps(whole, 10)
+    steps(second, 10)
     assert all((x == y).all() for x, y in zip(rows(second.replay), rows(whole.replay), strict=True))
 
 
@@ -161,15 +166,13 @@ def test_where_an_episode_cannot_be_brought_back_it_is_cut_and_a_new_one_begins(
         return Fickle(kind, constant)
 
     first = collector(make)
-    for _ in range(5):
-        first.step(None)
+    steps(first, 5)
     json, tensors = first.save()
     second, said = collector(make, seed=99), []
     second.replay = first.replay
     second.restore(json, tensors, said.append)
     assert said == ["environment 0 is not deterministic: re-enacting its episode led elsewhere, so a new episode begins"]
-    for _ in range(2):
-        second.step(None)
+    steps(second, 2)
     obs, _, _, terminated, ended, after = rows(second.replay)
     assert ended[:, 0].tolist() == [False] * 4 + [True, False, False]
     assert not terminated.any()
@@ -242,21 +245,18 @@ def test_a_failure_leaves_what_can_be_saved_and_gone_on_from(method, at):
 
     first = collector(make, n=2)
     with pytest.raises(Fault, match=f"{method} raised ValueError: out of fuel"):
-        for _ in range(100):
-            first.step(None)
-    steps = first.replay.steps
-    before = rows(first.replay)
+        steps(first, 100)
+    count, before = first.replay.steps, rows(first.replay)
     json, tensors = first.save()
     Failing.at = 0
     second = collector(make, n=2, seed=99)
     second.replay = first.replay
     second.restore(json, tensors, pytest.fail)
-    for _ in range(20):
-        second.step(None)
+    steps(second, 20)
     after = rows(second.replay)
     assert_true_to_life(after)
-    assert len(after[0]) == steps + 20
-    assert all((x == y[:steps]).all() for x, y in zip(before, after, strict=True))
+    assert len(after[0]) == count + 20
+    assert all((x == y[:count]).all() for x, y in zip(before, after, strict=True))
 
 
 def test_other_action_spaces():
@@ -272,8 +272,7 @@ def test_other_action_spaces():
             return np.zeros(1, np.float32), float(action.sum()), False, False, {}
 
     c = collector(Many)
-    for _ in range(100):
-        c.step(None)
+    steps(c, 100)
     assert c.replay.action[:100].amax(0).tolist() == [1, 4]
     assert c.replay.action[:100].amin(0).tolist() == [0, 0]
     json, tensors = c.save()
@@ -281,3 +280,20 @@ def test_other_action_spaces():
     second.replay = c.replay
     second.restore(json, tensors, pytest.fail)
     assert collector().spec.action == Box(1)
+
+
+def test_a_run_acts_at_random_at_first_and_then_draws_from_its_policy(tmp_path):
+    """With a step size of nothing, so that the policy stays what it was."""
+    result = thespis.train(
+        "sac", "Pendulum-v1", out=tmp_path / "run", steps=500, warmup=250, lr=1e-30, hidden=(8,), batch_size=2,
+        updates_per_step=0.1, eval_every=500, eval_episodes=1, checkpoint_every=500, compile_after=-1, sinks=(), panel=False,
+    )  # fmt: skip
+    data = load_file(result.path / "replay" / "000000000.safetensors")
+    p = {k: v.double().numpy() for k, v in load_file(result.path / "policy" / "last.safetensors").items()}
+    out = np.maximum(data["obs"].numpy() @ p["w0"] + p["b0"], 0) @ p["w1"] + p["b1"]
+    action = data["action"].double().numpy()[:, 0]
+    assert np.abs(np.sort(action[:250]) - np.linspace(-1, 1, 250)).max() < 2 * 1.63 / math.sqrt(250)
+    with np.errstate(divide="ignore"):  # float32 rounds some to 1
+        noise = (np.arctanh(action[250:]) - out[250:, 0]) / np.exp(out[250:, 1])
+    quantile = torch.special.ndtr(torch.from_numpy(np.sort(noise))).numpy()
+    assert np.abs(quantile - np.linspace(0, 1, 250)).max() < 1.63 / math.sqrt(250)  # Kolmogorov and Smirnov at 1%

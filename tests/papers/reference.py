@@ -120,6 +120,12 @@ def gaussian(w: Weights, obs: np.ndarray, high: float = 2, activation: Activatio
     return mean, np.minimum(np.maximum(log_std, -20), high)
 
 
+def mean_and_spread(w: Weights, obs: np.ndarray, action: np.ndarray) -> tuple[float, float]:
+    """A critic's Gaussian over the return: the spread is log(1 + e^x)."""
+    mean, raw = net(w, obs, action, activation=gelu)
+    return mean, math.log1p(math.exp(raw))
+
+
 def squash(mean: np.ndarray, log_std: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, float]:
     """A tanh-Gaussian action and its log-density, with 1 - tanh^2 = 1 / cosh^2."""
     u = mean + np.exp(log_std) * noise
@@ -216,6 +222,11 @@ def assert_acts_as_a_tanh_gaussian(made: Learner, s: Any, b: Batch, gaussian: Ca
         mean, log_std = gaussian(weights(s.actor.params), obs)
         np.testing.assert_allclose(explored[i].numpy(), squash(mean, log_std, noise[i])[0], rtol=1e-9)
         np.testing.assert_allclose(greedy[i].numpy(), np.tanh(mean), rtol=1e-9)
+
+
+def assert_defaults(algo: ModuleType, **numbers: Any) -> None:
+    cfg = algo.Config()
+    assert {name: getattr(cfg, name) for name in numbers} == numbers
 
 
 def assert_refuses(algo: ModuleType, kinds: str, *actions: Any) -> None:

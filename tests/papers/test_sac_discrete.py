@@ -194,5 +194,12 @@ def test_a_bandits_policy_becomes_the_softmax_of_its_rewards(alpha: float) -> No
     assert float(metrics["critic_loss"]) < 1e-4
 
 
+def test_defaults_are_the_authors() -> None:
+    ref.assert_defaults(
+        sac_discrete, lr=3e-4, critics=2, alpha=None, initial_alpha=1, entropy_ratio=0.98, gamma=0.99,
+        batch_size=64, warmup=20_000, updates_per_step=0.25,
+    )  # fmt: skip
+
+
 def test_other_actions_are_refused() -> None:
     ref.assert_refuses(sac_discrete, "discrete actions", Box(2), MultiDiscrete((2, 3)))

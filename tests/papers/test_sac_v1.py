@@ -179,9 +179,8 @@ def test_with_one_critic_and_free_moments_its_actor_is_sacs(batch: Batch) -> Non
     made = learner(critics=1, moments=0.0)
     s = state(made)
     parent, theirs = sacs(s, 1)
-    ours, grads = (
-        ref.seeded(2, ref.gradient, m.losses["actor"], s.actor.params, x, batch) for m, x in ((made, s), (parent, theirs))
-    )
+    ours = ref.seeded(2, ref.gradient, made.losses["actor"], s.actor.params, s, batch)
+    grads = ref.seeded(2, ref.gradient, parent.losses["actor"], s.actor.params, theirs, batch)
     for name, g in ours.items():
         torch.testing.assert_close(g, SCALE * grads[name], rtol=1e-9, atol=1e-12)
 
@@ -192,6 +191,13 @@ def test_with_one_critic_and_free_moments_its_actor_is_sacs(batch: Batch) -> Non
 def test_act_is_the_mean_or_a_draw_of_the_policy(batch: Batch) -> None:
     made = learner()
     ref.assert_acts_as_a_tanh_gaussian(made, state(made), batch, gaussian)
+
+
+def test_defaults_are_the_authors() -> None:
+    ref.assert_defaults(
+        sac_v1, lr=3e-4, tau=0.005, hidden=(256, 256), critics=2, reward_scale=5, moments=1e-3, log_std=(-20, 2), gamma=0.99,
+        batch_size=256, warmup=1_000,
+    )  # fmt: skip
 
 
 def test_other_actions_are_refused() -> None:

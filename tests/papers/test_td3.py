@@ -165,5 +165,12 @@ def test_exploration_noise_is_as_wide_as_told_and_stays_in_the_box(batch: Batch)
     assert float((wild.abs() == 1).double().mean()) == pytest.approx(0.617, abs=0.04)  # 2 (1 - Phi(1 / 2))
 
 
+def test_defaults_are_the_authors() -> None:
+    ref.assert_defaults(
+        td3, lr=3e-4, tau=0.005, hidden=(256, 256), critics=2, delay=2, noise=0.1, target_noise=0.2, target_clip=0.5, gamma=0.99,
+        batch_size=256, warmup=25_000,
+    )  # fmt: skip
+
+
 def test_other_actions_are_refused() -> None:
     ref.assert_refuses_choices(td3)

@@ -44,8 +44,8 @@ def best(reward, alpha):
     """(mean, std, value, entropy) of the tanh-Gaussian with the highest soft value, by a grid that closes in on it."""
     mean, std, width = 0.0, math.log(0.5), 2.0
     while width > 1e-5:
-        grid = [(soft(reward, alpha, m, math.exp(s))[0], m, s)
-                for m in np.linspace(mean - width, mean + width, 9) for s in np.linspace(std - width, std + width, 9)]  # fmt: skip
+        near = np.linspace(-width, width, 9)
+        grid = [(soft(reward, alpha, mean + i, math.exp(std + j))[0], mean + i, std + j) for i in near for j in near]
         _, mean, std = max(grid)
         width /= 2
     value, entropy = soft(reward, alpha, mean, math.exp(std))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 
 from thespis.core import Batch, Learner, Metrics, leaves, tree_map
+
+_phases = itertools.count()
 
 
 class Stepper:
@@ -61,6 +64,7 @@ class Stepper:
         import torch._inductor.config  # takes a second: only runs that compile pay it
 
         torch._inductor.config.fallback_random = True  # the same noise as in eager mode
+        eager.__code__ = eager.__code__.replace(co_name=f"phase_{next(_phases)}")  # torch allows 8 compilations of one function
         try:
             phase = torch.compile(eager, fullgraph=True, dynamic=False)
             with torch.random.fork_rng(), torch.no_grad():
