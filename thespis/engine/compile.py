@@ -60,7 +60,7 @@ class Stepper:
 
     def _compile(self, k: int, batch: Batch) -> Callable[[Any, Batch], Metrics]:
         eager = self._phase(k)
-        self.say("compiling the update (once a machine: 10 to 60 seconds; then seconds)")
+        self.say("compiling the update (a minute or two at first on this machine, later seconds)")
         import torch._inductor.config  # takes a second: only runs that compile pay it
 
         torch._inductor.config.fallback_random = True  # the same noise as in eager mode
