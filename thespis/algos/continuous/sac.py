@@ -2,7 +2,8 @@
 
 Paper: Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905.
 Parent: DDPG, which it becomes at temperature 0 with a policy of zero width.
-Departures: the actor climbs the minimum of the critics, as the paper says (its official code: their mean); log std is
+Departures: the actor climbs the minimum of the critics, as the paper says (its official code: their mean); the temperature's
+step is taken on log alpha, as in the official code (the paper: alpha), so that it does not fade as alpha falls; log std is
 clipped to [-20, 2] (official code of arXiv:1801.01290; the paper gives no range).
 Assumed: equation and table numbers are cited from memory of the second arXiv version.
 """
@@ -95,8 +96,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         value = q(s.critic.params, b.obs, action).amin(0)
         return (alpha(s) * logp - value).mean(), {"entropy": -logp.mean()}
 
-    def alpha_loss(p: Params, entropy: Tensor) -> tuple[Tensor, Metrics]:  # eq. 18
-        return p["x"].exp() * (entropy - target_entropy), {}
+    def alpha_loss(p: Params, entropy: Tensor) -> tuple[Tensor, Metrics]:  # eq. 18, on log alpha
+        return p["x"] * (entropy - target_entropy), {}
 
     def init() -> State:
         q0 = critics.init()

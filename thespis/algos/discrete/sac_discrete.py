@@ -88,8 +88,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         value = q(s.critic.params, b.obs).amin(0)
         return (prob * (alpha(s) * logp - value)).sum(-1).mean(), {"entropy": -(prob * logp).sum(-1).mean()}
 
-    def alpha_loss(p: Params, entropy: Tensor) -> tuple[Tensor, Metrics]:  # eq. 11
-        return p["x"].exp() * (entropy - target_entropy), {}
+    def alpha_loss(p: Params, entropy: Tensor) -> tuple[Tensor, Metrics]:  # eq. 11, on log alpha
+        return p["x"] * (entropy - target_entropy), {}
 
     def init() -> State:
         q0 = critics.init()
