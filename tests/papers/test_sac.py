@@ -174,15 +174,15 @@ def test_the_policys_width_is_clipped(batch: Batch) -> None:
 @pytest.mark.parametrize("per_dim", [-1.0, -0.25, 0.5])
 @pytest.mark.parametrize("alpha", [0.05, 1.0, 4.0])
 def test_temperature_loss_and_its_gradient(alpha: float, per_dim: float) -> None:
-    """eq. 18: E[-alpha log pi - alpha H], in log alpha: the loss is its own slope."""
+    """eq. 18, E[-alpha log pi - alpha H], stepped on log alpha: its slope there over alpha, whatever alpha is."""
     made, log_pi = learner(entropy_per_dim=per_dim), np.array([0.3, -1.7, 2.2])
-    wanted = float(np.mean(-alpha * log_pi - alpha * per_dim * ACTION))
+    slope_in_alpha = float(np.mean(-log_pi - per_dim * ACTION))
     p = {"x": torch.tensor(math.log(alpha), dtype=F64)}
     entropy = torch.tensor(-log_pi.mean(), dtype=F64)
     loss, _ = made.losses["alpha"](p, entropy)
     grads, _ = torch.func.grad(made.losses["alpha"], has_aux=True)(p, entropy)
-    assert float(loss) == pytest.approx(wanted, rel=1e-10)
-    assert float(grads["x"]) == pytest.approx(wanted, rel=1e-10)
+    assert float(loss) == pytest.approx(math.log(alpha) * slope_in_alpha, rel=1e-10)
+    assert float(grads["x"]) == pytest.approx(slope_in_alpha, rel=1e-10)
 
 
 def test_a_time_limit_bootstraps_and_an_end_does_not() -> None:
@@ -253,7 +253,7 @@ class Peer:
         self.descend(0, actor)
         said = {"critic_loss": critic, "actor_loss": actor, "entropy": -logp.mean()}
         if self.cfg.alpha is None:
-            temperature = -(self.log_alpha.exp() * (logp.detach() + self.cfg.entropy_per_dim * ACTION)).mean()  # of the old actor
+            temperature = -(self.log_alpha * (logp.detach() + self.cfg.entropy_per_dim * ACTION)).mean()  # of the old actor
             self.descend(2, temperature)
             said["alpha_loss"] = temperature
         for k, p in self.critic.items():  # last
