@@ -123,13 +123,12 @@ def test_every_option_named_exists() -> None:
 
 @page
 def test_links_and_pictures_exist(page: Path) -> None:
-    coming = {"sac.png"}  # drawn by bench/learning.py
     for target in re.findall(r"\]\(([^)]+)\)", prose(page.read_text())):
         if "://" in target:
             continue
         path, _, heading = target.partition("#")
         file = (page.parent / path) if path else page
-        assert file.exists() or file.name in coming, f"{page.name}: {target} does not exist"
+        assert file.exists(), f"{page.name}: {target} does not exist"
         if heading:
             headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", file.read_text(), flags=re.M | re.S), re.M)
             slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
