@@ -186,12 +186,16 @@ def test_a_fault_while_a_worker_makes_its_environment(make, capfd):
 
 
 def test_workers_leave_ctrl_c_to_the_parent(make):
-    v = make(envs.world(Fragile), 2, "async")
-    v.reset(seed=1)
-    for process in v.processes:
-        os.kill(process.pid, signal.SIGINT)
-    assert v.step(np.zeros((2, 1), np.float32))[0].shape == (2, 2)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the parent's is as it was
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+    try:
+        v = make(envs.world(Fragile), 2, "async")
+        v.reset(seed=1)
+        for process in v.processes:
+            os.kill(process.pid, signal.SIGINT)
+        assert v.step(np.zeros((2, 1), np.float32))[0].shape == (2, 2)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the parent's is as it was
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
