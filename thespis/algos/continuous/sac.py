@@ -3,7 +3,7 @@
 Paper: Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905.
 Parent: DDPG, which it becomes at temperature 0 with a policy of zero width.
 Departures: the actor climbs the minimum of the critics, as the paper says (its official code: their mean); the temperature's
-step is taken on log alpha, as in the official code (the paper: alpha), so that it does not fade as alpha falls; log std is
+step is taken on log alpha, as in early copies of the official code (the paper: alpha): it does not fade with alpha; log std is
 clipped to [-20, 2] (official code of arXiv:1801.01290; the paper gives no range).
 Assumed: equation and table numbers are cited from memory of the second arXiv version.
 """
