@@ -194,7 +194,7 @@ def resume(
     **parts: Any,
 ) -> Result:
     """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for)."""
-    folder = path.path if isinstance(path, Result) else Path(path)
+    folder = _folder(path)
     about, found, cfg, run, world = _open(folder, env, algo)
     _check_device(run.device)
     learner = found.module.make(cfg, world.spec, **_parts(found, about, parts))
@@ -217,6 +217,10 @@ def _train(
             curve.curve(folder)
     last = checkpoint.read_json(folder / "policy" / "last.json")
     return Result(folder, finished, last["return_mean"])
+
+
+def _folder(path: str | Path | Result) -> Path:
+    return path.path if isinstance(path, Result) else Path(path)
 
 
 def _check_device(device: str) -> None:
@@ -289,7 +293,7 @@ class Policy:
 
 def load(path: str | Path | Result, which: str = "last", *, algo: str | None = None, **parts: Any) -> Policy:
     """The policy of a run directory, "last" or "best" (by evaluation). Needs neither the environment nor a checkpoint."""
-    folder = path.path if isinstance(path, Result) else Path(path)
+    folder = _folder(path)
     if which not in ("last", "best"):
         raise Fault(f"which is {which!r}; allowed: 'last', 'best'")
     if not (folder / "policy").is_dir():
@@ -324,7 +328,7 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "step", "video"}."""
     config.check(_Episodes(episodes, seed))
-    folder = path.path if isinstance(path, Result) else Path(path)
+    folder = _folder(path)
     policy = load(folder, which, algo=algo, **parts)
     *_, world = _open(folder, env, algo)
     if (policy.observation_space, policy.action_space) != (world.observation_space, world.action_space):

@@ -58,6 +58,11 @@ def train(
         return _Training(stack, learner, world, run, folder, about, resume, panel).loop(stop)
 
 
+def _under(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The part of a checkpoint's tensors whose names begin with `name` and a dot, without it."""
+    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
 class _Training:
     def __init__(
         self,
@@ -80,7 +85,7 @@ class _Training:
         resume = resume and checkpoint.begun(folder)
         if resume:
             meta, tensors = checkpoint.load(folder, self.replay, notes.append)
-            saved = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+            saved = _under("state", tensors)
             checkpoint.fit(saved, leaves(state), checkpoint.checkpoints(folder)[-1])
             state, self.progress = rebuild(state, saved), Progress(**meta["progress"])
         else:
@@ -97,11 +102,9 @@ class _Training:
         self.evaluator = Evaluator(world, run.eval_episodes, seeds[3])
         stack.callback(self.evaluator.close)
         if resume:
-            self.stepper.totals = {
-                k.removeprefix("totals."): v.to(run.device) for k, v in tensors.items() if k.startswith("totals.")
-            }
+            self.stepper.totals = {k: v.to(run.device) for k, v in _under("totals", tensors).items()}
             self.stepper.counts = meta["counts"]
-            self.collector.restore(meta["collector"], {k.removeprefix("collector."): v for k, v in tensors.items()}, log.note)
+            self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
             self.replay.rng.set_state(tensors["rng.replay"])
             torch.set_rng_state(tensors["rng.torch"])
         self.reported = (self.progress.steps, self.progress.seconds)
