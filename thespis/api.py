@@ -24,6 +24,7 @@ from thespis import config, envs
 from thespis.core import Fault, Learner, leaves, rebuild
 from thespis.engine import checkpoint, loop
 from thespis.engine import evaluate as evaluation
+from thespis.engine.act import Actor
 from thespis.engine.run import Run
 from thespis.envs.flat import told
 from thespis.report import curve
@@ -283,11 +284,17 @@ class Policy:
     about: dict[str, Any]
     """what policy/*.json says: algorithm, configuration, step, ..."""
 
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Before an episode's first step, where the policy remembers (srl, flashsac); the others need no such word."""
+        object.__setattr__(self, "_actor", Actor(self.learner, 1))
+
     def act(self, obs: Any, explore: bool = False) -> Any:
         """The action for one observation, both as the environment's spaces have them. `explore` samples; else the mean action."""
         flat = torch.from_numpy(envs.spaces.flatten(self.observation_space, obs))[None]
-        with torch.no_grad():
-            action = self.learner.act(self.params, flat, explore)[0].numpy()
+        action = self._actor(self.params, flat, explore)[0].numpy()  # type: ignore[attr-defined]
         return envs.spaces.translator(self.action_space)(action)
 
 
@@ -337,17 +344,18 @@ def evaluate(
         )
     seed = config.build(Run, policy.about["run"]).seed + 1_000_000 if seed is None else seed
 
-    def act(obs: torch.Tensor) -> torch.Tensor:
-        return policy.learner.act(policy.params, obs, False)
-
     step, film = policy.about["step"], {}
     evaluator = evaluation.Evaluator(world, episodes, seed)
+
+    def acting(count: int) -> evaluation.Act:
+        actor = Actor(policy.learner, count)
+        return lambda obs, rows: actor(policy.params, obs, False, rows)
+
     try:
         if video:  # first: where nothing can be drawn, that is told at once
-            with torch.no_grad():
-                name = f"step-{step:09d}-{which}"
-                film = {"video": str(evaluation.record(world, act, folder / "videos", name, evaluator.seeds[0]))}
-        result = evaluator(act)
+            name = f"step-{step:09d}-{which}"
+            film = {"video": str(evaluation.record(world, acting(1), folder / "videos", name, evaluator.seeds[0]))}
+        result = evaluator(acting(episodes))
     finally:
         evaluator.close()
     out = {"mean_return": result["return_mean"], "std_return": result["return_std"], "returns": result["returns"]}

@@ -136,6 +136,10 @@ class OffPolicy:
     """environment steps with uniformly random actions, and without updates, at the start"""
     updates_per_step: float
     """updates for each environment step after the warm-up"""
+    look_every: int = 1
+    """while collecting, steps between the observations that the policy sees"""
+    reset_every: int | None = None
+    """updates after which every tensor of State starts anew; the replay stays"""
 
 
 @dataclass(frozen=True)
@@ -148,11 +152,14 @@ class Learner:
     """(state, batch, k) -> (state, metrics); pure, one graph for each k < period; metrics are 0-D tensors"""
     policy: Callable[[Any], Any]
     """state -> the tensors that `act` needs: what is published, exported and loaded"""
-    act: Callable[[Any, Tensor, bool], Tensor]
-    """(policy, obs (N, obs), explore) -> action (N, action)"""
+    act: Callable[..., Any]
+    """(policy, obs (N, obs), explore) -> action (N, action); with a memory, see there"""
     losses: dict[str, Callable[..., tuple[Tensor, Metrics]]]
     experience: OffPolicy
     needs: frozenset[str] = frozenset()
-    """extra columns of Batch"""
+    """extra columns of Batch (data/replay.py says which there are)"""
     period: int = 1
     """k runs through 0 .. period - 1: a delayed actor is period 2"""
+    memory: Callable[[int], Params] | None = None
+    """N -> what acting remembers as an episode begins, each (N, ...). Then `act` is (policy, obs, explore, memory, look) ->
+    (action, memory), where look (N,) tells whose obs is new: the others' is the one that they saw last"""

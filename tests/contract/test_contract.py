@@ -24,6 +24,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 import thespis.algos
 from thespis import config
 from thespis.core import Batch, Box, Discrete, Fault, Learner, MultiDiscrete, OffPolicy, Spec, leaves, rebuild, tree_map
+from thespis.engine.act import Actor
 from thespis.engine.compile import Stepper
 from thespis.engine.run import Run
 
@@ -67,7 +68,12 @@ def batch(learner: Learner, spec: Spec, seed: int) -> Batch:
     else:
         action = torch.stack([torch.randint(n, (ROWS,), generator=g) for n in spec.action.ns], -1)
     discount = torch.tensor([0.99, 0.0, 0.9]).repeat(ROWS // 3)
-    extra = {name: torch.rand(ROWS, generator=g) for name in sorted(learner.needs)}
+    columns = {
+        "previous": {"previous": action.flip(0)},
+        "return_scale": {"return_std": torch.full((ROWS,), 1.5), "return_max": torch.full((ROWS,), 6.0)},
+        "demo": {"demo": torch.tensor([1.0, 0.0]).repeat(ROWS // 2)},
+    }
+    extra = {k: v for need in sorted(learner.needs) for k, v in columns[need].items()}
     return Batch(obs, action, torch.randn(ROWS, generator=g), discount, next_obs, extra)
 
 
@@ -425,7 +431,7 @@ def test_act(algo: types.ModuleType) -> None:
     policy = learner.policy(state)
     obs = torch.cat([torch.randn(20, spec.obs.dim), torch.randn(20, spec.obs.dim) * 1e3])
     acts = {
-        explore: [seeded(seed, lambda explore=explore: learner.act(policy, obs, explore)) for seed in range(3)]
+        explore: [seeded(seed, lambda explore=explore: Actor(learner, len(obs))(policy, obs, explore)) for seed in range(3)]
         for explore in (False, True)
     }
     for action in (*acts[False], *acts[True]):
@@ -440,7 +446,7 @@ def test_act(algo: types.ModuleType) -> None:
             assert bool(((action >= 0) & (action < ns)).all())
     assert torch.equal(acts[False][0], acts[False][1])
     assert not torch.equal(acts[True][0], acts[True][1])
-    alone = torch.cat([learner.act(policy, row[None], False) for row in obs])
+    alone = torch.cat([Actor(learner, 1)(policy, row[None], False) for row in obs])
     torch.testing.assert_close(alone, acts[False][0], rtol=1e-4, atol=1e-5)
 
 
@@ -452,6 +458,6 @@ def test_the_policy_alone_is_enough_to_act(algo: types.ModuleType) -> None:
     found = load(save({k: v.clone() for k, v in flat.items()}))
     again = rebuild(learner.policy(seeded(99, learner.init)), found)
     obs = torch.randn(5, spec.obs.dim)
-    assert torch.equal(learner.act(again, obs, False), learner.act(learner.policy(state), obs, False))
+    assert torch.equal(Actor(learner, 5)(again, obs, False), Actor(learner, 5)(learner.policy(state), obs, False))
     held = {x.data_ptr() for x in leaves(state).values()}
     assert all(x.data_ptr() in held for x in flat.values())

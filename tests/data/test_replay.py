@@ -367,3 +367,54 @@ def test_last_observations_are_given_back_when_their_rows_go(p_end: float) -> No
     used = replay.final_at[replay.ended].tolist()
     assert len(replay.finals) <= 2 * len(replay.obs)
     assert sorted(used + replay.free) == list(range(len(replay.finals)))  # each place once: in use or free
+
+
+# ------------------------------------------------------------------------------------------------------- extra columns
+
+
+@pytest.mark.parametrize(("num_envs", "replay_size", "steps"), [(1, 1000, 300), (3, 1000, 100), (2, 50, 90)])
+def test_the_action_before(num_envs: int, replay_size: int, steps: int) -> None:
+    """Zeros at an episode's start and for the oldest row held, whose past is gone."""
+    stream, replay = Stream(num_envs), Replay(SPEC, feed(replay_size), num_envs, needs=frozenset({"previous"}))
+    wanted, past = {}, np.zeros((num_envs, 3), np.float32)
+    for t in range(steps):
+        step = stream.step()
+        replay.add(**step)
+        for i in range(num_envs):
+            wanted[step["obs"][i, 0]] = np.zeros(3) if t == max(steps - replay.length, 0) else past[i].copy()
+        past = step["action"] * ~(step["terminated"] | step["truncated"])[:, None]
+    seen = set()
+    for _ in range(30):
+        batch = replay.sample()
+        for obs, previous in zip(batch.obs[:, 0].tolist(), batch.extra["previous"].numpy(), strict=True):
+            np.testing.assert_array_equal(previous, wanted[obs])
+            seen.add(obs)
+    assert len(seen) > 0.9 * len(replay)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_the_scale_of_returns_so_far(num_envs: int) -> None:
+    """Against every discounted return so far kept in a list; saved and restored it goes on the same."""
+    needs = frozenset({"return_scale"})
+    stream, replay = Stream(num_envs), Replay(SPEC, feed(1000), num_envs, needs=needs)
+    so_far, now = [], np.zeros(num_envs)
+    for t in range(200):
+        step = stream.step()
+        replay.add(**step)
+        now = GAMMA * now + step["reward"]
+        so_far += now.tolist()
+        now = now * ~(step["terminated"] | step["truncated"])
+        if t == 100:
+            saved = {k: v.clone() for k, v in replay.save().items()}
+            replay = Replay(SPEC, feed(1000), num_envs, needs=needs)
+            replay.restore(saved)
+    extra = replay.sample().extra
+    assert {k: v.shape for k, v in extra.items()} == {"return_std": (64,), "return_max": (64,)}
+    assert extra["return_std"].unique().tolist() == pytest.approx([np.std(so_far)], rel=1e-6)
+    assert extra["return_max"].unique().tolist() == pytest.approx([np.abs(so_far).max()], rel=1e-6)
+
+
+def test_needs_that_nothing_gives_are_told() -> None:
+    assert Replay(SPEC, feed(10)).save() == {}
+    with pytest.raises(ValueError, match="weather"):
+        Replay(SPEC, feed(10), needs=frozenset({"weather"}))

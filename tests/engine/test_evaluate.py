@@ -15,7 +15,7 @@ from thespis.engine.evaluate import Evaluator, record
 from thespis.envs.probes import Counter
 
 
-def quarter(obs):
+def quarter(obs, rows):
     return torch.full((len(obs), 1), 0.25)
 
 
@@ -43,7 +43,7 @@ def test_every_episode_is_whole_and_starts_from_its_seed(episodes):
 def test_it_acts_on_each_episodes_own_observation():
     seen = []
 
-    def act(obs):
+    def act(obs, rows):
         seen.append(obs.numpy().copy())
         return obs[:, 3:] / 10
 
@@ -67,7 +67,7 @@ def test_seeds():
 
 
 def test_it_draws_nothing_from_the_generators_and_leaves_no_gradient():
-    def act(obs):
+    def act(obs, rows):
         assert not torch.is_grad_enabled()
         return torch.rand(len(obs), 1)
 
@@ -118,7 +118,7 @@ def test_a_failure_is_a_fault_and_the_next_evaluation_is_whole():
         e(quarter)
     assert e(quarter)["returns"] == pytest.approx([expected(s)[0] for s in e.seeds])
     with pytest.raises(Fault, match="action"):  # a policy that has diverged
-        e(lambda obs: torch.full((len(obs), 1), torch.nan))
+        e(lambda obs, rows: torch.full((len(obs), 1), torch.nan))
 
 
 # ----------------------------------------------------------------------------------------------------------------- video
@@ -153,25 +153,25 @@ class Drawn(gym.Env):
 def test_without_moviepy_nothing_is_begun(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "moviepy", None)
     with pytest.raises(Fault, match=r'moviepy: pip install "thespis\[video\]"'):
-        record(envs.world(Drawn), lambda obs: obs, tmp_path / "videos", "v", 0)
+        record(envs.world(Drawn), lambda obs, rows: obs, tmp_path / "videos", "v", 0)
     assert not (tmp_path / "videos").exists()
 
 
 def test_an_environment_that_cannot_draw(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "moviepy", sys)
     with pytest.raises(Fault, match="render_mode"):
-        record(envs.world("thespis/Value-v0"), lambda obs: obs, tmp_path / "videos", "v", 0)
+        record(envs.world("thespis/Value-v0"), lambda obs, rows: obs, tmp_path / "videos", "v", 0)
     assert not (tmp_path / "videos").exists()
 
 
 def test_a_video_is_of_one_whole_episode(tmp_path, recwarn):
     pytest.importorskip("moviepy")
     first = float(np.float32(Drawn().reset(seed=3)[0][0]))
-    path = record(envs.world(Drawn), lambda obs: obs, tmp_path / "videos", "v", 3)
+    path = record(envs.world(Drawn), lambda obs, rows: obs, tmp_path / "videos", "v", 3)
     assert path == tmp_path / "videos" / "v.mp4"
     assert path.read_bytes()[4:8] == b"ftyp"
     assert Drawn.actions == pytest.approx([first, 0.1, 0.2, 0.3, 0.4])
-    assert record(envs.world(Drawn), lambda obs: obs, tmp_path / "videos", "v", 3) == path  # again, over the old one
+    assert record(envs.world(Drawn), lambda obs, rows: obs, tmp_path / "videos", "v", 3) == path  # again, over the old one
     assert [p.name for p in path.parent.iterdir()] == ["v.mp4"]
     assert not recwarn.list
 
@@ -180,4 +180,4 @@ def test_an_episode_that_fails_while_it_is_filmed(tmp_path, monkeypatch):
     pytest.importorskip("moviepy")
     monkeypatch.setattr(Drawn, "fail", True)
     with pytest.raises(Fault, match="out of ink"):
-        record(envs.world(Drawn), lambda obs: obs, tmp_path / "videos", "v", 3)
+        record(envs.world(Drawn), lambda obs, rows: obs, tmp_path / "videos", "v", 3)

@@ -14,14 +14,20 @@ from torch import Tensor
 
 from thespis.core import Batch, Box, MultiDiscrete, OffPolicy, Spec
 
+EXTRAS = ("previous", "return_scale")
+"""What `Learner.needs` may name. "previous" (B, action): the action before, zeros at an episode's start.
+"return_scale": "return_std" and "return_max" (B,), of the discounted return so far over all steps of the run."""
 COLUMNS = ("obs", "action", "reward", "terminated", "ended")
 
 
 class Replay:
     """Holds feed.replay_size transitions of `num_envs` environments: 102 MB for a million of HalfCheetah's."""
 
-    def __init__(self, spec: Spec, feed: OffPolicy, num_envs: int = 1, seed: int = 0):
-        self.feed, self.num_envs = feed, num_envs
+    def __init__(self, spec: Spec, feed: OffPolicy, num_envs: int = 1, seed: int = 0, needs: frozenset[str] = frozenset()):
+        if unknown := needs.difference(EXTRAS):
+            raise ValueError(f"a learner needs {sorted(unknown)}; a replay gives {EXTRAS}")
+        self.feed, self.num_envs, self.needs = feed, num_envs, needs
+        self.scale = ReturnScale(num_envs, feed.gamma)
         self.length = max(feed.replay_size // num_envs, 1)  # steps that are held
         rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
         self.obs = torch.zeros(rows, spec.obs.dim)
@@ -65,7 +71,10 @@ class Replay:
         self.reward[now] = torch.from_numpy(reward)
         self.terminated[now] = torch.from_numpy(terminated)
         self.steps += 1
-        if (ended := terminated | truncated).any():
+        ended = terminated | truncated
+        if "return_scale" in self.needs:
+            self.scale.add(reward, ended)
+        if ended.any():
             self._end(now.start + np.flatnonzero(ended), last[ended])
 
     def cut(self, env: int) -> None:
@@ -101,9 +110,25 @@ class Replay:
         next_obs, ended = self.obs[(last + n_envs) % ring], self.ended[last]
         if ended.any():
             next_obs[ended] = self.finals[self.final_at[last[ended]]]
-        return Batch(self.obs[row], self.action[row], reward, discount * ~self.terminated[last], next_obs)
+        extra = {}
+        if "previous" in self.needs:
+            before = (row - n_envs) % ring
+            first = self.ended[before] | (age < n_envs)
+            extra["previous"] = self.action[before]
+            extra["previous"][first] = 0
+        if "return_scale" in self.needs:
+            extra = extra | self.scale.columns(feed.batch_size)
+        return Batch(self.obs[row], self.action[row], reward, discount * ~self.terminated[last], next_obs, extra)
 
     # ------------------------------------------------------------------------------------------------- to and from disk
+
+    def save(self) -> dict[str, Tensor]:
+        """What is neither in the segments nor in a generator."""
+        return self.scale.tensors() if "return_scale" in self.needs else {}
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        if "return_scale" in self.needs:
+            self.scale.restore(saved)
 
     def oldest(self) -> int:
         """The first step still held."""
@@ -137,6 +162,35 @@ class Replay:
             self.steps = start + take // n
             after = part["next"] if take == len(ended) else part["obs"][take : take + n]
             self.obs[self._rows(self.steps)] = after
+
+
+class ReturnScale:
+    """Spread and largest magnitude of each step's discounted return so far, G <- gamma G + r, afresh in each episode."""
+
+    def __init__(self, num_envs: int, gamma: float):
+        self.gamma, self.past = gamma, torch.zeros(num_envs, dtype=torch.float64)
+        self.moments = torch.zeros(4, dtype=torch.float64)  # count, mean, sum of squared deviations, largest magnitude
+
+    def add(self, reward: np.ndarray, ended: np.ndarray) -> None:
+        """One step of every environment, both (N,)."""
+        now = self.gamma * self.past + torch.from_numpy(reward)
+        count, mean, squares, largest = self.moments
+        total = count + len(now)  # Chan et al. 1983: the moments of two groups, joined
+        shift = now.mean() - mean
+        squares = squares + (now - now.mean()).square().sum() + shift**2 * count * len(now) / total
+        self.moments = torch.stack([total, mean + shift * len(now) / total, squares, torch.maximum(largest, now.abs().max())])
+        self.past = now * torch.from_numpy(~ended)
+
+    def columns(self, rows: int) -> dict[str, Tensor]:
+        count, _, squares, largest = self.moments
+        std = (squares / count.clamp(min=1)).sqrt()
+        return {"return_std": std.float().expand(rows).clone(), "return_max": largest.float().expand(rows).clone()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"past": self.past, "moments": self.moments}
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        self.past, self.moments = saved["past"], saved["moments"]
 
 
 def empty_actions(spec: Spec, rows: int) -> Tensor:

@@ -40,6 +40,11 @@ class Stepper:
                 self.counts[name] = self.counts.get(name, 0) + 1
         self.updates += 1
 
+    def reset(self, state: Any) -> None:
+        """Starts anew from `state`, where the old one lies."""
+        for old, new in zip(leaves(self.state).values(), leaves(state).values(), strict=True):
+            old.copy_(new)
+
     def means(self) -> dict[str, float]:
         """Each metric's mean over the updates since the last call: the one place that waits for the device."""
         out = {name: float(total) / self.counts[name] for name, total in self.totals.items()}

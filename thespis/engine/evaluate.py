@@ -15,7 +15,7 @@ from torch import Tensor
 from thespis.core import Fault
 from thespis.envs import World
 
-Act = Callable[[Tensor], Tensor]
+Act = Callable[[Tensor, Tensor], Tensor]  # (observations, the numbers of their episodes) -> actions
 AT_ONCE = 10  # episodes that share one forward pass
 
 
@@ -35,7 +35,7 @@ class Evaluator:
                 group = range(first, min(first + len(self.envs), len(self.seeds)))
                 obs = {i: self.envs[i - first].reset(seed=self.seeds[i])[0] for i in group}
                 while obs:
-                    actions = act(torch.from_numpy(np.stack(list(obs.values())))).cpu().numpy()
+                    actions = act(torch.from_numpy(np.stack(list(obs.values()))), torch.tensor(list(obs))).cpu().numpy()
                     for i, action in zip(list(obs), actions, strict=True):
                         obs[i], reward, terminated, truncated, _ = self.envs[i - first].step(action)
                         returns[i] += float(reward)
@@ -67,7 +67,9 @@ def record(world: World, act: Act, folder: Path, name: str, seed: int) -> Path:
         obs, _ = env.reset(seed=seed)
         over = False
         while not over:
-            obs, _, terminated, truncated, _ = env.step(act(torch.from_numpy(obs)[None]).cpu().numpy()[0])
+            obs, _, terminated, truncated, _ = env.step(
+                act(torch.from_numpy(obs)[None], torch.zeros(1, dtype=torch.int64)).cpu().numpy()[0]
+            )
             over = terminated or truncated
     finally:
         env.close()

@@ -18,6 +18,7 @@ import torch
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Replay
 from thespis.engine import checkpoint
+from thespis.engine.act import Actor
 from thespis.engine.collect import Collector
 from thespis.engine.compile import Stepper
 from thespis.engine.evaluate import Evaluator
@@ -78,7 +79,7 @@ class _Training:
         self.learner, self.run, self.folder, self.about = learner, run, folder, about
         seeds = np.random.SeedSequence(run.seed).generate_state(4).tolist()
         torch.manual_seed(seeds[0])
-        self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1])
+        self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs)
         state = learner.init()
         self.progress = Progress()
         notes: list[str] = []
@@ -99,19 +100,24 @@ class _Training:
         envs = vector(world, run.num_envs, run.vector)
         stack.callback(envs.close)
         self.collector = Collector(envs, world.spec, self.replay, seeds[2])
+        self.actor = Actor(learner, run.num_envs, learner.experience.look_every, run.device)
         self.evaluator = Evaluator(world, run.eval_episodes, seeds[3])
         stack.callback(self.evaluator.close)
         if resume:
             self.stepper.totals = {k: v.to(run.device) for k, v in _under("totals", tensors).items()}
             self.stepper.counts = meta["counts"]
             self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
+            self.actor.restore(_under("acting", tensors))
+            self.replay.restore(_under("replay", tensors))
             self.replay.rng.set_state(tensors["rng.replay"])
             torch.set_rng_state(tensors["rng.torch"])
         self.reported = (self.progress.steps, self.progress.seconds)
 
-    def act(self, obs: torch.Tensor, explore: bool) -> torch.Tensor:
-        with torch.no_grad():
-            return self.learner.act(self.learner.policy(self.stepper.state), obs.to(self.run.device), explore)
+    def policy(self) -> Any:
+        return self.learner.policy(self.stepper.state)
+
+    def explore(self, obs: torch.Tensor) -> torch.Tensor:
+        return self.actor(self.policy(), obs, True)
 
     def loop(self, stop: threading.Event) -> bool:
         run, feed, p = self.run, self.learner.experience, self.progress
@@ -125,11 +131,15 @@ class _Training:
         while p.steps < run.steps and not stop.is_set():
             began, before = time.perf_counter(), p.steps
             with self.saved_on_fault(f"step {p.steps + 1}"):
-                p.episodes += self.collector.step(None if p.steps < feed.warmup else lambda obs: self.act(obs, True))
+                if self.collector.over.any():
+                    self.actor.begin(torch.from_numpy(self.collector.over).nonzero().flatten())
+                p.episodes += self.collector.step(None if p.steps < feed.warmup else self.explore)
             p.steps += run.num_envs
             for _ in range(math.floor(max(p.steps - feed.warmup, 0) * feed.updates_per_step) - p.updates):
                 self.stepper.step(tree_map(lambda x: x.to(run.device), self.replay.sample()))
                 p.updates = self.stepper.updates
+                if feed.reset_every and p.updates % feed.reset_every == 0:
+                    self.stepper.reset(self.learner.init())
             p.seconds += time.perf_counter() - began
             self.log.tick(p.steps)
             over = p.steps >= run.steps
@@ -167,7 +177,8 @@ class _Training:
     def evaluate(self) -> None:
         p = self.progress
         with self.saved_on_fault(f"evaluation at step {p.steps}"):
-            result = self.evaluator(lambda obs: self.act(obs, False))
+            actor = Actor(self.learner, self.run.eval_episodes, device=self.run.device)
+            result = self.evaluator(lambda obs, rows: actor(self.policy(), obs, False, rows))
         p.last, p.evaluated = result["return_mean"], p.steps
         self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()})
         if p.best is None or p.last > p.best:
@@ -184,6 +195,8 @@ class _Training:
             **{f"state.{k}": v for k, v in state.items()},
             **{f"totals.{k}": v for k, v in self.stepper.totals.items()},
             **{f"collector.{k}": v for k, v in tensors.items()},
+            **{f"acting.{k}": v for k, v in self.actor.save().items()},
+            **{f"replay.{k}": v for k, v in self.replay.save().items()},
             "rng.torch": torch.get_rng_state(),
             "rng.replay": self.replay.rng.get_state(),
         }
@@ -198,7 +211,7 @@ class _Training:
         """What `thespis.load` reads: the tensors that acting needs, and in words what they are."""
         place = self.folder / "policy"
         place.mkdir(exist_ok=True)
-        checkpoint.write_tensors(place / f"{name}.safetensors", leaves(self.learner.policy(self.stepper.state)))
+        checkpoint.write_tensors(place / f"{name}.safetensors", leaves(self.policy()))
         p = self.progress
         checkpoint.write_json(place / f"{name}.json", self.about | {"step": p.steps, "return_mean": p.last})
 
