@@ -140,6 +140,12 @@ class OffPolicy:
     """while collecting, steps between the observations that the policy sees"""
     reset_every: int | None = None
     """updates after which every tensor of State starts anew; the replay stays"""
+    demo_fraction: float = 0.0
+    """part of each batch that is drawn from the demonstrations of a run's dataset"""
+    demo_slice: tuple[float, float] = (0.0, 1.0)
+    """which of the dataset's episodes are demonstrations: quantiles of return, 0 the worst"""
+    pretrain: int = 0
+    """updates before the first step, where the run has a dataset"""
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,8 @@ class Learner:
     """extra columns of Batch (data/replay.py says which there are)"""
     period: int = 1
     """k runs through 0 .. period - 1: a delayed actor is period 2"""
+    alike: Callable[[int], int] = lambda k: k
+    """k -> the first that does the same, so that they share a graph"""
     memory: Callable[[int], Params] | None = None
     """N -> what acting remembers as an episode begins, each (N, ...). Then `act` is (policy, obs, explore, memory, look) ->
     (action, memory), where look (N,) tells whose obs is new: the others' is the one that they saw last"""

@@ -348,6 +348,8 @@ def test_update_is_one_graph_and_equals_eager_to_the_bit(algo: types.ModuleType)
     learner, spec = made(algo)
     state = seeded(0, learner.init)
     for k in range(learner.period):
+        if learner.alike(k) != k:
+            continue
         torch._dynamo.reset()
         graphs = []
 

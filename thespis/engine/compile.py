@@ -31,7 +31,7 @@ class Stepper:
 
     def step(self, batch: Batch) -> None:
         """One update. Its metrics are added up on the device until `means` reads them."""
-        k, ready = self.updates % self.learner.period, 0 <= self.compile_after <= self.updates
+        k, ready = self.learner.alike(self.updates % self.learner.period), 0 <= self.compile_after <= self.updates
         if (k, ready) not in self._phases:
             self._phases[k, ready] = self._compile(k, batch) if ready else self._phase(k)
         with torch.no_grad():
