@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from thespis import worlds  # noqa: F401, for it registers them
 from thespis.api import Policy, Result, algorithms, evaluate, load, resume, train
 from thespis.core import Fault
 

@@ -22,6 +22,7 @@ import torch
 import thespis.algos
 from thespis import config, envs
 from thespis.core import Fault, Learner, leaves, rebuild
+from thespis.data import Dataset, dataset
 from thespis.engine import checkpoint, loop
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
@@ -157,6 +158,9 @@ def start(
     """A new run directory, and the training in it."""
     _check_device(run.device)
     learner = algo.module.make(cfg, world.spec, **parts)  # every fault of the input is told before anything is written
+    data = _dataset(run, world)
+    if run.data and not (place := dataset.find(run.data)).is_relative_to(dataset.root()):
+        run = dataclasses.replace(run, data=str(place.resolve()))  # a folder is found again from anywhere
     label = re.sub(r"[^\w.-]+", "-", f"{Path(algo.name).stem}-{world.name}-{run.seed}")
     folder = Path(out).expanduser() if out else Path("runs") / label
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -170,13 +174,14 @@ def start(
         "run": config.to_json(run),
         "own_parts": sorted(parts),
         "own_env": own_env,
+        "data": data and data.digest(),
         "observation_space": envs.spaces.to_json(world.observation_space),
         "action_space": envs.spaces.to_json(world.action_space),
         "thespis": thespis.__version__,
     }
     checkpoint.write_json(folder / "config.json", about)
     try:
-        return _train(learner, world, run, folder, about, False, panel)
+        return _train(learner, world, run, folder, about, False, panel, data)
     except Fault:
         rows = folder / "metrics.jsonl"
         if not checkpoint.begun(folder) and not (rows.exists() and rows.stat().st_size):
@@ -199,20 +204,33 @@ def resume(
     about, found, cfg, run, world = _open(folder, env, algo)
     _check_device(run.device)
     learner = found.module.make(cfg, world.spec, **_parts(found, about, parts))
+    data = _dataset(run, world)
+    if data and data.digest() != about.get("data"):
+        raise Fault(
+            f"data: {run.data} has changed since {folder} began; the run can only go on with the dataset that it began with"
+        )
     if steps is not None:
         run = config.check(dataclasses.replace(run, steps=steps))
         if done := [int(c.name) for c in checkpoint.checkpoints(folder) if int(c.name) > run.steps]:
             raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
         about["run"]["steps"] = run.steps
         checkpoint.write_json(folder / "config.json", about)
-    return _train(learner, world, run, folder, about, True, panel)
+    return _train(learner, world, run, folder, about, True, panel, data)
+
+
+def _dataset(run: Run, world: envs.World) -> Dataset | None:
+    if run.data is None:
+        return None
+    spaces = world.observation_space, world.action_space
+    return dataset.read(run.data, *spaces, envs.spaces.flatten, envs.spaces.unscale_action)
 
 
 def _train(
-    learner: Learner, world: envs.World, run: Run, folder: Path, about: dict[str, Any], resuming: bool, panel: bool | None
-) -> Result:
+    learner: Learner, world: envs.World, run: Run, folder: Path, about: dict[str, Any], resuming: bool, panel: bool | None,
+    data: Dataset | None,
+) -> Result:  # fmt: skip
     try:
-        finished = loop.train(learner, world, run, folder, about, resuming, panel)
+        finished = loop.train(learner, world, run, folder, about, resuming, panel, data)
     finally:
         if (folder / "metrics.jsonl").exists():
             curve.curve(folder)
@@ -327,14 +345,19 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
 class _Episodes:
     episodes: config.Count
     seed: config.Natural | None
+    every: config.Count
 
 
 def evaluate(
     path: str | Path | Result, episodes: int = 10, seed: int | None = None, *,
-    which: str = "last", video: bool = False, env: Env | None = None, algo: str | None = None, **parts: Any,
+    every: int = 1, which: str = "last", video: bool = False, env: Env | None = None, algo: str | None = None, **parts: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "step", "video"}."""
-    config.check(_Episodes(episodes, seed))
+    """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "step", "every", "video"}.
+
+    With `every` the policy sees a new observation only every so many steps. In between it goes on with the sequence that it
+    planned (srl) or, if it has no memory, repeats its action.
+    """
+    config.check(_Episodes(episodes, seed, every))
     folder = _folder(path)
     policy = load(folder, which, algo=algo, **parts)
     *_, world = _open(folder, env, algo)
@@ -348,7 +371,7 @@ def evaluate(
     evaluator = evaluation.Evaluator(world, episodes, seed)
 
     def acting(count: int) -> evaluation.Act:
-        actor = Actor(policy.learner, count)
+        actor = Actor(policy.learner, count, every)
         return lambda obs, rows: actor(policy.params, obs, False, rows)
 
     try:
@@ -359,4 +382,4 @@ def evaluate(
     finally:
         evaluator.close()
     out = {"mean_return": result["return_mean"], "std_return": result["return_std"], "returns": result["returns"]}
-    return out | {"mean_length": result["length_mean"], "step": step} | film
+    return out | {"mean_length": result["length_mean"], "step": step, "every": every} | film

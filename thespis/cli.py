@@ -56,6 +56,8 @@ class Evaluate:
     """number of episodes"""
     seed: config.Natural | None = None
     """of the episodes; default: one that training did not use"""
+    every: config.Count = 1
+    """steps from one observation that the policy sees to the next; in between it repeats its action, or srl goes on as planned"""
     which: str = "last"
     """policy: last, or best by evaluation"""
     video: bool = False
@@ -108,13 +110,15 @@ def resume(args: list[str]) -> int:
 def evaluate(args: list[str]) -> int:
     given = config.check(_parse(Evaluate, args, "thespis evaluate", "Whole episodes with the mean action of a trained policy."))
     result = api.evaluate(
-        given.dir, given.episodes, given.seed, which=given.which, video=given.video, env=given.env, algo=given.algo
+        given.dir, given.episodes, given.seed, every=given.every,
+        which=given.which, video=given.video, env=given.env, algo=given.algo,
     )  # fmt: skip
     if given.json:
         print(json.dumps(result))
         return 0
     spread = f"{result['mean_return']:.1f} ± {result['std_return']:.1f}"
-    print(f"{spread} over {given.episodes} episodes, policy of step {result['step']:,}")
+    seen = f", an observation every {given.every} steps" if given.every > 1 else ""
+    print(f"{spread} over {given.episodes} episodes, policy of step {result['step']:,}{seen}")
     if given.video:
         print(f"video    {result['video']}")
     return 0

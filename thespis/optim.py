@@ -15,7 +15,9 @@ def fresh(params: Params) -> Trained:
     return Trained(params, zeros, {k: torch.zeros_like(p) for k, p in params.items()}, torch.zeros(()))
 
 
-def adam(group: Trained, grads: Params, lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> Trained:
+def adam(
+    group: Trained, grads: Params, lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+) -> Trained:
     """One step of Adam (Kingma & Ba 2015, algorithm 1); equal to torch.optim.Adam."""
     b1, b2 = betas
     t = group.t + 1
@@ -31,7 +33,9 @@ def _one_minus_power(b: float, t: Tensor) -> Tensor:
     return -torch.expm1(t * math.log(b)) if b > 0 else torch.ones_like(t)
 
 
-def descend(group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float, *args: object) -> tuple[Trained, Metrics]:
+def descend(
+    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object
+) -> tuple[Trained, Metrics]:
     """One gradient step of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else.
 
     The only function that knows how a gradient is taken. Adds the loss to the metrics under its own name.

@@ -171,6 +171,8 @@ def test_wrong_uses_of_a_run(tmp_path, monkeypatch, done):
     assert "episodes is 0" in one_line(thespis.evaluate, done, 0)
     assert "episodes is 'all'" in one_line(thespis.evaluate, done, "all")
     assert "seed is -1" in one_line(thespis.evaluate, done, 1, -1)
+    for every in (0, -2, 1.5, "two", None):
+        assert one_line(thespis.evaluate, done, 1, every=every) == f"every is {every!r}; allowed: a whole number 1 or more"
     assert "steps is -1" in one_line(thespis.resume, done.path, -1)
     assert "lr is not" in one_line(thespis.resume, done.path, lr=1.0)
     assert "did you mean actor" in one_line(thespis.load, done, actr=nn.Linear)
@@ -351,7 +353,7 @@ def test_evaluation_of_the_last_policy_with_the_runs_own_seeds_returns_what_the_
 
 def test_evaluate_counts(done):
     result = thespis.evaluate(done, 12, seed=3)
-    assert result.keys() == {"mean_return", "std_return", "returns", "mean_length", "step"}
+    assert result.keys() == {"mean_return", "std_return", "returns", "mean_length", "step", "every"}
     assert result["mean_return"] == pytest.approx(np.mean(result["returns"]))
     assert result["std_return"] == pytest.approx(np.std(result["returns"]))
     assert len(set(result["returns"])) == 12
@@ -360,6 +362,61 @@ def test_evaluate_counts(done):
     policy, env = thespis.load(done), Dial()  # the same by hand
     obs, _ = env.reset(seed=int(np.random.default_rng(3).integers(2**31, size=12)[7]))
     assert sum(env.step(policy.act(obs))[1] for _ in range(5)) == pytest.approx(result["returns"][7], rel=1e-5)
+
+
+class Recorded(Dial):
+    """Its mark drifts as it turns; notes each episode's observations and actions."""
+
+    episodes = []  # noqa: RUF012
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        self.pairs = []
+        Recorded.episodes.append(self.pairs)
+        return obs, info
+
+    def step(self, action):
+        self.pairs.append((self.mark, action))
+        self.mark = np.float32(0.7) * self.mark + np.float32(0.1) * action
+        return super().step(action)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 30])
+def test_evaluated_at_every_n_steps_a_policy_without_memory_repeats_its_action(done, every):
+    Recorded.episodes.clear()
+    result = thespis.evaluate(done, 12, seed=3, every=every, env=Recorded)
+    assert result["every"] == every
+    policy, returns = thespis.load(done), []
+    for pairs in filter(None, Recorded.episodes):  # some environments are reset only to be looked at
+        assert len(pairs) == 5
+        for t, (_, action) in enumerate(pairs):
+            np.testing.assert_allclose(action, policy.act(pairs[t - t % every][0]), rtol=1e-5, atol=1e-6)
+        assert len({a.tobytes() for _, a in pairs}) == -(-5 // every)  # each look gave another action, and was held exactly
+        marks = [0.7 * obs + 0.1 * action for obs, action in pairs]
+        returns.append(-float(sum(np.abs(a - m).sum() for (_, a), m in zip(pairs, marks, strict=True))))
+    assert len(returns) == 12
+    np.testing.assert_allclose(sorted(returns), sorted(result["returns"]), rtol=1e-5)
+    assert (result["returns"] == thespis.evaluate(done, 12, seed=3, env=Recorded)["returns"]) == (every == 1)
+
+
+def test_evaluated_at_every_n_steps_srl_goes_on_with_its_sequence(tmp_path):
+    """As by hand: the encoder at a look alone, and each action into the memory."""
+    run = thespis.train("srl", "tests/Dial-v0", out=tmp_path / "srl", sequence=3, model_hidden=(8,), **TINY)
+    learner, params = thespis.load(run).learner, thespis.load(run).params
+    low, high = (getattr(Dial().action_space, bound) for bound in ("low", "high"))
+    for every in (1, 2, 30):
+        Recorded.episodes.clear()
+        thespis.evaluate(run, 2, seed=3, every=every, env=Recorded)
+        episodes = list(filter(None, Recorded.episodes))
+        assert len(episodes) == 2
+        for pairs in episodes:
+            memory = learner.memory(1)
+            for t, (obs, action) in enumerate(pairs):
+                shown = torch.from_numpy(obs)[None] if t % every == 0 else torch.full((1, 2), torch.nan)
+                wanted, memory = learner.act(params, shown, False, memory, torch.tensor([t % every == 0]))
+                wanted = low + (wanted[0].numpy() + 1) * (high - low) / 2
+                np.testing.assert_allclose(action, wanted, rtol=1e-4, atol=1e-5)
+            assert len({a.tobytes() for _, a in pairs}) == 5
 
 
 def test_using_a_policy_leaves_the_callers_generators_alone(done):

@@ -201,6 +201,9 @@ MISTAKES = [
     (["evaluate", "done", "--episodes", "0"], ["episodes is 0", "a whole number 1 or more"]),
     (["evaluate", "done", "--episodes", "all"], ["episodes is 'all'"]),
     (["evaluate", "done", "--seed", "-1"], ["seed is -1"]),
+    (["evaluate", "done", "--every", "0"], ["every is 0", "a whole number 1 or more"]),
+    (["evaluate", "done", "--every", "1.5"], ["every is '1.5'", "a whole number 1 or more"]),
+    (["evaluate", "done", "--every"], ["every is ''", "a whole number 1 or more"]),
     (["evaluate", "done", "--which", "worst"], ["which is 'worst'", "'last'", "'best'"]),
     (["evaluate", "done", "--env", "Pendulum-v1"], ["Pendulum-v1", "spaces"]),
     (["evaluate", "done", "--video"], ["render_mode is 'rgb_array'"]),
@@ -396,7 +399,11 @@ def test_evaluate(capsys):
     assert result["mean_length"] == 1
     assert result["step"] == 60
     out = answer(capsys, "evaluate", "done", "--episodes", "7")
-    assert out == f"{result['mean_return']:.1f} ± {result['std_return']:.1f} over 7 episodes, policy of step 60\n"
+    line = f"{result['mean_return']:.1f} ± {result['std_return']:.1f} over 7 episodes, policy of step 60"
+    assert (out, result["every"]) == (f"{line}\n", 1)
+    every = answer(capsys, "evaluate", "done", "--json", "--episodes", "7", "--every", "4")
+    assert json.loads(every) == result | {"every": 4}  # its episodes are of one step
+    assert answer(capsys, "evaluate", "done", "--episodes", "7", "--every", "4") == f"{line}, an observation every 4 steps\n"
 
 
 def test_evaluate_seed(capsys):

@@ -9,8 +9,9 @@ import torch
 from gymnasium import spaces
 
 from thespis import envs
-from thespis.core import Fault
+from thespis.core import Fault, Learner, OffPolicy
 from thespis.engine import evaluate
+from thespis.engine.act import Actor
 from thespis.engine.evaluate import Evaluator, record
 from thespis.envs.probes import Counter
 
@@ -55,6 +56,19 @@ def test_it_acts_on_each_episodes_own_observation():
     assert sorted(zip(seeds, steps, strict=True)) == sorted(
         (s, t) for s, n in zip(e.seeds, lengths, strict=True) for t in range(n)
     )
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 10])
+def test_every_n_steps_each_episode_sees_its_own_newest_look(every):
+    """Over two groups whose episodes end at different steps: an action is a tenth of the step of the last look."""
+    feed = OffPolicy(gamma=0.9, n_step=1, batch_size=1, replay_size=1, warmup=0, updates_per_step=1.0)
+    learner = Learner(dict, lambda s, b, k: (s, {}), dict, lambda p, obs, explore: obs[:, 3:] / 10, {}, feed)
+    e = Evaluator(envs.world("thespis/Counter-v0"), 12, seed=4)
+    actor = Actor(learner, 12, every)
+    result = e(lambda obs, rows: actor({}, obs, False, rows))
+    lengths = [expected(s)[1] for s in e.seeds]
+    wanted = [n * (n + 1) / 2 + sum((t - t % every) / 10 for t in range(n)) for n in lengths]
+    assert result["returns"] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_seeds():

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from thespis.core import Batch, Box, MultiDiscrete, OffPolicy, Spec
 
-EXTRAS = ("previous", "return_scale")
+EXTRAS = ("previous", "return_scale", "demo")
 """What `Learner.needs` may name. "previous" (B, action): the action before, zeros at an episode's start.
-"return_scale": "return_std" and "return_max" (B,), of the discounted return so far over all steps of the run."""
+"return_scale": "return_std" and "return_max" (B,), of the discounted return so far over all steps of the run.
+"demo" (B,): 1 where drawn as a demonstration (data/demonstrations.py), else 0."""
 COLUMNS = ("obs", "action", "reward", "terminated", "ended")
 
 
@@ -95,13 +96,16 @@ class Replay:
         self.ended[rows] = True
 
     def sample(self) -> Batch:
-        """A batch drawn uniformly, with n-step rewards; a window stops at an episode's end and at the newest step."""
-        feed, n_envs, ring = self.feed, self.num_envs, len(self.obs)
-        held = len(self)
-        age = torch.randint(held, (feed.batch_size,), generator=self.rng)  # counted from the oldest row held
+        """A batch drawn uniformly."""
+        return self.at(torch.randint(len(self), (self.feed.batch_size,), generator=self.rng))
+
+    def at(self, age: Tensor) -> Batch:
+        """The transitions of these rows (B,), counted from the oldest held, with n-step rewards; a window stops at an episode's
+        end and at the newest step."""
+        feed, n_envs, ring, held = self.feed, self.num_envs, len(self.obs), len(self)
         row = (age + (self.steps * n_envs - held)) % ring
         last, reward = row, self.reward[row]
-        discount = torch.full((feed.batch_size,), feed.gamma)
+        discount = torch.full((len(age),), feed.gamma)
         for n in range(1, feed.n_step):
             on = ~self.ended[last] & (age + n * n_envs < held)
             last = torch.where(on, (last + n_envs) % ring, last)
@@ -117,7 +121,9 @@ class Replay:
             extra["previous"] = self.action[before]
             extra["previous"][first] = 0
         if "return_scale" in self.needs:
-            extra = extra | self.scale.columns(feed.batch_size)
+            extra = extra | self.scale.columns(len(age))
+        if "demo" in self.needs:
+            extra["demo"] = torch.zeros(len(age))
         return Batch(self.obs[row], self.action[row], reward, discount * ~self.terminated[last], next_obs, extra)
 
     # ------------------------------------------------------------------------------------------------- to and from disk

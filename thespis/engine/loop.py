@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
-from thespis.data import Replay
+from thespis.data import Dataset, Demonstrations, Replay
 from thespis.engine import checkpoint
 from thespis.engine.act import Actor
 from thespis.engine.collect import Collector
@@ -46,9 +46,10 @@ class Progress:
 
 
 def train(
-    learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool = False, panel: bool | None = None
-) -> bool:
-    """Trains until run.steps or a signal to stop; True where all steps were done. DIR holds everything at any moment.
+    learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any],
+    resume: bool = False, panel: bool | None = None, data: Dataset | None = None,
+) -> bool:  # fmt: skip
+    """Trains until run.steps or a signal to stop; True where all steps were done. DIR holds everything at any moment, but `data`.
 
     `about` is written beside each policy, unread. Raises Fault, after a checkpoint, where the environment fails, and
     without one where the learner has diverged.
@@ -56,7 +57,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(_torch(run))
         stop = stack.enter_context(_stop_signals())
-        return _Training(stack, learner, world, run, folder, about, resume, panel).loop(stop)
+        return _Training(stack, learner, world, run, folder, about, resume, panel, data).loop(stop)
 
 
 def _under(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -75,11 +76,14 @@ class _Training:
         about: dict[str, Any],
         resume: bool,
         panel: bool | None,
+        data: Dataset | None,
     ):
         self.learner, self.run, self.folder, self.about = learner, run, folder, about
         seeds = np.random.SeedSequence(run.seed).generate_state(4).tolist()
         torch.manual_seed(seeds[0])
         self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs)
+        self.source = self.replay if data is None else Demonstrations(world.spec, data, self.replay)
+        self.pretrain = 0 if data is None else learner.experience.pretrain
         state = learner.init()
         self.progress = Progress()
         notes: list[str] = []
@@ -121,10 +125,13 @@ class _Training:
 
     def loop(self, stop: threading.Event) -> bool:
         run, feed, p = self.run, self.learner.experience, self.progress
-        if feed.warmup >= run.steps:
+        if feed.warmup >= run.steps and not self.pretrain:
             self.log.note(
                 f"all {run.steps:,} steps are warm-up ({feed.warmup:,} random steps): nothing will be learnt; see --warmup"
             )
+        if p.steps == 0 and p.updates < self.pretrain:
+            self.log.note(f"{self.pretrain:,} updates on the dataset before the first step")
+            self.learn(self.pretrain, stop)
         due = p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every
         if p.evaluated < due and not stop.is_set():  # the first; and one that a fault or a signal kept from being done
             self.evaluate()
@@ -135,12 +142,8 @@ class _Training:
                     self.actor.begin(torch.from_numpy(self.collector.over).nonzero().flatten())
                 p.episodes += self.collector.step(None if p.steps < feed.warmup else self.explore)
             p.steps += run.num_envs
-            for _ in range(math.floor(max(p.steps - feed.warmup, 0) * feed.updates_per_step) - p.updates):
-                self.stepper.step(tree_map(lambda x: x.to(run.device), self.replay.sample()))
-                p.updates = self.stepper.updates
-                if feed.reset_every and p.updates % feed.reset_every == 0:
-                    self.stepper.reset(self.learner.init())
             p.seconds += time.perf_counter() - began
+            self.learn(self.pretrain + math.floor(max(p.steps - feed.warmup, 0) * feed.updates_per_step))
             self.log.tick(p.steps)
             over = p.steps >= run.steps
             crossed = [over or p.steps // n > before // n for n in (run.log_every, run.eval_every, run.checkpoint_every)]
@@ -149,6 +152,16 @@ class _Training:
                     do()
         self.save()  # also of a run that was killed between its last checkpoint and the policy
         return p.steps >= run.steps
+
+    def learn(self, due: int, stop: threading.Event | None = None) -> None:
+        """Updates until there have been `due`, or until a signal to stop where one is heeded."""
+        began, p, renew = time.perf_counter(), self.progress, self.learner.experience.reset_every
+        while p.updates < due and not (stop and stop.is_set()):
+            self.stepper.step(tree_map(lambda x: x.to(self.run.device), self.source.sample()))
+            p.updates = self.stepper.updates
+            if renew and p.updates % renew == 0:
+                self.stepper.reset(self.learner.init())
+        p.seconds += time.perf_counter() - began
 
     @contextmanager
     def saved_on_fault(self, when: str) -> Iterator[None]:

@@ -12,6 +12,8 @@ class Run:
     """Gymnasium id of the environment"""
     steps: Count = 1_000_000
     """environment steps in all, over every environment"""
+    data: str | None = None
+    """dataset to learn from besides: id or folder of a Minari dataset of that environment"""
     seed: Natural = 0
     """of parameters, exploration, replay and episodes"""
     num_envs: Count = 1

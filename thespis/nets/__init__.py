@@ -1,5 +1,11 @@
 """How a function is made: init() -> params, apply(params, x) -> y."""
 
+from thespis.nets.blocks import BatchNet, BatchNorm, bottleneck, simba, twins
 from thespis.nets.functions import Build, Net, ensemble, mlp, module, own
+from thespis.nets.normed import normed
+from thespis.nets.recurrent import Cell, Recurrent, gru, unroller
 
-__all__ = ["Build", "Net", "ensemble", "mlp", "module", "own"]
+__all__ = [
+    "BatchNet", "BatchNorm", "Build", "Cell", "Net", "Recurrent", "bottleneck", "ensemble", "gru", "mlp", "module", "normed",
+    "own", "simba", "twins", "unroller",
+]  # fmt: skip

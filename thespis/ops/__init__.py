@@ -1,6 +1,11 @@
 """Maths that has a name outside any one paper: tensors in, tensors out."""
 
+from thespis.ops.distribution import expectation, held_noise, project, support, zeta
 from thespis.ops.gaussian import squashed_log_prob, squashed_sample
 from thespis.ops.returns import backup
+from thespis.ops.scale import between, cosine, return_scale
 
-__all__ = ["backup", "squashed_log_prob", "squashed_sample"]
+__all__ = [
+    "backup", "between", "cosine", "expectation", "held_noise", "project", "return_scale", "squashed_log_prob", "squashed_sample",
+    "support", "zeta",
+]  # fmt: skip

@@ -1,0 +1,241 @@
+"""What it buys that an advantage sees the dimensions chosen before it: ARSQ beside the same without, from suboptimal data.
+
+    python bench/arsq.py run                every part that is not done yet
+    python bench/arsq.py run mixture        one part: mixture, hopper
+    python bench/arsq.py report             bench/results/arsq.json and arsq.png, from the raw results
+
+mixture: one state, two dimensions, nothing but a log of 2,000 actions near a few modes; ten seeds. The share that takes the best
+mode at the end, for three logs: `additive`, where the modes' rewards are sums of the dimensions' own and so both forms can tell;
+`misleading`, where each dimension alone looks better at the wrong end; `coupled`, where only the pair tells.
+hopper: Hopper-v5 after a dataset that part `data` makes: all that a small SAC met in 30,000 steps, in Minari's format. Both forms
+start from it and go on for 15,000 steps; three seeds. Returns are those of evaluations.
+Raw results lie in bench/results/raw/arsq/; what is done is skipped, and a training that was stopped goes on where it was.
+Settings were tried on seeds from 100 on.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from learning import COLOURS, interval, points
+from together import one, stack
+
+from thespis import api, envs
+from thespis.algos.continuous import arsq
+from thespis.core import Batch, Box, Spec
+from thespis.data import Replay
+from thespis.engine import checkpoint
+
+HERE = Path(__file__).parent
+RAW = HERE / "results" / "raw" / "arsq"
+RUNS = Path("runs")
+FORMS = {"auto-regressive": True, "each dimension alone": False}
+
+# (mode, reward, share of the log)
+LOGS = {
+    "additive": [((0.7, 0.7), 1.0, 0.3), ((0.7, -0.7), 0.5, 0.35), ((-0.7, 0.7), 0.5, 0.35)],
+    "misleading": [((0.7, 0.7), 1.0, 0.2), ((0.7, -0.7), -1.0, 0.4), ((-0.7, 0.7), 0.1, 0.4)],
+    "coupled": [((0.7, 0.7), 1.0, 0.1), ((0.7, -0.7), -1.0, 0.3), ((-0.7, 0.7), -1.0, 0.3), ((-0.7, -0.7), 0.5, 0.3)],
+}
+MIXTURE: dict[str, Any] = {"hidden": (64, 64), "lr": 1e-3, "alpha": 0.05, "demo_weight": 0.1}
+UPDATES, SEEDS = 500, 10
+
+DATA = {"algo": "sac", "env": "Hopper-v5", "steps": 30_000, "hidden": (128, 128), "warmup": 1_000, "seed": 0}
+HOPPER: dict[str, Any] = {
+    "env": "Hopper-v5", "steps": 15_000, "hidden": (128, 128), "levels": 2, "bins": 7, "batch_size": 128, "pretrain": 5_000,
+    "eval_every": 2_500, "eval_episodes": 10, "checkpoint_every": 5_000, "sinks": (),
+}  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------------- mixture
+
+
+def mixture(log: str, levels: int, form: str) -> list[dict[str, Any]]:
+    """What each seed's greedy action is in the end; half of each batch counts as demonstrations."""
+    cfg = arsq.Config(**MIXTURE, levels=levels, autoregressive=FORMS[form])
+    made = arsq.make(cfg, Spec(Box(1), Box(2)))
+    modes, rewards, shares = (torch.tensor(x) for x in zip(*LOGS[log], strict=True))
+    states, actions, paid = [], [], []
+    for seed in range(SEEDS):
+        torch.manual_seed(seed)
+        states.append(made.init())
+        which = torch.multinomial(shares, 2_000, replacement=True)
+        actions.append((modes[which] + 0.05 * torch.randn(2_000, 2)).clamp(-1, 1))
+        paid.append(rewards[which])
+    state, action, reward = stack(states), torch.stack(actions), torch.stack(paid)
+    zeros, demo = torch.zeros(SEEDS, cfg.batch_size), (torch.arange(cfg.batch_size) < cfg.batch_size // 2).float()
+    update = torch.vmap(made.update)
+    for _ in range(UPDATES):
+        rows = torch.randint(2_000, (SEEDS, cfg.batch_size))
+        taken = action.gather(1, rows[..., None].expand(-1, -1, 2)), reward.gather(1, rows)
+        batch = Batch(zeros[..., None], *taken, zeros, zeros[..., None], {"demo": demo.expand(SEEDS, -1)})
+        with torch.no_grad():
+            state, told = update(state, batch)
+    out = []
+    for seed in range(SEEDS):
+        found = made.act(made.policy(one(state, seed)), torch.zeros(1, 1), False)[0]
+        near = (found - modes).abs().amax(-1)
+        mode = int(near.argmin()) if near.min() < 0.3 else None
+        out.append({"seed": seed, "action": found.tolist(), "mode": mode, "td": float(told["td"][seed])})
+    return out
+
+
+def run_mixture() -> None:
+    for log in LOGS:
+        for levels in (1, 2):
+            for form in FORMS:
+                path = RAW / f"mixture-{log}-{levels}-{form}.jsonl"
+                if not path.exists():
+                    rows = mixture(log, levels, form)
+                    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+                    print(f"{path.stem}: {sum(r['mode'] == 0 for r in rows)} of {SEEDS} take the best mode", flush=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- hopper
+
+
+def data(options: dict[str, Any] = DATA) -> Path:
+    """The dataset's folder, made where it is not yet there: a run's whole replay, as episodes."""
+    root = (RUNS / "bench-arsq-datasets").resolve()
+    folder, name = RUNS / "bench-arsq-data", "hopper/sac-replay-v0"
+    if (root / name / "data/metadata.json").exists():
+        return root / name
+    os.environ["MINARI_DATASETS_PATH"] = str(root)
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    if not (folder / "config.json").exists():
+        api.train(**options, out=folder, panel=False, sinks=())
+    else:
+        api.resume(folder, panel=False)
+    world = envs.world(options["env"])
+    learner = api.algorithm(options["algo"]).module
+    replay = Replay(world.spec, learner.make(learner.Config(hidden=options["hidden"]), world.spec).experience)
+    checkpoint.load(folder, replay, print)
+    ends = [*replay.ended.nonzero().flatten().tolist()]
+    ends += [replay.steps - 1] if ends[-1] < replay.steps - 1 else []  # the episode under way: cut off there
+    episodes, first = [], 0
+    for end in ends:
+        rows = range(first, end + 1)
+        last = replay.finals[replay.final_at[end]] if replay.ended[end] else replay.obs[end + 1]
+        obs = [*replay.obs[first : end + 1].numpy(), last.numpy()]
+        actions = [envs.spaces.scale_action(world.action_space, replay.action[t].numpy()) for t in rows]
+        terminated = [bool(replay.terminated[t]) for t in rows]
+        truncated = [t == end and not terminated[-1] for t in rows]
+        rewards = [float(replay.reward[t]) for t in rows]
+        episodes.append(EpisodeBuffer(None, None, None, obs, actions, rewards, terminated, truncated))
+        first = end + 1
+    root.mkdir(parents=True, exist_ok=True)
+    minari.create_dataset_from_buffers(name, episodes, env=options["env"], algorithm_name="SAC (Thespis)")
+    return root / name
+
+
+def run_hopper(seeds: list[int]) -> None:
+    place = data()
+    for seed in seeds:
+        for form, autoregressive in FORMS.items():
+            path, folder = RAW / f"hopper-{form}-{seed}.jsonl", RUNS / f"bench-arsq-{autoregressive}-{seed}"
+            if path.exists():
+                continue
+            if (folder / "config.json").exists():
+                done = api.resume(folder, panel=False)
+            else:
+                options = HOPPER | {"data": str(place), "seed": seed, "autoregressive": autoregressive}
+                done = api.train("arsq", out=folder, panel=False, **options)
+            if not done.finished:
+                sys.exit(f"{folder} was stopped; the same command goes on")
+            rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            kept = [{"step": r["step"], "return_mean": r["eval/return_mean"]} for r in rows if "eval/return_mean" in r]
+            path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    found = api.dataset.read(str(place), *_spaces())
+    returns = found.returns()
+    about = {"steps": len(found.reward), "episodes": len(returns), "digest": found.digest(), "mean": float(returns.mean())}
+    about |= {"quantiles": {str(q): float(np.quantile(returns, q)) for q in (0, 0.25, 0.5, 0.75, 1)}, "made": str(DATA)}
+    (RAW / "hopper-data.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _spaces() -> tuple[Any, ...]:
+    world = envs.world(str(DATA["env"]))
+    return world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action
+
+
+# ---------------------------------------------------------------------------------------------------------------- report
+
+
+def report(commit: str) -> None:
+    from matplotlib.figure import Figure
+
+    result: dict[str, Any] = {"command": "python bench/arsq.py run", "commit": commit}
+    result["settings"] = {"mixture": MIXTURE | {"updates": UPDATES}, "hopper": HOPPER}
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 4))
+    colours = dict(zip(FORMS, COLOURS, strict=False))
+    groups = [(log, levels) for log in LOGS for levels in (1, 2)]
+    for i, form in enumerate(FORMS):
+        shares = []
+        for log, levels in groups:
+            path = RAW / f"mixture-{log}-{levels}-{form}.jsonl"
+            rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+            if rows:
+                place = result.setdefault("mixture", {}).setdefault(log, {}).setdefault(f"levels {levels}", {})
+                count = sum(r["mode"] == 0 for r in rows)
+                place[form] = {"seeds": len(rows), "best_mode": count, "td": float(np.mean([r["td"] for r in rows]))}
+            shares.append(sum(r["mode"] == 0 for r in rows))
+        left.bar(np.arange(len(groups)) + 0.38 * i - 0.19, shares, 0.34, color=colours[form], label=form)
+        runs = {int(p.stem.rpartition("-")[2]): points(p) for p in sorted(RAW.glob(f"hopper-{form}-*.jsonl"))}
+        if runs:
+            steps = sorted(set.intersection(*map(set, runs.values())))
+            table = np.array([[run[s] for s in steps] for run in runs.values()])
+            last = table[:, -1].tolist()
+            over = table[:, 1:].mean(1).tolist()  # the whole of the online phase
+            result.setdefault("hopper", {})[form] = {
+                "seeds": list(runs), "steps": steps, "last": last, "mean": float(np.mean(last)), "interval95": interval(last),
+                "after_pretraining": table[:, 0].tolist(), "mean_over_steps": over, "over_steps_interval95": interval(over),
+            }  # fmt: skip
+            right.plot(steps, table.mean(0), color=colours[form], lw=2, label=f"{form}, mean of {len(runs)} seeds")
+            right.fill_between(steps, table.min(0), table.max(0), color=colours[form], alpha=0.15, lw=0)
+    if (RAW / "hopper-data.json").exists():
+        result["data"] = json.loads((RAW / "hopper-data.json").read_text())
+        right.axhline(result["data"]["mean"], color="#888", lw=1, ls="--", label="mean episode of the dataset")
+    left.set(title="Log of one step: seeds that take the best mode", ylabel="of 10", ylim=(0, 10.9))
+    left.set_xticks(range(len(groups)), [f"{log}\n{levels} level{'s' * (levels > 1)}" for log, levels in groups], fontsize=8)
+    right.set(title="Hopper-v5, from a small SAC's replay", xlabel="environment steps", ylabel="return of an evaluation")
+    right.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    right.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
+    for axes in (left, right):
+        axes.grid(alpha=0.25, axis="y" if axes is left else "both")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9)
+    left.legend(frameon=False, fontsize=9, loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.14))
+    figure.savefig(HERE / "results" / "arsq.png", dpi=160)
+    text = json.dumps(result, indent=2) + "\n"
+    (HERE / "results" / "arsq.json").write_text(text)
+    print(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("parts", nargs="*", default=["mixture", "hopper"], help="mixture, hopper (default: both)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of hopper")
+    parser.add_argument("--commit", help="that the results were made at, if not this one")
+    args = parser.parse_args()
+    if args.what == "run":
+        torch.set_num_threads(1)
+        RAW.mkdir(parents=True, exist_ok=True)
+        for part in args.parts:
+            {"mixture": run_mixture, "hopper": lambda: run_hopper(args.seeds)}[part]()
+    else:
+        here = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+        report(args.commit or here)
+
+
+if __name__ == "__main__":
+    main()

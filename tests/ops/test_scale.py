@@ -1,0 +1,36 @@
+"""Ranges and schedules against closed forms and torch's own."""
+
+import math
+
+import pytest
+import torch
+
+from thespis.ops import between, cosine, return_scale
+
+F64 = torch.float64
+
+
+def test_cosine_is_torchs_and_stays_at_its_end() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([weight], lr=0.3)
+    peer = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=20, eta_min=0.1)
+    for t in range(21):
+        assert float(cosine(torch.tensor(float(t)), 0.3, 0.1, 20)) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-6)
+        optimiser.step()
+        peer.step()
+    late = torch.tensor([20.0, 21.0, 1e9], dtype=F64)
+    assert cosine(late, 0.3, 0.1, 20).tolist() == pytest.approx([0.1] * 3)
+    assert float(cosine(torch.tensor(10.0), 0.3, 0.1, 20)) == pytest.approx(0.2)  # half-way
+
+
+def test_between() -> None:
+    x = torch.tensor([-50.0, 0.0, 0.5, 50.0], dtype=F64)
+    wanted = [-10, -4, -10 + 12 * (1 + math.tanh(0.5)) / 2, 2]
+    assert between(x, -10, 2).tolist() == pytest.approx(wanted)
+
+
+def test_return_scale_is_the_spread_or_what_the_largest_return_asks() -> None:
+    std, largest = torch.tensor([2.0, 2.0, 0.0], dtype=F64), torch.tensor([9.0, 11.0, 0.0], dtype=F64)
+    scale = return_scale(std, largest, 5)
+    assert scale.tolist() == pytest.approx([math.sqrt(4 + 1e-8), 11 / 5, 1e-4], rel=1e-12)
+    assert bool((largest / scale <= 5).all())

@@ -1,0 +1,129 @@
+"""The worlds against their definitions, written out a second time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from thespis import core, envs, worlds
+
+
+@pytest.mark.parametrize("name", sorted(worlds.WORLDS))
+def test_registered_sound_and_told(name: str) -> None:
+    env = gym.make(f"thespis/{name}-v0")
+    check_env(env.unwrapped, skip_render_check=True)
+    for word in ("Observation:", "Action:", "Reward:", "Ends:"):
+        assert word in (type(env.unwrapped).__doc__ or ""), word
+
+
+@pytest.mark.parametrize("name", sorted(worlds.WORLDS))
+def test_an_episode_follows_from_its_seed_and_its_actions(name: str) -> None:
+    def episode(seed: int) -> list[float]:
+        env, rng, seen = gym.make(f"thespis/{name}-v0"), np.random.default_rng(0), []
+        seen += env.reset(seed=seed)[0].tolist()
+        over = False
+        while not over:
+            obs, reward, terminated, truncated, _ = env.step(rng.uniform(-1, 1, env.action_space.shape).astype(np.float32))
+            seen += [*obs.tolist(), reward]
+            over = terminated or truncated
+        return seen
+
+    assert episode(3) == episode(3)
+
+
+def test_importing_thespis_registers_the_worlds_and_imports_none() -> None:
+    for name, (module, limit) in worlds.WORLDS.items():
+        spec = gym.spec(f"thespis/{name}-v0")
+        assert spec.entry_point == f"thespis.worlds.{module}:{name}"  # a string: imported when the first one is made
+        assert spec.max_episode_steps == limit
+    source = Path(worlds.__file__).read_text()
+    assert {line for line in source.splitlines() if line.startswith(("import", "from"))} == {
+        "import gymnasium as gym",
+        "from gymnasium.envs.registration import registry",
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- MultiGoal
+
+
+def test_multi_goal_moves_costs_and_ends_as_told() -> None:
+    env = gym.make("thespis/MultiGoal-v0").unwrapped
+    rng = np.random.default_rng(1)
+    ends = 0
+    for seed in range(20):
+        at = np.array(env.reset(seed=seed)[0], float)
+        heading = [(1, 0), (-1, 0), (0, 1), (0, -1)][seed % 4]
+        for _ in range(12):
+            action = (0.7 * np.array(heading) + 0.2 * rng.normal(size=2)).astype(np.float32)
+            obs, reward, terminated, truncated, _ = env.step(action)
+            dx, dy = (min(max(float(x), -1), 1) for x in action)
+            at = np.array([min(max(at[0] + dx, -7), 7), min(max(at[1] + dy, -7), 7)])
+            nearest = min((at[0] - x) ** 2 + (at[1] - y) ** 2 for x, y in ((5, 0), (-5, 0), (0, 5), (0, -5)))
+            wanted = -30 * (dx * dx + dy * dy) - nearest + (10 if nearest < 1 else 0)
+            np.testing.assert_allclose(obs, at, atol=1e-5)
+            assert reward == pytest.approx(wanted, abs=1e-4)
+            assert (terminated, truncated) == (nearest < 1, False)
+            if terminated:
+                ends += 1
+                break
+    assert ends > 10
+
+
+def test_multi_goal_is_the_same_from_each_side() -> None:
+    """A quarter turn of start and actions turns the path and leaves the rewards."""
+    env = gym.make("thespis/MultiGoal-v0").unwrapped
+    turn = np.array([[0, -1], [1, 0]], np.float32)
+    actions = np.random.default_rng(0).uniform(-1, 1, (8, 2)).astype(np.float32)
+    told = []
+    for turns in range(4):
+        spin = np.linalg.matrix_power(turn, turns)
+        env.reset(seed=5)
+        env.at = spin @ env.at
+        told.append([env.step(spin @ a)[1] for a in actions])
+    np.testing.assert_allclose(told, [told[0]] * 4, rtol=1e-5, atol=1e-4)
+
+
+def test_multi_goal_starts_near_the_middle_stays_between_walls_and_is_cut_off() -> None:
+    env = gym.make("thespis/MultiGoal-v0")
+    starts = np.array([env.reset(seed=seed)[0] for seed in range(400)])
+    assert starts.std(0) == pytest.approx([0.1, 0.1], rel=0.15)
+    assert starts.mean(0) == pytest.approx([0, 0], abs=0.02)
+    env.reset(seed=0)
+    for t in range(30):  # to a corner, past the goals
+        obs, _, terminated, truncated, _ = env.step(np.ones(2, np.float32))
+        assert not terminated
+        assert truncated == (t == 29)
+    assert obs.tolist() == [7, 7]
+    assert envs.world("thespis/MultiGoal-v0").spec == core.Spec(core.Box(2), core.Box(2), horizon=30)
+
+
+def test_multi_goal_takes_other_weights() -> None:
+    env = gym.make("thespis/MultiGoal-v0", action_cost=10.0, distance_cost=0.0, goal_reward=3.0).unwrapped
+    env.reset(seed=0)
+    env.at = np.array([3.5, 0], np.float32)
+    assert env.step(np.array([0.1, 0], np.float32))[1] == pytest.approx(-0.1, rel=1e-5)
+    assert env.step(np.array([1, 0], np.float32))[1:3] == (pytest.approx(-7.0), True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- TwoPeaks
+
+
+def test_two_peaks() -> None:
+    """Height 1 at both peaks and 1/2 at the decoy; half a peak's height at 0.15 sqrt(2 log 2) from it; level under a mirror."""
+    env = gym.make("thespis/TwoPeaks-v0").unwrapped
+    half = 0.15 * np.sqrt(2 * np.log(2))
+    for a, wanted in ((0.6, 1), (-0.6, 1), (0, 0.5), (0.6 + half, 0.5), (-0.6 - half, 0.5), (half, 0.25)):
+        assert env.reset(seed=0)[0].tolist() == [0]
+        obs, reward, terminated, truncated, _ = env.step(np.array([a], np.float32))
+        assert reward == pytest.approx(wanted, abs=1e-5)
+        assert (obs.tolist(), terminated, truncated) == ([0], True, False)
+    a = np.linspace(-1, 1, 2_001)
+    r = env.reward(a)
+    np.testing.assert_allclose(r, r[::-1], atol=1e-12)
+    tops = a[1:-1][(r[1:-1] > r[:-2]) & (r[1:-1] > r[2:])]
+    np.testing.assert_allclose(tops, [-0.6, 0, 0.6], atol=1e-9)
+    assert gym.make("thespis/TwoPeaks-v0", decoy=0.9).unwrapped.reward(np.array(0.0)) == pytest.approx(0.9)

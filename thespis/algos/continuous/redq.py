@@ -1,0 +1,150 @@
+"""SAC at high update ratios: many critics of which a random few make the target, or few and regularised, or fresh starts.
+
+Paper: Chen et al. 2021, "Randomized Ensembled Double Q-Learning: Learning Fast Without a Model", arXiv:2101.05982.
+Parent: sac, which it becomes where every critic makes the target, the actor climbs their minimum and each update moves all.
+Presets: droq (Hiraoka et al. 2022, arXiv:2110.02034), simba (Lee et al. 2024, arXiv:2410.09754), sr_sac (D'Oro et al. 2023).
+Departures: simba is without weight decay and running normalisation of observations; the temperature's step as in sac.
+Assumed: line and table numbers, and the presets' numbers, are cited from memory of the papers.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from thespis import nets, ops
+from thespis.config import Count, Fraction, Interval, Natural, Positive, Range
+from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
+from thespis.optim import descend, fresh, polyak
+
+
+@dataclass(frozen=True)
+class Config:
+    lr: Positive = 3e-4
+    """Adam step size of actor, critics and temperature (table of hyper-parameters)"""
+    tau: Fraction = 0.005
+    """target smoothing coefficient (table of hyper-parameters)"""
+    hidden: tuple[Count, ...] = (256, 256)
+    """widths of the actor's hidden layers, or of its residual blocks (table of hyper-parameters)"""
+    critic_hidden: tuple[Count, ...] | None = None
+    """the same of the critics; None: as the actor"""
+    net: Literal["mlp", "normed", "simba"] = "mlp"
+    """plain layers; with dropout and layer norm in the critics (DroQ); or layer-normed residual blocks of one width (SimBa)"""
+    dropout: Annotated[float, Range(0, 0.99)] = 0.0
+    """share of a critic's hidden units left out at each pass, where net is normed (DroQ: 0.01)"""
+    critics: Count = 10
+    """number of soft Q-functions, N (section 3)"""
+    subset: Count = 2
+    """how many of them, drawn anew for each update, make the target's minimum, M (section 3)"""
+    actor_q: Literal["mean", "min"] = "mean"
+    """what the actor climbs: the critics' mean (algorithm 1) or their minimum (SAC)"""
+    delay: Count = 20
+    """critic updates for each update of actor and temperature (algorithm 1: once a step)"""
+    entropy_per_dim: float = -1.0
+    """target entropy is this times the action dimension"""
+    log_std: Interval = (-20.0, 2.0)
+    """range that the policy's log standard deviation is clipped to"""
+    gamma: Fraction = 0.99
+    """discount (table of hyper-parameters)"""
+    n_step: Count = 1
+    """steps of reward before the bootstrap (the paper: 1)"""
+    batch_size: Count = 256
+    """transitions in an update (table of hyper-parameters)"""
+    replay_size: Count = 1_000_000
+    """transitions kept (table of hyper-parameters)"""
+    warmup: Natural = 5_000
+    """uniformly random environment steps before the first update (table of hyper-parameters)"""
+    updates_per_step: Positive = 20.0
+    """critic updates for each environment step, G (section 3)"""
+    reset_every: Count | None = None
+    """updates after which all but the replay starts anew (SR-SAC)"""
+
+
+few = Config(critics=2, actor_q="min", delay=1, entropy_per_dim=-0.5)
+PRESETS = {
+    "droq": Config(critics=2, net="normed", dropout=0.01),
+    "simba": replace(few, net="simba", hidden=(128,), critic_hidden=(512, 512), lr=1e-4, updates_per_step=2.0),
+    "sr_sac": replace(few, updates_per_step=32.0, reset_every=2_560_000),
+}
+
+
+@tree
+class State:
+    actor: Trained
+    critic: Trained
+    """all critics, on a leading axis"""
+    target: Params
+    log_alpha: Trained
+
+
+def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
+    """`actor(spec)` and `critic(spec)`: your own modules, obs -> (mean, log std) and (obs, action) -> one value."""
+    if not isinstance(spec.action, Box):
+        raise Fault(f"redq: continuous actions (a Box) are needed, the environment's are {spec.action}")
+    if cfg.subset > cfg.critics:
+        raise Fault(f"subset is {cfg.subset}; allowed: at most critics, {cfg.critics}")
+    if cfg.dropout and cfg.net != "normed":
+        raise Fault(f"dropout is {cfg.dropout}; allowed where net is {cfg.net}: 0")
+    obs_dim, action_dim = spec.obs.dim, spec.action.dim
+    build = {"mlp": nets.mlp, "normed": partial(nets.normed, rate=cfg.dropout), "simba": nets.simba}
+    plain, widths = build["mlp" if cfg.net == "normed" else cfg.net], cfg.critic_hidden or cfg.hidden
+    actor_net = nets.own(actor, spec, obs_dim, 2 * action_dim) or plain((obs_dim, *cfg.hidden, 2 * action_dim))
+    critic_net = nets.own(critic, spec, obs_dim + action_dim, 1) or build[cfg.net]((obs_dim + action_dim, *widths, 1))
+    critics = nets.ensemble(critic_net, cfg.critics)
+    target_entropy = cfg.entropy_per_dim * action_dim
+
+    def gaussian(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = actor_net.apply(p, obs).chunk(2, -1)
+        return mean, log_std.clamp(*cfg.log_std)
+
+    def pi(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:  # a ~ pi(.|s) and log pi(a|s)
+        return ops.squashed_sample(*gaussian(p, obs))
+
+    def q(p: Params, obs: Tensor, action: Tensor) -> Tensor:  # (critics, B)
+        return critics.apply(p, torch.cat([obs, action], -1)).squeeze(-1)
+
+    def alpha(s: State) -> Tensor:
+        return s.log_alpha.params["x"].exp()
+
+    def critic_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:  # algorithm 1, lines 6 to 9
+        action, logp = pi(s.actor.params, b.next_obs)
+        value = q(s.target, b.next_obs, action)
+        if cfg.subset < cfg.critics:
+            value = value[torch.rand(cfg.critics).topk(cfg.subset).indices]
+        values = q(p, b.obs, b.action)
+        error = values - ops.backup(b.reward, b.discount, value.amin(0) - alpha(s) * logp)
+        return 0.5 * error.square().mean(-1).sum(), {"q": values.mean()}
+
+    def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:  # algorithm 1, line 11
+        action, logp = pi(p, b.obs)
+        value = q(s.critic.params, b.obs, action)
+        value = value.mean(0) if cfg.actor_q == "mean" else value.amin(0)
+        return (alpha(s) * logp - value).mean(), {"entropy": -logp.mean()}
+
+    def alpha_loss(p: Params, entropy: Tensor) -> tuple[Tensor, Metrics]:
+        return p["x"] * (entropy - target_entropy), {}
+
+    def init() -> State:
+        q0 = critics.init()
+        return State(fresh(actor_net.init()), fresh(q0), q0, fresh({"x": torch.zeros(())}))
+
+    def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # algorithm 1
+        critic, metrics = descend(s.critic, critic_loss, cfg.lr, s, b)
+        s = replace(s, critic=critic, target=polyak(s.target, critic.params, cfg.tau))
+        if k < cfg.delay - 1:
+            return s, metrics
+        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b)
+        temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"])
+        s = replace(s, actor=actor, log_alpha=temperature)
+        return s, metrics | m2 | m3 | {"alpha": alpha(s)}
+
+    def act(p: Params, obs: Tensor, explore: bool) -> Tensor:
+        return pi(p, obs)[0] if explore else gaussian(p, obs)[0].tanh()
+
+    numbers = cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, cfg.warmup, cfg.updates_per_step, 1, cfg.reset_every
+    return Learner(
+        init, update, lambda s: s.actor.params, act, {"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss},
+        OffPolicy(*numbers), period=cfg.delay, alike=lambda k: k if k == cfg.delay - 1 else 0,
+    )  # fmt: skip

@@ -1,0 +1,21 @@
+"""Numbers brought into a range, and step sizes that fall."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def between(x: Tensor, low: float, high: float) -> Tensor:
+    """Any x to within (low, high), by a tanh: 0 to the middle."""
+    return low + 0.5 * (high - low) * (1 + x.tanh())
+
+
+def cosine(t: Tensor, first: float, last: float, steps: int) -> Tensor:
+    """Half a cosine from `first` at t = 0 to `last` at t = steps, and `last` from then on."""
+    return last + 0.5 * (first - last) * (1 + (math.pi * (t / steps).clamp(max=1)).cos())
+
+
+def return_scale(std: Tensor, largest: Tensor, bound: float) -> Tensor:
+    """What rewards are divided by: the spread of returns, or more, where else the largest would exceed `bound`."""
+    return torch.maximum((std.square() + 1e-8).sqrt(), largest / bound)

@@ -1,0 +1,15 @@
+"""Gymnasium environments that papers need and nobody ships. Importing `thespis` registers them as `thespis/<Name>-v0`; a world's
+own module is imported when the first of its kind is made."""
+
+import gymnasium as gym
+from gymnasium.envs.registration import registry
+
+WORLDS = {
+    "MultiGoal": ("points", 30),
+    "TwoPeaks": ("bandits", None),
+}
+"""the name of the class: (its module in here, steps after which an episode is cut off)"""
+
+for _name, (_module, _limit) in WORLDS.items():
+    if f"thespis/{_name}-v0" not in registry:
+        gym.register(f"thespis/{_name}-v0", entry_point=f"thespis.worlds.{_module}:{_name}", max_episode_steps=_limit)
