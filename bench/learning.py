@@ -33,6 +33,13 @@ def points(path: Path) -> dict[int, float]:
     return {row["step"]: row["return_mean"] for row in rows}
 
 
+def words(option: str, value: Any) -> list[str]:
+    """What is said on the command line: --hidden 128 128, --no-unit-norm, --lr 0.001."""
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+
+
 def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> None:
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
     for seed in seeds:
@@ -47,7 +54,7 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
                 subprocess.run([sys.executable, *map(str, command)], check=True, env=environ)
                 continue
             folder = Path("runs") / f"bench-{name}-{curve}-{seed}"
-            options = [f"--{k}={v}" for k, v in what.get("options", {}).items()]
+            options = [word for k, v in what.get("options", {}).items() for word in words(k, v)]
             command = ["train", what["algo"], *common, "--out", folder, *options]
             if (folder / "config.json").exists():
                 command = ["resume", folder, "--steps", row["steps"]]

@@ -84,6 +84,7 @@ def train(args: list[str]) -> int:
     algo, args = api.algorithm(args[0]), args[1:]
     cls = algo.module.Config
     own = {f.name for f in dataclasses.fields(cls)} - {f.name for f in dataclasses.fields(Run)}
+    own |= {f"no_{f.name}" for f in dataclasses.fields(cls) if isinstance(getattr(algo.config, f.name), bool)}
     args = [
         re.sub(r"^--(?!algo\.)([\w-]+)", lambda m: f"--algo.{m[1]}" if m[1].replace("-", "_") in own else m[0], a) for a in args
     ]

@@ -55,3 +55,15 @@ def test_norms_start_at_one_and_zero():
     p = nets.normed(SIZES).init()
     assert sorted(p) == ["b0", "b1", "b2", "scale0", "scale1", "shift0", "shift1", "w0", "w1", "w2"]
     assert all(bool((p[k] == (k[1] == "c")).all()) for k in p if k.startswith("s"))
+
+
+def test_the_choice_by_name():
+    x = torch.randn(4, 5)
+    for kind, net in (("mlp", nets.mlp(SIZES)), ("normed", nets.normed(SIZES)), ("simba", nets.simba((5, 8, 8, 2)))):
+        chosen = nets.layers(kind, (5, 8, 8, 2) if kind == "simba" else SIZES)
+        p = net.init()
+        assert {k: v.shape for k, v in chosen.init().items()} == {k: v.shape for k, v in p.items()}
+        assert torch.equal(chosen.apply(p, x), net.apply(p, x))
+    torch.manual_seed(0)
+    p = nets.normed(SIZES).init()
+    assert not torch.equal(nets.layers("normed", SIZES, 0.5).apply(p, x), nets.normed(SIZES).apply(p, x))

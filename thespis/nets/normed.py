@@ -1,4 +1,4 @@
-"""A multi-layer perceptron made calm: dropout and layer normalisation before each activation."""
+"""A multi-layer perceptron made calm, by dropout and layer normalisation before each activation; and the choice by name."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import dropout, layer_norm, relu
 
 from thespis.core import Params
+from thespis.nets.blocks import simba
 from thespis.nets.functions import Net, mlp
 
 
@@ -31,3 +32,10 @@ def normed(sizes: Sequence[int], rate: float = 0.0) -> Net:
         return x @ p[f"w{len(hidden)}"] + p[f"b{len(hidden)}"]
 
     return Net(init, apply)
+
+
+def layers(kind: str, sizes: Sequence[int], rate: float = 0.0) -> Net:
+    """The net of that kind: "mlp", "normed" (with dropout at `rate`) or "simba"."""
+    if kind == "normed":
+        return normed(sizes, rate)
+    return simba(sizes) if kind == "simba" else mlp(sizes)

@@ -3,12 +3,11 @@
 Paper: Chen et al. 2021, "Randomized Ensembled Double Q-Learning: Learning Fast Without a Model", arXiv:2101.05982.
 Parent: sac, which it becomes where every critic makes the target, the actor climbs their minimum and each update moves all.
 Presets: droq (Hiraoka et al. 2022, arXiv:2110.02034), simba (Lee et al. 2024, arXiv:2410.09754), sr_sac (D'Oro et al. 2023).
-Departures: simba is without weight decay and running normalisation of observations; the temperature's step as in sac.
+Departures: simba is without weight decay and running normalisation of observations.
 Assumed: line and table numbers, and the presets' numbers, are cited from memory of the papers.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -88,10 +87,10 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     if cfg.dropout and cfg.net != "normed":
         raise Fault(f"dropout is {cfg.dropout}; allowed where net is {cfg.net}: 0")
     obs_dim, action_dim = spec.obs.dim, spec.action.dim
-    build = {"mlp": nets.mlp, "normed": partial(nets.normed, rate=cfg.dropout), "simba": nets.simba}
-    plain, widths = build["mlp" if cfg.net == "normed" else cfg.net], cfg.critic_hidden or cfg.hidden
-    actor_net = nets.own(actor, spec, obs_dim, 2 * action_dim) or plain((obs_dim, *cfg.hidden, 2 * action_dim))
-    critic_net = nets.own(critic, spec, obs_dim + action_dim, 1) or build[cfg.net]((obs_dim + action_dim, *widths, 1))
+    plain, widths = "mlp" if cfg.net == "normed" else cfg.net, cfg.critic_hidden or cfg.hidden
+    actor_net = nets.own(actor, spec, obs_dim, 2 * action_dim) or nets.layers(plain, (obs_dim, *cfg.hidden, 2 * action_dim))
+    sizes = (obs_dim + action_dim, *widths, 1)
+    critic_net = nets.own(critic, spec, sizes[0], 1) or nets.layers(cfg.net, sizes, cfg.dropout)
     critics = nets.ensemble(critic_net, cfg.critics)
     target_entropy = cfg.entropy_per_dim * action_dim
 
