@@ -26,6 +26,7 @@ from thespis.data import Dataset, dataset
 from thespis.engine import checkpoint, loop
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
+from thespis.engine.lock import alone
 from thespis.engine.run import Run
 from thespis.envs.flat import told
 from thespis.report import curve
@@ -179,15 +180,16 @@ def start(
         "action_space": envs.spaces.to_json(world.action_space),
         "thespis": thespis.__version__,
     }
-    checkpoint.write_json(folder / "config.json", about)
-    try:
-        return _train(learner, world, run, folder, about, False, panel, data)
-    except Fault:
-        rows = folder / "metrics.jsonl"
-        if not checkpoint.begun(folder) and not (rows.exists() and rows.stat().st_size):
-            for path in [folder] if made else folder.iterdir():  # it never began: the same command may be given again
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise
+    with alone(folder):
+        checkpoint.write_json(folder / "config.json", about)
+        try:
+            return _train(learner, world, run, folder, about, False, panel, data)
+        except Fault:
+            rows = folder / "metrics.jsonl"
+            if not checkpoint.begun(folder) and not (rows.exists() and rows.stat().st_size):
+                for path in [folder] if made else folder.iterdir():  # it never began: the same command may be given again
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            raise
 
 
 def resume(
@@ -209,13 +211,14 @@ def resume(
         raise Fault(
             f"data: {run.data} has changed since {folder} began; the run can only go on with the dataset that it began with"
         )
-    if steps is not None:
-        run = config.check(dataclasses.replace(run, steps=steps))
-        if done := [int(c.name) for c in checkpoint.checkpoints(folder) if int(c.name) > run.steps]:
-            raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
-        about["run"]["steps"] = run.steps
-        checkpoint.write_json(folder / "config.json", about)
-    return _train(learner, world, run, folder, about, True, panel, data)
+    with alone(folder):
+        if steps is not None:
+            run = config.check(dataclasses.replace(run, steps=steps))
+            if done := [int(c.name) for c in checkpoint.checkpoints(folder) if int(c.name) > run.steps]:
+                raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
+            about["run"]["steps"] = run.steps
+            checkpoint.write_json(folder / "config.json", about)
+        return _train(learner, world, run, folder, about, True, panel, data)
 
 
 def _dataset(run: Run, world: envs.World) -> Dataset | None:
