@@ -23,7 +23,7 @@ from thespis import cli, envs
 from thespis.core import Box, Fault, OffPolicy, Spec
 from thespis.data import Dataset, Demonstrations, Replay, dataset
 from thespis.data.demonstrations import between
-from thespis.engine import checkpoint
+from thespis.engine import checkpoint, loop
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")  # that author, description, ... are missing
 h5py = pytest.importorskip("h5py")
@@ -210,7 +210,7 @@ def without(name: str) -> Any:
         (overwrite("episode_2", rewards=at(9, 1e300)), "episode_2: rewards must be one number a step, finite"),
         (overwrite("episode_2", terminations=at(9, True)), "episode_2: it goes on after its end at step 10"),
         (overwrite("episode_2", truncations=lambda x: x[1:]), "truncations are 199; with 200 rewards they must be 200"),
-        (overwrite("episode_2", observations=lambda x: b"no numbers"), "episode_2: observation is b'no numbers'; it must be numbers"),
+        (overwrite("episode_2", observations=lambda x: b"none"), "episode_2: observation is b'none'; it must be numbers"),
         (cut, "main_data.hdf5 is damaged"),
         (lambda folder: (folder / "data/main_data.hdf5").write_text("nothing"), "main_data.hdf5 is damaged"),
         (lambda folder: (folder / "data/main_data.hdf5").unlink(), "main_data.hdf5 is damaged"),
@@ -423,11 +423,23 @@ def test_stopped_and_resumed_equals_never_stopped(algo: str, tmp_path: Path, mon
     assert any(not x.equal(tensors[k]) for k, x in outcome(alone.path)[0].items() if k.startswith("state"))
 
 
+@pytest.mark.parametrize(("data", "wanted"), [("pendulum/random-v0", 30), (None, 0)])
+def test_updates_on_the_dataset_come_before_the_first_step(
+    data: str | None, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates, before, update, step = [0], [], loop.Stepper.step, loop.Collector.step
+    monkeypatch.setattr(loop.Stepper, "step", lambda *a: (updates.append(updates[-1] + 1), update(*a)))
+    monkeypatch.setattr(loop.Collector, "step", lambda *a: (before.append(updates[-1]), step(*a))[1])
+    options = {**SMALL, "pretrain": 30, "warmup": 0, "steps": 5, "env": "Pendulum-v1", "data": data}
+    thespis.train("arsq", out=tmp_path / "run", **options)
+    assert before == [wanted + i for i in range(5)]
+
+
 def test_a_dataset_that_changed_or_vanished_stops_a_resume(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    args = ["--env", "Pendulum-v1", "--data", "copy", "--steps", "20", "--warmup", "10", "--hidden", "8", "--eval-episodes", "1"]
+    args = ["--env", "Pendulum-v1", "--data", "copy", "--steps", "20", "--warmup", "9", "--hidden", "8", "--eval-episodes", "1"]
     assert cli.main(["train", "sac", *args, "--out", "run"]) == 0
     monkeypatch.chdir("/")  # what was given as a path from there is found from here
     run = str(tmp_path / "run")

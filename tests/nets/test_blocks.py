@@ -60,8 +60,8 @@ def torchs_bottleneck(p: Params) -> nn.Sequential:
 
 
 def running(module: nn.Module) -> Params:
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d)]
-    return {"mean": torch.cat([m.running_mean for m in norms]), "var": torch.cat([m.running_var for m in norms])}  # type: ignore[misc]
+    norms: list[Any] = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d)]
+    return {"mean": torch.cat([m.running_mean for m in norms]), "var": torch.cat([m.running_var for m in norms])}
 
 
 def drifting() -> Tensor:

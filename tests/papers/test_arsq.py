@@ -256,7 +256,7 @@ def test_signature_it_fits_rewards_that_couple_dimensions_and_its_value_is_their
     v, error = fitted(True, rewards)
     assert error < 1e-5
     assert v == pytest.approx(0.5 * float((rewards / 0.5).exp().sum().log()), abs=0.01)
-    # each dimension alone can at best fit the main effects: what is left is the squared interaction, (r0 - r1 - r2 + r3)^2 / 16
+    # each dimension alone can at best fit the main effects; left is the squared interaction, (r0 - r1 - r2 + r3)^2 / 16
     _, error = fitted(False, rewards)
     assert error == pytest.approx((0.5 + 1 + 1 + 1) ** 2 / 16, abs=0.02)
 

@@ -49,7 +49,7 @@ def train(
     learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any],
     resume: bool = False, panel: bool | None = None, data: Dataset | None = None,
 ) -> bool:  # fmt: skip
-    """Trains until run.steps or a signal to stop; True where all steps were done. DIR holds everything at any moment, but `data`.
+    """Trains until run.steps or a signal to stop; True where all steps were done. DIR holds all but `data` at any moment.
 
     `about` is written beside each policy, unread. Raises Fault, after a checkpoint, where the environment fails, and
     without one where the learner has diverged.

@@ -1,10 +1,10 @@
 """FlashSAC: soft actor-critic whose weights, features and returns all keep a bounded scale.
 
 Paper: Kim et al. 2026, "FlashSAC: Fast and Stable Off-Policy RL for High-Dimensional Robot Control", arXiv:2604.04539.
-Parent: sac, whose critic and actor losses it has with one bin, without batch norm, and with returns of spread 1.
-Departures: each environment holds a noise of its own, afresh in each episode (authors: one count for all); returns are cut
-after an episode's last reward (authors: before it); no imitation term (authors: off by default), no mixed precision.
-Assumed: that the paper, which was not at hand, says what the authors' code does (Holiday-Robot/FlashSAC, read in full).
+Parent: sac, whose critic and actor losses it has with one bin, no batch norm and returns of spread 1, given its networks.
+Departures: each environment holds noise of its own, afresh in each episode (authors: one count for all); returns are cut
+after an episode's last reward (authors: before it); no imitation term (authors: off), no mixed precision.
+Assumed: the paper was not at hand; update equals the authors' code (Holiday-Robot/FlashSAC) to 1e-13 over 300 float64 steps.
 """
 
 import math
@@ -100,7 +100,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
         now, after = torch.cat([b.obs, b.action], -1), torch.cat([b.next_obs, action], -1)
         slow = critics.train(s.target, s.critic_stats, now, after)[1]
         out, _, stats = critics.train(p, s.critic_stats, now, after)
-        least = torch.where(value(slow).diff(dim=0).T >= 0, slow[0], slow[1])  # in each row the critic of the smaller mean, whole
+        least = torch.where(value(slow).diff(dim=0).T >= 0, slow[0], slow[1])  # each row's critic of the lesser mean, whole
         reward = b.reward / ops.return_scale(b.extra["return_std"], b.extra["return_max"], cfg.bound)
         z = least if cfg.bins == 1 else ops.support(least, -cfg.bound, cfg.bound)
         y = ops.backup(reward[:, None], b.discount[:, None], z - (alpha(s) * logp)[:, None])
