@@ -79,3 +79,28 @@ def test_stopped_at_random_steps_equals_never_stopped(tmp_path, variant):
             result = thespis.resume(folder, env=make(env), panel=False)
         assert stops or Interrupting.count < Interrupting.at
         same(outcome(folder), whole)
+
+
+# ------------------------------------------------------------------------------------------------------- every algorithm
+
+
+@pytest.mark.parametrize("name", sorted(thespis.algorithms()))
+def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bit_and_is_evaluated(tmp_path, name):
+    """Stopped once in the middle of whatever it remembers: plans, held noise, delays, demonstrations."""
+    found = thespis.algorithms()[name]
+    env = "CartPole-v1" if found.family == "discrete" else "Pendulum-v1"
+    options = SMALL | {"num_envs": 2, "steps": 120, "eval_every": 60, "updates_per_step": 1.0, "checkpoint_every": 50}
+    if "critic_hidden" in vars(found.config):
+        options["critic_hidden"] = (8,)
+    Interrupting.at = 0
+    thespis.train(name, env=make(env), out=tmp_path / "whole", **options)
+    first = {"Pendulum-v1": 200, "CartPole-v1": 20}[env]  # steps, about, of the first evaluation
+    Interrupting.count, Interrupting.at = 0, first + 45
+    stopped = thespis.train(name, env=make(env), out=tmp_path / "stopped", **options)
+    Interrupting.at = 0
+    assert 30 < int(checkpoint.checkpoints(stopped.path)[-1].name) < 120
+    assert thespis.resume(stopped, env=make(env), panel=False).finished
+    same(outcome(tmp_path / "whole"), outcome(tmp_path / "stopped"))
+    result = thespis.evaluate(tmp_path / "whole", episodes=2, env=make(env), every=2)
+    assert len(result["returns"]) == 2
+    assert np.isfinite(result["returns"]).all()
