@@ -56,8 +56,11 @@ def algorithms() -> dict[str, Algorithm]:
         for entry in pkgutil.iter_modules(package.__path__):
             algo = _describe(importlib.import_module(f"{package.__name__}.{entry.name}"), entry.name, family.name)
             found[entry.name] = algo
+            papers = [part.strip().partition(", ") for part in _head(algo.module).get("Presets", "").split(";")]
             for name, preset in getattr(algo.module, "PRESETS", {}).items():
-                found[name] = dataclasses.replace(algo, name=name, summary=f"{entry.name} with {_changes(preset)}", config=preset)
+                paper = next((paper for first, _, paper in papers if first == name), algo.paper)
+                summary = f"{entry.name} with {_changes(preset)}"
+                found[name] = dataclasses.replace(algo, name=name, paper=paper, summary=summary, config=preset)
     return found
 
 
@@ -102,9 +105,14 @@ def _takes(found: Algorithm) -> list[str]:
 
 
 def _describe(module: ModuleType, name: str, family: str) -> Algorithm:
-    head = inspect.cleandoc(module.__doc__ or "").split("\n")
-    paper = next((line.removeprefix("Paper:").strip() for line in head if line.startswith("Paper:")), "")
-    return Algorithm(name, family, paper, head[0].rstrip("."), module, module.Config())
+    summary = inspect.cleandoc(module.__doc__ or "").split("\n")[0].rstrip(".")
+    return Algorithm(name, family, _head(module).get("Paper", ""), summary, module, module.Config())
+
+
+def _head(module: ModuleType) -> dict[str, str]:
+    """What a header says by its first words: {"Paper": ..., "Parent": ...}, each as one line without its full stop."""
+    parts = re.split(r"^([A-Z]\w+):", inspect.cleandoc(module.__doc__ or ""), flags=re.MULTILINE)
+    return {name: " ".join(text.split()).rstrip(".") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 # -------------------------------------------------------------------------------------------------------------- training

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from thespis import api, config, envs
 from thespis.core import Fault
@@ -131,9 +132,11 @@ def list_(args: list[str]) -> int:
     if given.json:
         print(json.dumps(rows, indent=2))
         return 0
-    table = Table("name", "family", "what it is", "paper", box=None, header_style="bold")
-    for row in rows:
-        table.add_row(row["name"], row["family"], row["summary"], row["paper"])
+    table = Table("name", "what it is", box=None, header_style="bold", pad_edge=False)
+    for family, group in itertools.groupby(rows, lambda row: row["family"]):
+        table.add_row(f"[bold]{family}[/bold]", "")
+        for row in group:
+            table.add_row(f"  {row['name']}", Text.assemble(row["summary"], "\n", (row["paper"], "dim")))
     Console().print(table)
     return 0
 

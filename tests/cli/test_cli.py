@@ -352,7 +352,7 @@ def test_train_says_where_it_is_and_how_to_go_on(capsys):
     assert {about["algo_config"][k] for k in ("lr", "tau", "updates_per_step")} == {0.01, 0.1, 0.5}
     assert Path(folder, "curve.png").read_bytes().startswith(b"\x89PNG")
     names = {p.name for p in Path(folder).iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "curve.png", "policy", "checkpoints", "replay"}
+    assert names == {"config.json", "metrics.jsonl", "curve.png", "policy", "checkpoints", "replay", ".lock"}
 
 
 def test_out_may_be_an_empty_directory(capsys):
@@ -445,8 +445,21 @@ def test_list(capsys):
     assert row["family"] == "continuous"
     assert row["paper"].startswith("Haarnoja et al. 2018")
     assert all(row["summary"] and row["paper"] for row in rows)
+    papers = {row["name"]: row["paper"] for row in rows}
+    assert papers["droq"] == "Hiraoka et al. 2022, arXiv:2110.02034"
+    assert papers["sac_discrete_classic"] == papers["sac_discrete"]  # a preset without a paper of its own
+    assert papers["arsq"].endswith('Soft Q-Network"')  # of two lines
     table = answer(capsys, "list")
     assert all(row["name"] in table for row in rows)
+
+
+def test_a_yes_or_no_has_two_short_names(capsys, monkeypatch):
+    kept = []
+    monkeypatch.setattr(api, "start", lambda algo, cfg, *args, **parts: kept.append(cfg.unit_norm) or sys.exit(0))
+    for words in ["--no-unit-norm"], ["--unit-norm"], ["--algo.no-unit-norm"], []:
+        with pytest.raises(SystemExit):
+            cli.main(["train", "flashsac", "--env", "Pendulum-v1", *words])
+    assert kept == [False, True, False, True]
 
 
 def docstrings(cls):

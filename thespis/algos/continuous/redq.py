@@ -2,7 +2,7 @@
 
 Paper: Chen et al. 2021, "Randomized Ensembled Double Q-Learning: Learning Fast Without a Model", arXiv:2101.05982.
 Parent: sac, which it becomes where every critic makes the target, the actor climbs their minimum and each update moves all.
-Presets: droq (Hiraoka et al. 2022, arXiv:2110.02034), simba (Lee et al. 2024, arXiv:2410.09754), sr_sac (D'Oro et al. 2023).
+Presets: droq, Hiraoka et al. 2022, arXiv:2110.02034; simba, Lee et al. 2024, arXiv:2410.09754; sr_sac, D'Oro et al. 2023.
 Departures: simba is without weight decay and running normalisation of observations.
 Assumed: line and table numbers, and the presets' numbers, are cited from memory of the papers.
 """

@@ -1,7 +1,8 @@
 """Twin Delayed DDPG: a deterministic actor against the smaller of two critics, with smoothed targets and a delayed actor.
 
 Paper: Fujimoto, van Hoof, Meger 2018, "Addressing Function Approximation Error in Actor-Critic Methods", arXiv:1802.09477.
-Parent: DDPG (arXiv:1509.02971), which it becomes with one critic, delay 1 and no target noise: the preset `ddpg`.
+Parent: DDPG (arXiv:1509.02971), which it becomes with one critic, delay 1 and no target noise.
+Presets: ddpg, Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", arXiv:1509.02971.
 Departures: sizes and step sizes are those of the authors' later code (2 x 256, 3e-4, batch 256), not the paper's tables.
 Assumed: equation numbers are cited from memory of the third arXiv version.
 """
