@@ -86,7 +86,8 @@ def algorithm(name: str | Path) -> Algorithm:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
     try:
-        spec.loader.exec_module(module)
+        code = compile(path.read_bytes(), str(path), "exec")  # not exec_module, which leaves a __pycache__ beside the file
+        exec(code, module.__dict__)
     except SyntaxError as error:
         raise Fault(f"algorithm {name} is not Python: {error}") from error
     except (Exception, SystemExit) as error:
