@@ -1,6 +1,6 @@
 """Many learners of one algorithm at once: one vmapped update over seeds and reward scales. For small networks, where it pays.
 
-The equations are those of the algorithm's file. Collecting is one environment a learner, one update a step after the warm-up.
+The equations are those of the algorithm's file. Each learner collects in one environment; `updates_per_step` is its Config's.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ class Together:
                 flags = np.array([terminated]), np.array([truncated])
                 replays[i].add(obs[i : i + 1], action[i : i + 1], np.array([self.scales[i] * float(reward)]), *flags, last[None])
                 obs[i] = world.reset()[0] if terminated or truncated else last
-            if t > feed.warmup:
+            while updates < int((t - feed.warmup) * feed.updates_per_step):
                 with torch.no_grad():
                     self.state, _ = update(self.state, stack([r.sample() for r in replays]), updates % period)
                 updates += 1
