@@ -8,8 +8,8 @@ scale: Pendulum-v1 with rewards times 0.01 to 100, three seeds each. The score i
 random policy, -1,230 here) to 1 (the best that any algorithm reached at any scale).
 bias: InvertedDoublePendulum-v5, three seeds. Critics' values along episodes of the policy, less the discounted soft return that
 followed (rewards, and alpha times the entropy of every later step), over the steps whose next 500, or all, were played.
-All algorithms: two hidden layers of 64, batch 64, step size 1e-3, 500 random steps, an update every five steps (the authors: every
-twenty); else their defaults.
+All algorithms: two hidden layers of 64, batch 64, step size 1e-3, 500 random steps, an update every five steps (the authors:
+every twenty); else their defaults.
 Raw results lie in bench/results/raw/dsac_t/PART-ALGORITHM.jsonl, a line a seed. Settings were tried on seeds from 100 on.
 """
 
