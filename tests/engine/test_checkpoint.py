@@ -374,14 +374,15 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     save(tmp_path, 10, ring)
     grow(ring, 10, 1)
 
-    def full(tensors, path):
+    def full(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(Fault, match=r"replay/000000010.safetensors could not be written: No space left on device; what was"):
         save(tmp_path, 20, ring)
     monkeypatch.undo()
+    assert not list(tmp_path.rglob(".*"))  # nor does half a file take room
     loaded = replay()
     meta, _ = checkpoint.load(tmp_path, loaded, pytest.fail)
     assert meta["progress"] == 10

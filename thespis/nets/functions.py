@@ -67,6 +67,7 @@ def module(build: Callable[[], nn.Module], inputs: int, outputs: int) -> Net:
     return Net(init, apply)
 
 
+MOST = 10_000
 Build = Callable[[Spec], nn.Module]
 
 
@@ -87,7 +88,12 @@ def own(build: Build | None, spec: Spec, inputs: int, outputs: int) -> Net | Non
 
 
 def ensemble(net: Net, members: int) -> Net:
-    """`members` independent copies on a leading axis of every parameter; apply gives (members, ..., out)."""
+    """`members` independent copies on a leading axis of every parameter; apply gives (members, ..., out).
+
+    Raises Fault above MOST, which only a damaged file asks for.
+    """
+    if members > MOST:
+        raise Fault(f"an ensemble of {members} networks; allowed: {MOST:,} at most")
 
     def init() -> Params:
         each = [net.init() for _ in range(members)]
