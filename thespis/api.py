@@ -214,6 +214,7 @@ def resume(
     """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for)."""
     folder = _folder(path)
     about, found, cfg, run, world = _open(folder, env, algo)
+    checkpoint.own(folder)
     _check_device(run.device)
     learner = found.module.make(cfg, world.spec, **_parts(found, about, parts))
     data = _dataset(run, world)

@@ -90,6 +90,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     write(path, lambda p: save_file(plain, p, {"sha256": _checksum(plain)}))
 
 
+def own(folder: Path) -> None:
+    """Raises Fault where what a run writes to or deletes is a link: what it stands for may be anybody's."""
+    for place in folder.iterdir():
+        for path in () if place.name in ("wandb", "videos") else (place, *place.rglob("*")):
+            if path.is_symlink():
+                raise Fault(f"{path} is a link, and a run writes into its own directory alone; move there what it stands for")
+
+
 def read_json(path: Path) -> Any:
     """Strict JSON: no NaN, no name twice."""
     with _told(path):
