@@ -51,7 +51,8 @@ def refused(use, *args, **options):
     "place",
     [
         "config.json", "metrics.jsonl", ".lock", ".curve.png.tmp", "policy", "policy/last.json", "policy/.last.json.tmp",
-        "checkpoints", "checkpoints/000000060", "checkpoints/.000000090.tmp", "replay", "replay/000000000.safetensors", "tensorboard",
+        "checkpoints", "checkpoints/000000060", "checkpoints/.000000090.tmp", "replay", "replay/000000000.safetensors",
+        "tensorboard",
     ],
 )  # fmt: skip
 def test_a_link_is_no_way_out_of_the_directory(tmp_path, run, place):
