@@ -1,7 +1,7 @@
 """Mutates one file of a run or of a dataset COUNT times and loads it, in a process of its own: what crashes, crashes here.
 
 python fuzz.py KIND FIRST COUNT SOUND WORK: prints {"outcomes": {...}, "wrong": [...], "grown": bytes} as JSON. SOUND holds run/
-and data/; WORK/at says which mutation is under way.
+and data/; WORK/at says which mutation is under way. KIND may be "all": then it prints a line for each.
 """
 
 import json
@@ -280,4 +280,5 @@ def main(kind, first, count, sound, work):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5]))
+    for kind in KINDS if sys.argv[1] == "all" else [sys.argv[1]]:
+        main(kind, int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5]))
