@@ -67,7 +67,6 @@ def module(build: Callable[[], nn.Module], inputs: int, outputs: int) -> Net:
     return Net(init, apply)
 
 
-MOST = 10_000
 Build = Callable[[Spec], nn.Module]
 
 
@@ -88,12 +87,9 @@ def own(build: Build | None, spec: Spec, inputs: int, outputs: int) -> Net | Non
 
 
 def ensemble(net: Net, members: int) -> Net:
-    """`members` independent copies on a leading axis of every parameter; apply gives (members, ..., out).
-
-    Raises Fault above MOST, which only a damaged file asks for.
-    """
-    if members > MOST:
-        raise Fault(f"an ensemble of {members} networks; allowed: {MOST:,} at most")
+    """`members` independent copies on a leading axis of every parameter; apply gives (members, ..., out)."""
+    if members > 10_000:  # only a damaged file asks for them
+        raise Fault(f"an ensemble of {members} networks; allowed: 10,000 at most")
 
     def init() -> Params:
         each = [net.init() for _ in range(members)]
