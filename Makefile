@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check fix one bench new clean
+.PHONY: help run test soak check fix one bench new clean
 
 export OMP_NUM_THREADS ?= 1
 BIN := .venv/bin
@@ -22,6 +22,9 @@ run: $(READY) ## train SAC on HalfCheetah for a few minutes
 
 test: $(READY) ## the whole test suite
 	@$(PYTEST) $(PARALLEL)
+
+soak: $(READY) ## the promises of docs/reliability.md, tested for an hour; figures to bench/results/reliability
+	@THESPIS_RECORD=1 $(PYTEST) -m soak tests/soak
 
 check: $(READY) ## format, lint, types and the import rule; changes nothing
 	@$(BIN)/ruff format --check .

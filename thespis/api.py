@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -190,8 +191,8 @@ def start(
         "thespis": thespis.__version__,
     }
     with alone(folder):
-        checkpoint.write_json(folder / "config.json", about)
         try:
+            checkpoint.write_json(folder / "config.json", about)
             return _train(learner, world, run, folder, about, False, panel, data)
         except Fault:
             rows = folder / "metrics.jsonl"
@@ -213,6 +214,7 @@ def resume(
     """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for)."""
     folder = _folder(path)
     about, found, cfg, run, world = _open(folder, env, algo)
+    checkpoint.own(folder)
     _check_device(run.device)
     learner = found.module.make(cfg, world.spec, **_parts(found, about, parts))
     data = _dataset(run, world)
@@ -243,9 +245,12 @@ def _train(
 ) -> Result:  # fmt: skip
     try:
         finished = loop.train(learner, world, run, folder, about, resuming, panel, data)
-    finally:
-        if (folder / "metrics.jsonl").exists():
-            curve.curve(folder)
+    except BaseException:
+        with suppress(Fault):  # what stopped it is what must be told
+            if (folder / "metrics.jsonl").exists():
+                curve.curve(folder)
+        raise
+    curve.curve(folder)
     last = checkpoint.read_json(folder / "policy" / "last.json")
     return Result(folder, finished, last["return_mean"])
 
@@ -337,6 +342,8 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
         raise Fault(f"{folder} holds no policy")
     file = folder / "policy" / f"{which}.json"
     about = _about(file, step=int, observation_space=dict, action_space=dict)
+    if sealed := "sha256" in about:  # a policy from before there were checksums has none in either file
+        checkpoint.unseal(about, file)
     found = algorithm(algo or _ours(folder, about["algo"]))
     try:
         spaces = envs.spaces.from_json(about["observation_space"]), envs.spaces.from_json(about["action_space"])
@@ -345,12 +352,25 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
         raise Fault(f"{file}: {fault}") from None
     cfg = config.build(found.module.Config, about["algo_config"], f"{file}: ")
     learner = found.module.make(cfg, spec, **_parts(found, about, parts))
+    like = _blank(learner, file)
     file = file.with_suffix(".safetensors")
-    with torch.random.fork_rng(devices=[]):  # the caller's generator is none of our business
-        like = learner.policy(learner.init())
-    saved = checkpoint.read_tensors(file)
+    saved = checkpoint.read_tensors(file, sealed)
     checkpoint.fit(saved, leaves(like), file)
     return Policy(learner, rebuild(like, saved), *spaces, about)
+
+
+def _blank(learner: Learner, file: Path) -> Any:
+    """A policy for its shapes alone: whatever sizes a stranger's file declares, no memory is taken for them."""
+    with torch.random.fork_rng(devices=[]):  # the caller's generator is none of our business
+        try:
+            with torch.device("meta"):
+                return learner.policy(learner.init())
+        except (RuntimeError, NotImplementedError):  # an init of your own may look at its numbers
+            pass
+        try:
+            return learner.policy(learner.init())
+        except (RuntimeError, MemoryError) as error:
+            raise Fault(f"{file}: its networks cannot be made: {str(error).splitlines()[0]}") from None
 
 
 @dataclass(frozen=True)

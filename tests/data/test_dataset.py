@@ -143,6 +143,16 @@ def test_what_is_read_is_what_a_live_environment_shows(make: Any, tmp_path: Path
     assert found.obs.dtype == found.reward.dtype == np.float32
 
 
+def test_a_dataset_that_is_packed(copy: Path) -> None:
+    wanted = read(copy, gym.make("Pendulum-v1")).digest()
+    for name, options in {"observations": {"compression": "gzip", "shuffle": True}, "rewards": {"compression": "lzf"}}.items():
+        with h5py.File(copy / "data/main_data.hdf5", "a") as file:
+            column = file[f"episode_1/{name}"][()]
+            del file[f"episode_1/{name}"]
+            file.create_dataset(f"episode_1/{name}", data=column, fletcher32=True, **options)
+        assert read(copy, gym.make("Pendulum-v1")).digest() == wanted
+
+
 def test_the_same_dataset_by_id_and_by_folder(root: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = gym.make("Pendulum-v1")
     by_id = read("pendulum/random-v0", env)
@@ -198,6 +208,52 @@ def without(name: str) -> Any:
     return damage
 
 
+def replaced(make: Any) -> Any:
+    """Another thing in the place of an episode's rewards."""
+
+    def damage(folder: Path) -> None:
+        with h5py.File(folder / "data/main_data.hdf5", "a") as file:
+            del file["episode_2/rewards"]
+            make(file["episode_2"], folder)
+
+    return damage
+
+
+def linked(link: Any) -> Any:
+    return replaced(lambda episode, _: episode.__setitem__("rewards", link))
+
+
+@replaced
+def elsewhere(episode: Any, folder: Path) -> None:
+    (folder / "secret").write_bytes(bytes(1600))
+    episode.create_dataset("rewards", (200,), float, external=[(str(folder / "secret"), 0, 1600)])
+
+
+@replaced
+def composed(episode: Any, folder: Path) -> None:
+    layout = h5py.VirtualLayout((200,), float)
+    layout[:] = h5py.VirtualSource(folder / "data/main_data.hdf5", "/episode_1/rewards", (200,))
+    episode.create_virtual_dataset("rewards", layout)
+
+
+@replaced
+def vast(episode: Any, folder: Path) -> None:
+    episode.create_dataset("rewards", (10**15,), float, chunks=(100,))[:5] = 1.0
+
+
+@replaced
+def vast_and_packed(episode: Any, folder: Path) -> None:
+    episode.create_dataset("rewards", (10**9,), float, chunks=(10**6,), compression="gzip")[:5] = 1.0
+
+
+def shared(folder: Path) -> None:
+    """The same observations in a thousand episodes."""
+    with h5py.File(folder / "data/main_data.hdf5", "a") as file:
+        for i in range(4, 1004):
+            file[f"episode_{i}"] = file["episode_2"]
+    about(total_episodes=1004)(folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -210,7 +266,7 @@ def without(name: str) -> Any:
         (overwrite("episode_2", rewards=at(9, 1e300)), "episode_2: rewards must be one number a step, finite"),
         (overwrite("episode_2", terminations=at(9, True)), "episode_2: it goes on after its end at step 10"),
         (overwrite("episode_2", truncations=lambda x: x[1:]), "truncations are 199; with 200 rewards they must be 200"),
-        (overwrite("episode_2", observations=lambda x: b"none"), "episode_2: observation is b'none'; it must be numbers"),
+        (overwrite("episode_2", observations=lambda x: b"none"), "episode_2: observations must be numbers"),
         (cut, "main_data.hdf5 is damaged"),
         (lambda folder: (folder / "data/main_data.hdf5").write_text("nothing"), "main_data.hdf5 is damaged"),
         (lambda folder: (folder / "data/main_data.hdf5").unlink(), "main_data.hdf5 is damaged"),
@@ -218,6 +274,13 @@ def without(name: str) -> Any:
         (without("episode_2/rewards"), "main_data.hdf5 is damaged"),
         (lambda folder: (folder / "data/metadata.json").write_text("{"), "metadata.json is damaged"),
         (lambda folder: (folder / "data/metadata.json").write_text("[]"), "metadata.json is damaged"),
+        (linked(h5py.ExternalLink("main_data.hdf5", "/episode_1/rewards")), "episode_2: rewards is a link to another place"),
+        (linked(h5py.SoftLink("/episode_1/rewards")), "episode_2: rewards is a link to another place"),
+        (elsewhere, "episode_2: rewards must be in this file"),
+        (composed, "episode_2: rewards must be in this file"),
+        (vast, "episode_2: rewards declares 8000000000000000 bytes, more than there can be in this file"),
+        (vast_and_packed, "episode_2: rewards declares 8000000000 bytes, more than there can be in this file"),
+        (shared, "bytes, more than there can be in this file"),
         (about(observation_space="7"), "it is a 7, not a Box"),
         (about(observation_space='{"type": "Box"}'), "observation_space than the environment's: it is damaged"),
         (about(total_episodes="many"), "metadata.json is damaged"),

@@ -67,7 +67,7 @@ def test_saved_and_restored_it_goes_on_the_same():
     made, _ = counting()
     one, other = Actor(made, 2, every=2), Actor(made, 2, every=2)
     one({}, column(1, 2), False)
-    other.restore({k: v.clone() for k, v in one.save().items()})
+    other.restore({k: v.clone() for k, v in one.save().items()}, 1)
     for t in range(3):
         assert torch.equal(one({}, column(t, -t), False), other({}, column(t, -t), False))
     assert Actor(learner(), 4).save() == {}  # without memory there is nothing to keep

@@ -197,6 +197,62 @@ def test_a_kill_at_any_change_of_the_disk_leaves_a_sound_checkpoint(tmp_path, mo
     assert seen == {30, 40}
 
 
+@pytest.fixture
+def done(monkeypatch, tmp_path):
+    """What is done to the disk, in order: ("sync" | "rename" | "delete", path); in a folder that goes, only the folder."""
+    done, inside = [], []
+
+    def noting(module, name, what, path_of):
+        real = getattr(module, name)
+
+        def function(*args, **kwargs):
+            if not inside:
+                done.append((what, os.path.relpath(path_of(*args), tmp_path)))
+            inside.append(name)
+            try:
+                return real(*args, **kwargs)
+            finally:
+                inside.pop()
+
+        monkeypatch.setattr(module, name, function)
+
+    noting(os, "fsync", "sync", lambda handle: os.readlink(f"/proc/self/fd/{handle}"))
+    noting(os, "replace", "rename", lambda old, new: new)
+    noting(os, "unlink", "delete", lambda path, **_: path)
+    noting(shutil, "rmtree", "delete", lambda path, **_: path)
+    return done
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the name of an open file is read from /proc")
+def test_what_is_old_goes_only_when_what_is_new_is_durable(tmp_path, done):
+    ring, aside = replay(10), "checkpoints/.{0:09d}.tmp/{1}"
+    for step in (10, 20):
+        done.clear()
+        grow(ring, 10, step)
+        save(tmp_path, step, ring, keep=1)
+        done[:] = [x for x in done if not (x[0] == "delete" and x[1].endswith(".tmp"))]  # what a kill had left: nothing
+        new = [
+            ("sync", f"replay/.{step - 10:09d}.safetensors.tmp"),
+            ("rename", f"replay/{step - 10:09d}.safetensors"),
+            ("sync", "replay"),
+            ("sync", aside.format(step, ".tensors.safetensors.tmp")),
+            ("rename", aside.format(step, "tensors.safetensors")),
+            ("sync", aside.format(step, "")[:-1]),
+            ("sync", aside.format(step, ".checkpoint.json.tmp")),
+            ("rename", aside.format(step, "checkpoint.json")),
+            ("sync", aside.format(step, "")[:-1]),
+        ]
+        again = {("sync", aside.format(step, name)) for name in ("tensors.safetensors", "checkpoint.json")}
+        end = [("sync", aside.format(step, "")[:-1]), ("rename", f"checkpoints/{step:09d}"), ("sync", "checkpoints")]
+        old = [("delete", "checkpoints/000000010"), ("delete", "replay/000000000.safetensors")]
+        folders = [x for x in done if x == ("sync", ".")]
+        assert len(folders) == (2 if step == 10 else 0)  # replay and checkpoints themselves
+        found = [x for x in done if x != ("sync", ".")]
+        assert found[:9] == new
+        assert set(found[9:11]) == again
+        assert found[11:] == end + (old if step == 20 else [])
+
+
 # --------------------------------------------------------------------------------------------------------------- damaged
 
 
@@ -374,14 +430,15 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     save(tmp_path, 10, ring)
     grow(ring, 10, 1)
 
-    def full(tensors, path):
+    def full(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(Fault, match=r"replay/000000010.safetensors could not be written: No space left on device; what was"):
         save(tmp_path, 20, ring)
     monkeypatch.undo()
+    assert not list(tmp_path.rglob(".*"))  # nor does half a file take room
     loaded = replay()
     meta, _ = checkpoint.load(tmp_path, loaded, pytest.fail)
     assert meta["progress"] == 10

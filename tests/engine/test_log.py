@@ -3,8 +3,8 @@
 import io
 import json
 import math
+import os
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,7 +107,7 @@ def test_a_kill_while_trimming_loses_nothing(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, at=10)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
@@ -424,6 +424,6 @@ def test_the_terminal_is_given_back_whatever_happens(tmp_path, error, calls, mon
     for text in ("from an environment", "a note [not markup]", "8/100", "sinks: trackio did not close (no network)"):
         assert text in told
     assert calls[-1] == ("finish",)  # the other sink is closed all the same
-    assert logs[0].rows.closed
+    assert logs[0].rows.file.closed
     logs[0].close()
     assert file.getvalue() == told

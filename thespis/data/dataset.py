@@ -6,8 +6,10 @@ A dataset is ROOT/ID/data/{metadata.json, main_data.hdf5}, where ROOT is MINARI_
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -24,8 +26,14 @@ Convert = Callable[[Any, Any], np.ndarray]
 """(space, a value of it) -> (dim,) float32, or a Fault"""
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """of an episode: observations (T + 1, obs), actions (T, ...), rewards (T,), terminated (T,)"""
-DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError)
+DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
 """what json, numpy and h5py raise over a file that is cut or overwritten"""
+PACKED = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+"""HDF5's filters that may be in use, by number: those that come with it"""
+DENSEST = 1032
+"""times that deflate can make a run of bytes shorter"""
+MARGIN = 2**22
+"""bytes that a chunk may have beyond what is stored"""
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,14 @@ def read(name: str, observation_space: Space[Any], action_space: Space[Any], fla
         if wrong := _differs(about[field], space):
             raise Fault(f"data: {folder} was recorded with another {field} than the environment's: {wrong}")
     file, episodes, i = folder / "main_data.hdf5", [], 0
+    if file.exists() and not file.is_file():
+        raise Fault(f"data: {file} is not a file")
     try:
         with h5py.File(file, "r") as recorded:
+            reader = _Reader(file.stat().st_size)
             for i in range(about["total_episodes"]):
-                episodes.append(_episode(recorded[f"episode_{i}"], observation_space, action_space, flatten, unscale))
+                part = functools.partial(reader.column, reader.node(recorded, f"episode_{i}"))
+                episodes.append(_episode(part, observation_space, action_space, flatten, unscale))
     except Fault as fault:
         raise Fault(f"data: {file}: episode_{i}: {fault}") from None
     except DAMAGE as error:
@@ -153,13 +165,59 @@ def _short(value: object) -> str:
 # ------------------------------------------------------------------------------------------------------------ its episodes
 
 
+class _Reader:
+    """Hands out the arrays of an HDF5 file, having looked at what each declares: only plain numbers that lie in this file, and
+    in all no more of them than it has room for. What is not asked for is never touched."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def column(self, group: Any, name: str, space: Space[Any] | None = None) -> Any:
+        """The array of that name, or one for each part of a Dict ("name") or of a Tuple ("_index_0")."""
+        node = self.node(group, name)
+        if isinstance(space, spaces.Dict):
+            return {k: self.column(node, str(k), part) for k, part in space.spaces.items()}
+        if isinstance(space, spaces.Tuple):
+            return {f"_index_{i}": self.column(node, f"_index_{i}", part) for i, part in enumerate(space.spaces)}
+        return self.array(node, name)
+
+    def node(self, group: Any, name: str) -> Any:
+        import h5py
+
+        for part in name.split("/"):
+            if not isinstance(group, h5py.Group) or group.get(part, getlink=True) is None:
+                raise ValueError(f"{group.name.rstrip('/')}/{part} is missing")
+            if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+                raise Fault(f"{name} is a link to another place; it must be in this file")
+            group = group[part]
+        return group
+
+    def array(self, node: Any, name: str) -> np.ndarray:
+        import h5py
+
+        if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "biuf":
+            raise Fault(f"{name} must be numbers")
+        plan = node.id.get_create_plist()
+        filters = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())}
+        if node.is_virtual or node.external or filters - PACKED.keys():
+            raise Fault(f"{name} must be in this file, in no packing but {', '.join(PACKED.values())}")
+        stored = node.id.get_storage_size()
+        self.room -= stored
+        chunk = math.prod(node.chunks or ()) * node.dtype.itemsize
+        if self.room < 0 or max(node.nbytes, chunk // MARGIN) > stored * (DENSEST if filters - {2, 3} else 1):
+            raise Fault(f"{name} declares {node.nbytes} bytes, more than there can be in this file")
+        return np.asarray(node[()])
+
+
 def _episode(
-    episode: Any, observation_space: Space[Any], action_space: Space[Any], flatten: Convert, unscale: Convert
+    part: Callable[..., Any], observation_space: Space[Any], action_space: Space[Any], flatten: Convert, unscale: Convert
 ) -> Columns:
-    obs = _rows(_column(episode["observations"]), observation_space, flatten)
-    given = _column(episode["actions"])
+    obs = _rows(part("observations", observation_space), observation_space, flatten)
+    given = part("actions", action_space)
     action = _rows(given, action_space, unscale) if isinstance(action_space, spaces.Box) else _choices(given, action_space)
-    reward, *flags = (np.asarray(episode[key][()]) for key in ("rewards", "terminations", "truncations"))
+    reward, *flags = (part(key) for key in ("rewards", "terminations", "truncations"))
+    if {x.ndim for x in (reward, *flags)} != {1}:
+        raise Fault("rewards, terminations and truncations must be one number a step")
     terminated, truncated = (flag.astype(bool) for flag in flags)
     steps = len(reward)
     columns = {"observations": obs, "actions": action, "terminations": terminated, "truncations": truncated}
@@ -168,16 +226,11 @@ def _episode(
             raise Fault(f"{field} are {len(column)}; with {steps} rewards they must be {wanted}")
     with np.errstate(over="ignore"):
         reward = reward.astype(np.float32)
-    if reward.ndim != 1 or not np.isfinite(reward).all():
+    if not np.isfinite(reward).all():
         raise Fault("rewards must be one number a step, finite in float32")
     if (over := (terminated | truncated)[:-1]).any():
         raise Fault(f"it goes on after its end at step {int(over.argmax()) + 1}")
     return obs, action, reward, terminated
-
-
-def _column(node: Any) -> Any:
-    """An array, or one for each part of a Dict ("name") or of a Tuple ("_index_0")."""
-    return {k: _column(v) for k, v in node.items()} if hasattr(node, "items") else node[()]
 
 
 def _rows(column: Any, space: Space[Any], convert: Convert) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thespis.core import Batch, Box, MultiDiscrete, OffPolicy, Spec
+from thespis.core import Batch, Box, Discrete, MultiDiscrete, OffPolicy, Spec
 
 EXTRAS = ("previous", "return_scale", "demo")
 """What `Learner.needs` may name. "previous" (B, action): the action before, zeros at an episode's start.
@@ -27,7 +27,7 @@ class Replay:
     def __init__(self, spec: Spec, feed: OffPolicy, num_envs: int = 1, seed: int = 0, needs: frozenset[str] = frozenset()):
         if unknown := needs.difference(EXTRAS):
             raise ValueError(f"a learner needs {sorted(unknown)}; a replay gives {EXTRAS}")
-        self.feed, self.num_envs, self.needs = feed, num_envs, needs
+        self.feed, self.num_envs, self.needs, self.choices = feed, num_envs, needs, spec.action
         self.scale = ReturnScale(num_envs, feed.gamma)
         self.length = max(feed.replay_size // num_envs, 1)  # steps that are held
         rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
@@ -146,6 +146,13 @@ class Replay:
         out = {name: getattr(self, name)[rows] for name in COLUMNS}
         return out | {"finals": self.finals[self.final_at[rows[out["ended"]]]], "next": self.obs[self._rows(stop)].clone()}
 
+    def can(self, action: Tensor) -> bool:
+        """Whether these are actions of the environment; of a Box, all are."""
+        if isinstance(self.choices, Box):
+            return True
+        ns = self.choices.n if isinstance(self.choices, Discrete) else torch.tensor(self.choices.ns)
+        return bool(((action >= 0) & (action < ns)).all())
+
     def load(self, segments: Iterable[tuple[int, Mapping[str, Tensor]]], stop: int) -> None:
         """Fills an empty ring from (start, segment) pairs in order, up to step `stop`; what it cannot hold is passed over."""
         n = self.num_envs
@@ -196,7 +203,7 @@ class ReturnScale:
         return {"past": self.past, "moments": self.moments}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        self.past, self.moments = saved["past"], saved["moments"]
+        self.past, self.moments = self.past.copy_(saved["past"]), self.moments.copy_(saved["moments"])
 
 
 def empty_actions(spec: Spec, rows: int) -> Tensor:

@@ -63,8 +63,9 @@ class Actor:
         seen = {} if self.seen is None else {"seen": self.seen}
         return {"age": self.age, **seen, **{f"memory.{k}": v for k, v in self.memory.items()}}
 
-    def restore(self, saved: dict[str, Tensor]) -> None:
+    def restore(self, saved: dict[str, Tensor], dim: int) -> None:
+        """What `save` gave, where observations have `dim` numbers. Raises KeyError or RuntimeError over anything else."""
         if saved:
-            self.age = saved["age"]
-            self.seen = saved["seen"].to(self.device) if "seen" in saved else None
-            self.memory = {k: saved[f"memory.{k}"].to(self.device) for k in self.memory}
+            self.seen = torch.zeros(len(self.age), dim, device=self.device).copy_(saved["seen"]) if "seen" in saved else None
+            for name, x in self.save().items():
+                x.copy_(saved[name])

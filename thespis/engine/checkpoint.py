@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,20 +25,51 @@ from thespis.core import Fault
 from thespis.data import Replay
 
 FORMAT = 1
+MISFIT = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError, MemoryError)
+"""what torch, numpy and gymnasium raise over values that are none of theirs"""
+MOST = 10**18
+"""steps of a run: fewer"""
+SEALED = "its checksum is not the one that it was written with"
 
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:
-    """`fill` writes a file or folder aside; then it takes its place in one step, durably."""
+    """`fill` writes a file or folder aside; then it takes its place in one step, durably.
+
+    Fault where that cannot be done, as on a full disk: what was there stays as it was, and nothing half-written is left.
+    """
     aside = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.unlink(missing_ok=True)
-    fill(aside)
-    for file in [*aside.rglob("*"), aside] if aside.is_dir() else [aside]:
-        if file.is_file():
-            file.chmod(0o644)  # safetensors makes files that nobody else can read
-        _sync(file)
-    os.replace(aside, path)
-    _sync(path.parent)
+    try:
+        _folder(path.parent)
+        _remove(aside)
+        fill(aside)
+        for file in [*aside.rglob("*"), aside] if aside.is_dir() else [aside]:
+            if file.is_file():
+                file.chmod(0o644)  # safetensors makes files that nobody else can read
+            _sync(file)
+        os.replace(aside, path)
+        _sync(path.parent)
+    except (OSError, SafetensorError, Fault) as error:
+        with suppress(OSError):
+            _remove(aside)
+        if isinstance(error, Fault):
+            raise
+        why = error.strerror if isinstance(error, OSError) else str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+        raise Fault(f"{path} could not be written: {why}; what was there before stands") from error
+
+
+def _folder(path: Path) -> None:
+    """Makes a folder, and those above it, as durably as what will be in it."""
+    if not path.is_dir():
+        _folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -51,26 +85,66 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    write(path, lambda p: save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, p))
+    """With a checksum of their own, for `read_tensors`."""
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    write(path, lambda p: save_file(plain, p, {"sha256": _checksum(plain)}))
+
+
+def own(folder: Path) -> None:
+    """Raises Fault where what a run writes to or deletes is a link: what it stands for may be anybody's."""
+    for place in folder.iterdir():
+        for path in () if place.name in ("wandb", "videos") else (place, *place.rglob("*")):
+            if path.is_symlink():
+                raise Fault(f"{path} is a link, and a run writes into its own directory alone; move there what it stands for")
 
 
 def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise Fault(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise Fault(f"{path} is damaged: {error}") from None
+    """Strict JSON: no NaN, no name twice."""
+    with _told(path):
+        return json.loads(path.read_bytes(), parse_constant=_no_constant, object_pairs_hook=_no_name_twice)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, sealed: bool | None = None) -> dict[str, Tensor]:
+    """Those that `write_tensors` wrote there. `sealed`: whether there is to be a checksum; None: it may be absent."""
+    with _told(path):
+        with safe_open(path, "pt") as header:  # a wrong file is told before it is mapped
+            digest = (header.metadata() or {}).get("sha256")
+        tensors = load_file(path)
+        if sealed not in (None, digest is not None) or digest not in (None, _checksum(tensors)):
+            raise ValueError(SEALED)
+        return tensors
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What json and safetensors raise over a file that they cannot read, as a Fault."""
+    if not path.is_file():  # nor a pipe, which could be read for ever
+        raise Fault(f"{path} is {'not a file' if path.exists() else 'missing'}")
     try:
-        with safe_open(path, "pt"):  # reads the header alone: a wrong file is told before it is mapped
-            return load_file(path)
-    except FileNotFoundError:
-        raise Fault(f"{path} is missing") from None
-    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise Fault(f"{path} is damaged: {error}") from None
+        yield
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
+        raise Fault(f"{path} is damaged: {' '.join(str(error).split())}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Over names, types, shapes and every bit."""
+    total = hashlib.sha256()
+    for name, x in sorted(tensors.items()):
+        total.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        if x.numel():
+            total.update(x.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: object) -> None:
@@ -81,46 +155,70 @@ def fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: object
             raise Fault(f"{where} does not fit this environment and configuration: {name} is {a}, wanted {b}")
 
 
+def one_row(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `fit` is to look at where the number of rows is free; a tensor without rows gets none."""
+    return {k: torch.empty((min(x.dim(), 1), *x.shape[1:]), dtype=x.dtype, device="meta") for k, x in tensors.items()}
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """While a checkpoint's values are put to use: what they lead to where they are none that a run writes, as a Fault."""
+    try:
+        yield
+    except MISFIT as error:
+        newest, why = checkpoints(folder)[-1], " ".join(str(error).split())
+        raise Fault(f"{newest} does not fit this environment and configuration: {type(error).__name__}: {why}") from error
+
+
 def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Replay, keep: int) -> Path:
     """A checkpoint of `step` environment steps: only the experience that is not on disk yet is written."""
     target = folder / "checkpoints" / f"{step:09d}"
     if target.exists():  # the same step again (resumed and stopped at once): the old one is as good
         return target
-    (folder / "replay").mkdir(exist_ok=True)
-    (folder / "checkpoints").mkdir(exist_ok=True)
     found = checkpoints(folder)
     segments = _segments(found[-1]) if found else {}
     start = max([replay.oldest(), *(int(first) + segment["steps"] for first, segment in segments.items())])
     if replay.steps > start:
         file = segment_path(folder, start)
         write_tensors(file, replay.segment(start, replay.steps))
-        segments = segments | {str(start): {"steps": replay.steps - start, "sha256": _digest(file.read_bytes())}}
+        segments = segments | {str(start): {"steps": replay.steps - start, "sha256": _digest(file)}}
     held = {first: segment for first, segment in segments.items() if int(first) + segment["steps"] > replay.oldest()}
 
     def fill(aside: Path) -> None:
         aside.mkdir()
         file = aside / "tensors.safetensors"
         write_tensors(file, tensors)
-        about = {"format": FORMAT, **meta, "segments": held, "tensors": _digest(file.read_bytes())}
-        write_json(aside / "checkpoint.json", about | {"sha256": _seal(about)})
+        write_sealed(aside / "checkpoint.json", {"format": FORMAT, **meta, "segments": held, "tensors": _digest(file)})
 
     write(target, fill)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     wanted = {int(first) for c in checkpoints(folder) for first in _segments(c)}
     for file in (folder / "replay").glob("*.safetensors"):
-        if int(file.stem) not in wanted:
+        if file.stem.isdecimal() and int(file.stem) not in wanted:
             file.unlink()
     return target
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _digest(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def _seal(about: dict[str, Any]) -> str:
-    """The checksum of a checkpoint.json, over all that it says: what bears the right one was written here."""
-    return _digest(json.dumps(about, sort_keys=True).encode())
+    """The checksum of a JSON object, over all that it says: what bears the right one is as it was written."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed(path: Path, about: dict[str, Any]) -> None:
+    """JSON with its checksum in it."""
+    write_json(path, about | {"sha256": _seal(about)})
+
+
+def unseal(about: dict[str, Any], file: Path) -> None:
+    """Takes the checksum out of what `write_sealed` wrote. Raises Fault where it is absent or wrong."""
+    if about.pop("sha256", None) != _seal(about):
+        raise Fault(f"{file} is damaged: {SEALED}")
 
 
 def _segments(path: Path) -> dict[str, dict[str, Any]]:
@@ -136,9 +234,17 @@ def _meta(path: Path) -> dict[str, Any]:
     meta = read_json(file)
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise Fault(f"{file} is not a checkpoint of format {FORMAT}, which this version of Thespis reads")
-    if meta.pop("sha256", None) != _seal(meta):
-        raise Fault(f"{file} is damaged: its checksum is not the one that it was written with")
+    unseal(meta, file)
+    segments, steps = meta.get("segments"), meta.get("replay_steps")
+    parts = segments.items() if isinstance(segments, dict) else [("", None)]
+    if type(steps) is not int or not (0 <= steps < MOST) or not all(_is_segment(first, part) for first, part in parts):
+        raise Fault(f"{file} is damaged: its replay_steps or segments are not as a run writes them")
     return meta
+
+
+def _is_segment(first: str, part: Any) -> bool:
+    count = part.get("steps") if isinstance(part, dict) else None
+    return re.fullmatch("0|[1-9][0-9]{0,17}", first) is not None and type(count) is int and 0 < count < MOST
 
 
 def segment_path(folder: Path, start: int) -> Path:
@@ -179,20 +285,25 @@ def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict
 def _read(path: Path, replay: Replay) -> tuple[dict[str, Any], dict[str, Tensor], list[tuple[int, dict[str, Tensor]]]]:
     """A checkpoint and the segments it needs. Raises Fault naming the file that is damaged or does not fit."""
     meta = _meta(path)
-    tensors = _sound(path / "tensors.safetensors", meta["tensors"])
+    tensors = _sound(path / "tensors.safetensors", meta.get("tensors"))
     parts, end = [], max(meta["replay_steps"] - replay.length, 0)
     for first, segment in sorted((int(k), v) for k, v in meta["segments"].items()):
-        part = _sound(file := segment_path(path.parents[1], first), segment["sha256"])
-        fit({k: part[k][:1] for k in ("obs", "action")}, {k: getattr(replay, k)[:1] for k in ("obs", "action")}, file)
-        if first > end or len(part["ended"]) != segment["steps"] * replay.num_envs:
+        part = _sound(file := segment_path(path.parents[1], first), segment.get("sha256"))
+        here, wanted = one_row(part), one_row(replay.segment(0, 0))
+        for names in ("obs", "action"), wanted.keys() | here.keys():  # these two say most
+            fit({k: here[k] for k in names if k in here}, {k: wanted[k] for k in names if k in wanted}, file)
+        rows = {"finals": int(part["ended"].sum()), "next": replay.num_envs}
+        if first > end or any(len(x) != rows.get(name, segment["steps"] * replay.num_envs) for name, x in part.items()):
             raise Fault(f"{file} does not fit the run's num_envs and replay_size: experience would be missing or mixed up")
+        if not replay.can(part["action"]):
+            raise Fault(f"{file} is damaged: it holds actions that the environment has not")
         parts.append((first, part))
         end = first + segment["steps"]
     return meta, tensors, parts
 
 
-def _sound(path: Path, digest: str) -> dict[str, Tensor]:
-    tensors = read_tensors(path)
-    if _digest(path.read_bytes()) != digest:
-        raise Fault(f"{path} is damaged: its checksum is not the one that it was written with")
-    return tensors
+def _sound(path: Path, digest: Any) -> dict[str, Tensor]:
+    with _told(path):
+        if _digest(path) != digest:
+            raise ValueError(SEALED)
+    return read_tensors(path)

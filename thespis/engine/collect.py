@@ -67,12 +67,14 @@ class Collector:
     def restore(self, json: dict[str, Any], tensors: dict[str, Tensor], say: Callable[[str], None]) -> None:
         """Re-enacts each current episode: its reset seed, then its actions. Where that leads elsewhere, a new one begins."""
         self.rng.bit_generator.state = json["rng"]
-        self.seeds, self.returns = list(json["seeds"]), np.array(json["returns"])
+        self.seeds, self.returns = [int(seed) for seed in json["seeds"]], np.array(json["returns"], float)
         episodes = [tensors[f"actions.{i}"].numpy() for i in range(self.n)]
-        self.actions, self.over = [list(actions) for actions in episodes], np.array(json["over"])
+        self.actions, self.over = [list(actions) for actions in episodes], np.array(json["over"], bool)
+        if {(len(self.seeds),), self.returns.shape, self.over.shape} != {(self.n,)}:
+            raise ValueError(f"there must be {self.n} seeds, returns and flags")
         past = [a[:0] if over else a for a, over in zip(episodes, self.over, strict=True)]
         self.obs, _, steps = reenact(self.envs, self.seeds, past)
-        moved = (self.obs != tensors["obs"].numpy()).any(-1) | (steps < [len(a) for a in past])
+        moved = (self.obs != tensors["obs"].numpy().reshape(self.obs.shape)).any(-1) | (steps < [len(a) for a in past])
         for i in np.flatnonzero(moved & ~self.over):
             say(f"environment {i} is not deterministic: re-enacting its episode led elsewhere, so a new episode begins")
             self.replay.cut(int(i))

@@ -51,6 +51,13 @@ class Stepper:
         self.totals, self.counts = {}, {}
         return out
 
+    def restore(self, totals: Metrics, counts: dict[str, int]) -> None:
+        """`totals` and `counts` of a checkpoint. Raises KeyError, RuntimeError or ValueError where they are none."""
+        device = next(iter(leaves(self.state).values())).device
+        self.totals, self.counts = {k: v.to(device).reshape(()) for k, v in totals.items()}, {k: int(counts[k]) for k in totals}
+        if min(self.counts.values(), default=1) < 1:
+            raise ValueError("counts must be 1 or more")
+
     def _phase(self, k: int) -> Callable[[Any, Batch], Metrics]:
         def phase(state: Any, batch: Batch) -> Metrics:
             after, metrics = self.learner.update(state, batch, k)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import json
 import math
+import operator
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -21,6 +24,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from thespis.core import Fault
+from thespis.engine.checkpoint import write
 
 __all__ = ["Log", "Pace"]
 
@@ -57,14 +61,15 @@ class Log:
         self.evaluated: tuple[int, float, float | None] | None = None
         self.best: tuple[int, float] | None = None
         for row in _trim(path / "metrics.jsonl", at):
-            self._take(row.pop("step"), {k: v for k, v in row.items() if isinstance(v, int | float)})
+            self._take(row.pop("step"), {k: v for k, v in row.items() if v is not None})
         self.pace, self.due, self.began = Pace(at, clock()), 0.0, clock()
         self.console = Console(file=file, force_terminal=panel or None, highlight=False, markup=False)
         if panel is None:
             panel = self.console.is_interactive and not self.console.options.ascii_only
         self.live: Live | None = None
         with ExitStack() as stack:  # closed in reverse: the terminal first, so that nothing after can keep it
-            self.rows = stack.enter_context((path / "metrics.jsonl").open("ab", buffering=0))
+            self.rows = _Whole(path / "metrics.jsonl")
+            stack.callback(self.rows.close)
             self.sends = []
             for name, start, module in opened:
                 try:
@@ -86,7 +91,7 @@ class Log:
         """Numbers by "group/name", from Python, NumPy or torch. A list goes to metrics.jsonl alone."""
         values = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in values.items()}
         line = json.dumps({"step": int(step), **{k: _strict(v) for k, v in values.items()}}, allow_nan=False)
-        self.rows.write(line.encode() + b"\n")  # unbuffered: one call, so an interrupt cannot tear a line
+        self.rows.write(line.encode() + b"\n")
         scalars = {k: v for k, v in values.items() if isinstance(v, int | float)}
         for send in self.sends:
             send(step, scalars)
@@ -210,6 +215,25 @@ class Pace:
 # ------------------------------------------------------------------------------------------------------------- the file
 
 
+class _Whole:
+    """A file that pieces are added to, each at once and whole, or not at all: then, as where the disk is full, with a Fault."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file.open("ab", buffering=0)  # one call a piece, so an interrupt cannot tear it
+
+    def write(self, piece: bytes) -> None:
+        end = self.file.seek(0, os.SEEK_END)
+        try:
+            if self.file.write(piece) < len(piece):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self.file.truncate(end)
+            raise Fault(f"{self.file.name!s} could not be written: {error.strerror}; every row before stands") from error
+
+    def close(self) -> None:
+        self.file.close()
+
+
 def _strict(value: Any) -> Any:
     if isinstance(value, list):
         return [_strict(v) for v in value]
@@ -218,36 +242,54 @@ def _strict(value: Any) -> Any:
 
 def _trim(file: Path, at: int) -> list[dict[str, Any]]:
     """The rows up to `at`; where they are not all, they take the file's place in one step."""
+    if file.exists() and not file.is_file():
+        raise Fault(f"{file} is not a file")
     held = file.read_bytes() if file.exists() else b""
     kept: list[tuple[bytes, dict[str, Any]]] = []
     for line in held.splitlines(keepends=True):
-        with suppress(ValueError):  # torn, where the run was killed
-            row = json.loads(line)
-            if line.endswith(b"\n") and row["step"] <= at:
-                kept.append((line, row))
+        row = _row(line)
+        if row and line.endswith(b"\n") and row["step"] <= at:
+            kept.append((line, row))
     text = b"".join(line for line, _ in kept)
     if text != held:
-        aside = file.with_name(f".{file.name}.tmp")
-        with aside.open("wb") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(file)
+        write(file, lambda aside: aside.write_bytes(text))
     return [row for _, row in kept]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None where it is torn, as where the run was killed, or damaged."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        row = json.loads(line)
+        return {"step": operator.index(row["step"])} | {k: _number_or_not(v) for k, v in row.items() if k != "step"}
+    return None
+
+
+def _number_or_not(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 # ------------------------------------------------------------------------------------------------------------ the sinks
 
 
 def _tensorboard(module: Any, path: Path, at: int, config: dict[str, Any] | None) -> Sink:
-    writer = module.SummaryWriter(str(path / "tensorboard"), purge_step=at + 1)
+    """Written here and now: tensorboard's own writer does it in a thread, which dies with a traceback on a full disk."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    folder = path / "tensorboard"
+    folder.mkdir(exist_ok=True)
+    file = _Whole(folder / f"events.out.tfevents.{time.time_ns():019d}.{socket.gethostname()}.{os.getpid()}")
+    writer = module.RecordWriter(file)
+
+    def add(**fields: Any) -> None:
+        writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
     def send(step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()  # or a killed run loses rows that a resumed one does not log again
+        add(step=step, summary=Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()]))
 
-    return send, writer.close
+    add(file_version="brain.Event:2")
+    add(step=at + 1, session_log=SessionLog(status=SessionLog.START))  # what came after is logged anew
+    return send, file.close
 
 
 def _wandb(module: Any, path: Path, at: int, config: dict[str, Any] | None) -> Sink:
@@ -274,7 +316,7 @@ def _trackio(module: Any, path: Path, at: int, config: dict[str, Any] | None) ->
 
 
 _SINKS: dict[str, tuple[str, Callable[..., Sink]]] = {
-    "tensorboard": ("torch.utils.tensorboard", _tensorboard),
+    "tensorboard": ("tensorboard.summary.writer.record_writer", _tensorboard),
     "wandb": ("wandb", _wandb),
     "trackio": ("trackio", _trackio),
 }

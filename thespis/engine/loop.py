@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,16 @@ class Progress:
     """step of the newest evaluation"""
     episodes: list[tuple[float, int]] = field(default_factory=list)
     """(return, length) of the episodes that ended since the last row of metrics"""
+
+    @classmethod
+    def read(cls, saved: dict[str, Any]) -> Progress:
+        """What a checkpoint says; ValueError or TypeError where no run wrote that."""
+        p = cls(**saved)
+        whole, numbers = (p.steps, p.updates, p.evaluated), [p.seconds, *(x for x in (p.best, p.last) if x is not None)]
+        pairs = [(float(r), int(n)) for r, n in p.episodes]
+        if any(type(x) is not int for x in whole) or min(whole) < -1 or not all(math.isfinite(x) for x in numbers):
+            raise ValueError("progress is not as a run writes it")
+        return replace(p, episodes=pairs)
 
 
 def train(
@@ -92,7 +102,8 @@ class _Training:
             meta, tensors = checkpoint.load(folder, self.replay, notes.append)
             saved = _under("state", tensors)
             checkpoint.fit(saved, leaves(state), checkpoint.checkpoints(folder)[-1])
-            state, self.progress = rebuild(state, saved), Progress(**meta["progress"])
+            with checkpoint.fitting(folder):
+                state, self.progress = rebuild(state, saved), Progress.read(meta["progress"])
         else:
             (folder / "metrics.jsonl").unlink(missing_ok=True)
         log = Log(folder, about.get("title", ""), run.steps, at=self.progress.steps, sinks=run.sinks, config=about, panel=panel)
@@ -108,13 +119,13 @@ class _Training:
         self.evaluator = Evaluator(world, run.eval_episodes, seeds[3])
         stack.callback(self.evaluator.close)
         if resume:
-            self.stepper.totals = {k: v.to(run.device) for k, v in _under("totals", tensors).items()}
-            self.stepper.counts = meta["counts"]
-            self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
-            self.actor.restore(_under("acting", tensors))
-            self.replay.restore(_under("replay", tensors))
-            self.replay.rng.set_state(tensors["rng.replay"])
-            torch.set_rng_state(tensors["rng.torch"])
+            with checkpoint.fitting(folder):
+                self.stepper.restore(_under("totals", tensors), meta["counts"])
+                self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
+                self.actor.restore(_under("acting", tensors), world.spec.obs.dim)
+                self.replay.restore(_under("replay", tensors))
+                self.replay.rng.set_state(tensors["rng.replay"])
+                torch.set_rng_state(tensors["rng.torch"])
         self.reported = (self.progress.steps, self.progress.seconds)
 
     def policy(self) -> Any:
@@ -223,10 +234,9 @@ class _Training:
     def save_policy(self, name: str) -> None:
         """What `thespis.load` reads: the tensors that acting needs, and in words what they are."""
         place = self.folder / "policy"
-        place.mkdir(exist_ok=True)
         checkpoint.write_tensors(place / f"{name}.safetensors", leaves(self.policy()))
         p = self.progress
-        checkpoint.write_json(place / f"{name}.json", self.about | {"step": p.steps, "return_mean": p.last})
+        checkpoint.write_sealed(place / f"{name}.json", self.about | {"step": p.steps, "return_mean": p.last})
 
     def _diverged(self, what: str) -> str:
         kept = checkpoint.checkpoints(self.folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from thespis.core import Fault
 
 __all__ = ["curve", "figure", "rows"]
 
+BEYOND = 1e100
+"""numbers that no picture shows"""
 INK, MUTED, BLUE, GREY = "#1f2430", "#5b6270", "#1d5fd1", "#8a93a3"
 
 
@@ -24,8 +26,13 @@ def curve(run: Path) -> Path:
     """Draws run/curve.png, 1280 x 720, anew and whole or not at all; returns its path."""
     picture, path = figure(rows(run), _title(run)), run / "curve.png"
     aside = run / ".curve.png.tmp"
-    picture.savefig(aside, format="png")
-    return aside.replace(path)
+    try:
+        picture.savefig(aside, format="png")
+        return aside.replace(path)
+    except OSError as error:  # a full disk
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise Fault(f"{path} could not be drawn: {error.strerror}; all else of the run stands") from error
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
@@ -33,13 +40,19 @@ def rows(run: Path) -> list[dict[str, Any]]:
     if not run.is_dir():
         raise Fault(f"run: {run} is not a directory")
     file, found = run / "metrics.jsonl", []
-    lines = file.read_text().splitlines() if file.exists() else []
+    if file.exists() and not file.is_file():
+        raise Fault(f"{file} is not a file")
+    lines = file.read_bytes().splitlines() if file.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             if number < len(lines):  # the last one may be torn: the run is writing it, or was killed
                 raise Fault(f"{file}: line {number} is not JSON") from None
+            continue
+        if not isinstance(row, dict) or type(row.get("step")) is not int or not 0 <= row["step"] < 2**63:
+            raise Fault(f"{file}: line {number} is not a row of metrics: it has no step")
+        found.append(row)
     return found
 
 
@@ -81,7 +94,7 @@ def _columns(rows: list[dict[str, Any]], needed: str, also: str | None = None) -
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) < BEYOND
 
 
 def _dress(axes: Axes, title: str, last: int) -> None:
@@ -107,5 +120,5 @@ def _title(run: Path) -> str:
     try:
         config = json.loads((run / "config.json").read_text())
         return f"{Path(config['algo']).stem.upper().replace('_', '-')} on {config['run']['env']}, seed {config['run']['seed']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return run.resolve().name  # no config, or another one
