@@ -46,6 +46,16 @@ class Replay:
         """Transitions that can be sampled."""
         return min(self.steps, self.length) * self.num_envs
 
+    @property
+    def added(self) -> int:
+        """Transitions ever added."""
+        return self.steps * self.num_envs
+
+    @property
+    def parts(self) -> list[Replay]:
+        """The replays that it consists of (data/shards.py has several)."""
+        return [self]
+
     def _rows(self, step: int) -> slice:
         first = step % (self.length + 1) * self.num_envs
         return slice(first, first + self.num_envs)
@@ -184,7 +194,8 @@ class ReturnScale:
         total = count + len(now)  # Chan et al. 1983: the moments of two groups, joined
         shift = now.mean() - mean
         squares = squares + (now - now.mean()).square().sum() + shift**2 * count * len(now) / total
-        self.moments = torch.stack([total, mean + shift * len(now) / total, squares, torch.maximum(largest, now.abs().max())])
+        moments = [total, mean + shift * len(now) / total, squares, torch.maximum(largest, now.abs().max())]
+        self.moments.copy_(torch.stack(moments))  # in place: shards share them
         self.past = now * torch.from_numpy(~ended)
 
     def columns(self, rows: int) -> dict[str, Tensor]:
@@ -193,10 +204,11 @@ class ReturnScale:
         return {"return_std": std.float().expand(rows).clone(), "return_max": largest.float().expand(rows).clone()}
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"past": self.past, "moments": self.moments}
+        return {"past": self.past, "moments": self.moments.clone()}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        self.past, self.moments = saved["past"], saved["moments"]
+        self.past = saved["past"]
+        self.moments.copy_(saved["moments"])
 
 
 def empty_actions(spec: Spec, rows: int) -> Tensor:

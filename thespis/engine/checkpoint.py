@@ -1,6 +1,7 @@
 """Checkpoints that a kill at any moment leaves whole: written aside, made durable, renamed.
 
 DIR/replay/000000000.safetensors          steps of experience from that number on; only ever added
+DIR/replay/2-000000000.safetensors        the same of collector 2, where there are several
 DIR/checkpoints/000010000/tensors.safetensors, checkpoint.json
 """
 
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from thespis.core import Fault
-from thespis.data import Replay
+from thespis.data import Replay, Shards
 
 FORMAT = 1
 
@@ -81,7 +82,9 @@ def fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: object
             raise Fault(f"{where} does not fit this environment and configuration: {name} is {a}, wanted {b}")
 
 
-def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Replay, keep: int) -> Path:
+def save(
+    folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Replay | Shards, keep: int
+) -> Path:  # fmt: skip
     """A checkpoint of `step` environment steps: only the experience that is not on disk yet is written."""
     target = folder / "checkpoints" / f"{step:09d}"
     if target.exists():  # the same step again (resumed and stopped at once): the old one is as good
@@ -89,13 +92,15 @@ def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Te
     (folder / "replay").mkdir(exist_ok=True)
     (folder / "checkpoints").mkdir(exist_ok=True)
     found = checkpoints(folder)
-    segments = _segments(found[-1]) if found else {}
-    start = max([replay.oldest(), *(int(first) + segment["steps"] for first, segment in segments.items())])
-    if replay.steps > start:
-        file = segment_path(folder, start)
-        write_tensors(file, replay.segment(start, replay.steps))
-        segments = segments | {str(start): {"steps": replay.steps - start, "sha256": _digest(file.read_bytes())}}
-    held = {first: segment for first, segment in segments.items() if int(first) + segment["steps"] > replay.oldest()}
+    before, held = _segments(found[-1]) if found else {}, {}
+    for name, part in _named(replay):
+        segments = _of(name, before)
+        start = max([part.oldest(), *(first + segment["steps"] for first, segment in segments.items())])
+        if part.steps > start:
+            file = segment_path(folder, start, name)
+            write_tensors(file, part.segment(start, part.steps))
+            segments[start] = {"steps": part.steps - start, "sha256": _digest(file.read_bytes())}
+        held |= {f"{name}{first}": s for first, s in segments.items() if first + s["steps"] > part.oldest()}
 
     def fill(aside: Path) -> None:
         aside.mkdir()
@@ -107,9 +112,10 @@ def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Te
     write(target, fill)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
-    wanted = {int(first) for c in checkpoints(folder) for first in _segments(c)}
+    kept = [_segments(c) for c in checkpoints(folder)]
+    wanted = {segment_path(folder, first, name) for name, _ in _named(replay) for s in kept for first in _of(name, s)}
     for file in (folder / "replay").glob("*.safetensors"):
-        if int(file.stem) not in wanted:
+        if file not in wanted:
             file.unlink()
     return target
 
@@ -123,8 +129,19 @@ def _seal(about: dict[str, Any]) -> str:
     return _digest(json.dumps(about, sort_keys=True).encode())
 
 
+def _named(replay: Replay | Shards) -> list[tuple[str, Replay]]:
+    """Each replay, with what the names of its segments begin with: nothing where it is the only one."""
+    return [(f"{i}-" if len(replay.parts) > 1 else "", part) for i, part in enumerate(replay.parts)]
+
+
+def _of(name: str, segments: Mapping[str, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """One replay's segments by their first steps, in order."""
+    found = {k.removeprefix(name): v for k, v in segments.items() if k.startswith(name)}
+    return dict(sorted((int(first), segment) for first, segment in found.items()))
+
+
 def _segments(path: Path) -> dict[str, dict[str, Any]]:
-    """The segments that a checkpoint needs: {first step: {"steps", "sha256"}}; none where it is damaged."""
+    """The segments that a checkpoint needs: {replay's name and first step: {"steps", "sha256"}}; none where it is damaged."""
     try:
         return _meta(path)["segments"]
     except Fault:
@@ -141,8 +158,8 @@ def _meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def segment_path(folder: Path, start: int) -> Path:
-    return folder / "replay" / f"{start:09d}.safetensors"
+def segment_path(folder: Path, start: int, name: str = "") -> Path:
+    return folder / "replay" / f"{name}{start:09d}.safetensors"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -155,7 +172,7 @@ def begun(folder: Path) -> bool:
     return bool(checkpoints(folder)) or (folder / "policy" / "last.json").exists()
 
 
-def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load(folder: Path, replay: Replay | Shards, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The newest sound checkpoint, and its experience in `replay`. A damaged one is told and the one before it is taken."""
     found = checkpoints(folder)
     if not found:
@@ -172,23 +189,40 @@ def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict
     for path, why in damaged:
         say(f"{why}; taking the checkpoint before it")
         path.rename(path.with_name(f"damaged-{path.name}"))
-    replay.load(parts, meta["replay_steps"])
+    for part, segments, steps in zip(replay.parts, parts, _steps(meta), strict=True):
+        part.load(segments, steps)
     return meta, tensors
 
 
-def _read(path: Path, replay: Replay) -> tuple[dict[str, Any], dict[str, Tensor], list[tuple[int, dict[str, Tensor]]]]:
-    """A checkpoint and the segments it needs. Raises Fault naming the file that is damaged or does not fit."""
+Segments = list[tuple[int, dict[str, Tensor]]]
+"""(first step, columns) in order"""
+
+
+def _read(path: Path, replay: Replay | Shards) -> tuple[dict[str, Any], dict[str, Tensor], list[Segments]]:
+    """A checkpoint and the segments that each replay needs. Raises Fault naming the file that is damaged or does not fit."""
     meta = _meta(path)
     tensors = _sound(path / "tensors.safetensors", meta["tensors"])
-    parts, end = [], max(meta["replay_steps"] - replay.length, 0)
-    for first, segment in sorted((int(k), v) for k, v in meta["segments"].items()):
-        part = _sound(file := segment_path(path.parents[1], first), segment["sha256"])
-        fit({k: part[k][:1] for k in ("obs", "action")}, {k: getattr(replay, k)[:1] for k in ("obs", "action")}, file)
-        if first > end or len(part["ended"]) != segment["steps"] * replay.num_envs:
-            raise Fault(f"{file} does not fit the run's num_envs and replay_size: experience would be missing or mixed up")
-        parts.append((first, part))
-        end = first + segment["steps"]
+    if len(_steps(meta)) != len(replay.parts):
+        raise Fault(f"{path} does not fit the run's collectors: it holds {len(_steps(meta))} replays, wanted {len(replay.parts)}")
+    parts = []
+    for (name, part), steps in zip(_named(replay), _steps(meta), strict=True):
+        held: Segments = []
+        end = max(steps - part.length, 0)
+        for first, segment in _of(name, meta["segments"]).items():
+            found = _sound(file := segment_path(path.parents[1], first, name), segment["sha256"])
+            fit({k: found[k][:1] for k in ("obs", "action")}, {k: getattr(part, k)[:1] for k in ("obs", "action")}, file)
+            if first > end or len(found["ended"]) != segment["steps"] * part.num_envs:
+                raise Fault(f"{file} does not fit the run's num_envs and replay_size: experience would be missing or mixed up")
+            held.append((first, found))
+            end = first + segment["steps"]
+        parts.append(held)
     return meta, tensors, parts
+
+
+def _steps(meta: dict[str, Any]) -> list[int]:
+    """Of each replay, the steps ever added."""
+    steps = meta["replay_steps"]
+    return steps if isinstance(steps, list) else [steps]
 
 
 def _sound(path: Path, digest: str) -> dict[str, Tensor]:

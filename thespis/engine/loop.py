@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
-from thespis.data import Dataset, Demonstrations, Replay
+from thespis.data import Dataset, Demonstrations, Replay, Shards
 from thespis.engine import checkpoint
 from thespis.engine.act import Actor
 from thespis.engine.collect import Collector
 from thespis.engine.compile import Stepper
 from thespis.engine.evaluate import Evaluator
 from thespis.engine.log import Log
+from thespis.engine.remote import Collectors, cluster
 from thespis.engine.run import Run
 from thespis.envs import World, vector
 
@@ -81,7 +82,11 @@ class _Training:
         self.learner, self.run, self.folder, self.about = learner, run, folder, about
         seeds = np.random.SeedSequence(run.seed).generate_state(4).tolist()
         torch.manual_seed(seeds[0])
-        self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs)
+        self.replay: Replay | Shards
+        if run.collectors:
+            self.replay = Shards(world.spec, learner.experience, run.collectors, run.num_envs, seeds[1], learner.needs)
+        else:
+            self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs)
         self.source = self.replay if data is None else Demonstrations(world.spec, data, self.replay)
         self.pretrain = 0 if data is None else learner.experience.pretrain
         state = learner.init()
@@ -101,9 +106,15 @@ class _Training:
             log.note(note)
         self.stepper = Stepper(learner, tree_map(lambda x: x.to(run.device), state), run.compile_after, log.note)
         self.stepper.updates = self.progress.updates
-        envs = vector(world, run.num_envs, run.vector)
-        stack.callback(envs.close)
-        self.collector = Collector(envs, world.spec, self.replay, seeds[2])
+        self.collector: Collector | Collectors
+        if isinstance(self.replay, Shards):
+            stack.enter_context(cluster(run.collectors, run.ray_address))
+            self.collector = Collectors(learner, world, run, self.replay, seeds[2], log.note)
+            stack.callback(self.collector.close)
+        else:
+            envs = vector(world, run.num_envs, run.vector)
+            stack.callback(envs.close)
+            self.collector = Collector(envs, world.spec, self.replay, seeds[2])
         self.actor = Actor(learner, run.num_envs, learner.experience.look_every, run.device)
         self.evaluator = Evaluator(world, run.eval_episodes, seeds[3])
         stack.callback(self.evaluator.close)
@@ -138,10 +149,8 @@ class _Training:
         while p.steps < run.steps and not stop.is_set():
             began, before = time.perf_counter(), p.steps
             with self.saved_on_fault(f"step {p.steps + 1}"):
-                if self.collector.over.any():
-                    self.actor.begin(torch.from_numpy(self.collector.over).nonzero().flatten())
-                p.episodes += self.collector.step(None if p.steps < feed.warmup else self.explore)
-            p.steps += run.num_envs
+                p.episodes += self.collect()
+            p.steps = self.replay.added
             p.seconds += time.perf_counter() - began
             self.learn(self.pretrain + math.floor(max(p.steps - feed.warmup, 0) * feed.updates_per_step))
             self.log.tick(p.steps)
@@ -152,6 +161,14 @@ class _Training:
                     do()
         self.save()  # also of a run that was killed between its last checkpoint and the policy
         return p.steps >= run.steps
+
+    def collect(self) -> list[tuple[float, int]]:
+        """Steps into the replay: one of each environment, or what a collector has sent. The episodes that ended in them."""
+        if isinstance(self.collector, Collectors):
+            return self.collector.step(self.policy, self.progress.updates)
+        if self.collector.over.any():
+            self.actor.begin(torch.from_numpy(self.collector.over).nonzero().flatten())
+        return self.collector.step(None if self.progress.steps < self.learner.experience.warmup else self.explore)
 
     def learn(self, due: int, stop: threading.Event | None = None) -> None:
         """Updates until there have been `due`, or until a signal to stop where one is heeded."""
@@ -184,6 +201,8 @@ class _Training:
         if p.episodes:
             row["episode/return"], row["episode/length"] = (float(np.mean(x)) for x in zip(*p.episodes, strict=True))
             p.episodes = []
+        if isinstance(self.collector, Collectors):
+            row |= self.collector.metrics()
         row |= {"time/steps_per_second": steps / max(seconds, 1e-9), "time/seconds": p.seconds, "time/updates": float(p.updates)}
         self.log.row(p.steps, row)
 
