@@ -93,6 +93,7 @@ class Replay:
         row = self._rows(self.steps - 1).start + env
         if self.steps and not self.ended[row]:
             self._end(np.array([row]), self.obs[self._rows(self.steps)][env : env + 1].numpy())
+            self.scale.past[env] = 0.0
 
     def _end(self, rows: np.ndarray, last: np.ndarray) -> None:
         if len(self.free) < len(rows):

@@ -92,7 +92,8 @@ def save(
     (folder / "replay").mkdir(exist_ok=True)
     (folder / "checkpoints").mkdir(exist_ok=True)
     found = checkpoints(folder)
-    before, held = _segments(found[-1]) if found else {}, {}
+    before = _segments(found[-1]) if found else {}
+    held: dict[str, dict[str, Any]] = {}
     for name, part in _named(replay):
         segments = _of(name, before)
         start = max([part.oldest(), *(first + segment["steps"] for first, segment in segments.items())])

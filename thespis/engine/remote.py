@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -28,7 +29,7 @@ from thespis.engine.run import Run
 from thespis.envs import World, vector
 
 SEGMENT = 32  # steps of each environment between two looks at the newest parameters
-QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 DEATHS = 5  # of one collector in a row, before it is taken for a fault of the environment
 
 
@@ -268,7 +269,8 @@ def cluster(collectors: int, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         if address:
             raise Fault(f"ray_address is {address!r}; this process is connected to a Ray cluster already: leave it out")
-        yield _room(ray, collectors)
+        _room(ray, collectors)
+        yield
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     place = None if address else tempfile.mkdtemp(prefix="thespis-", dir="/tmp")  # short: sockets are in it
@@ -281,7 +283,8 @@ def cluster(collectors: int, address: str | None) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():  # Ray puts its own
                 signal.signal(number, handler)
-        yield _room(ray, collectors)
+        _room(ray, collectors)
+        yield
     finally:
         ray.shutdown()
         if place:
@@ -289,10 +292,15 @@ def cluster(collectors: int, address: str | None) -> Iterator[None]:
 
 
 def _join(ray: Any, address: str) -> None:
+    """Asks first whether anybody listens there: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
     try:
+        if address != "auto":
+            socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(address, **QUIET)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise Fault(f"ray_address is {address!r}; no Ray cluster can be joined there ({_first(error)})") from error
+    except (OSError, ValueError, OverflowError, RuntimeError) as error:
+        why = f"no Ray cluster can be joined there ({_first(error)})"
+        raise Fault(f"ray_address is {address!r}; {why}; allowed: host:port, auto") from error
 
 
 def _room(ray: Any, collectors: int) -> None:
