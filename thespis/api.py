@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ import thespis.algos
 from thespis import config, envs
 from thespis.core import Fault, Learner, leaves, rebuild
 from thespis.data import Dataset, dataset
-from thespis.engine import checkpoint, loop
+from thespis.engine import checkpoint, loop, team
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
 from thespis.engine.lock import alone
@@ -127,7 +127,7 @@ class Result:
     finished: bool
     """False where it was stopped before its last step"""
     return_mean: float | None
-    """of the last evaluation"""
+    """of the last evaluation; None in a learner that does not lead"""
 
 
 def train(
@@ -174,10 +174,8 @@ def start(
         run = dataclasses.replace(run, data=str(place.resolve()))  # a folder is found again from anywhere
     label = re.sub(r"[^\w.-]+", "-", f"{Path(algo.name).stem}-{world.name}-{run.seed}")
     folder = Path(out).expanduser() if out else Path("runs") / label
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if team.rank() == 0 and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Fault(f"out: {folder} exists; continue it with 'thespis resume {folder}', or give another with --out")
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     about = {
         "title": f"{algo.name} on {world.name}, seed {run.seed}",
         "algo": algo.name,
@@ -190,6 +188,10 @@ def start(
         "action_space": envs.spaces.to_json(world.action_space),
         "thespis": thespis.__version__,
     }
+    if team.rank() > 0:
+        return _train(learner, world, run, folder, about, False, panel, data)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         try:
             checkpoint.write_json(folder / "config.json", about)
@@ -222,13 +224,14 @@ def resume(
         raise Fault(
             f"data: {run.data} has changed since {folder} began; the run can only go on with the dataset that it began with"
         )
-    with alone(folder):
+    with alone(folder) if team.rank() == 0 else nullcontext():
         if steps is not None:
             run = config.check(dataclasses.replace(run, steps=steps))
             if done := [int(c.name) for c in checkpoint.checkpoints(folder) if int(c.name) > run.steps]:
                 raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
             about["run"]["steps"] = run.steps
-            checkpoint.write_json(folder / "config.json", about)
+            if team.rank() == 0:
+                checkpoint.write_json(folder / "config.json", about)
         return _train(learner, world, run, folder, about, True, panel, data)
 
 
@@ -243,6 +246,8 @@ def _train(
     learner: Learner, world: envs.World, run: Run, folder: Path, about: dict[str, Any], resuming: bool, panel: bool | None,
     data: Dataset | None,
 ) -> Result:  # fmt: skip
+    if team.rank() > 0:
+        return Result(folder, loop.train(learner, world, run, folder, about, resuming, panel, data), None)
     try:
         finished = loop.train(learner, world, run, folder, about, resuming, panel, data)
     except BaseException:

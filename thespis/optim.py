@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from thespis.core import Metrics, Params, Trained
 
@@ -38,10 +38,24 @@ def descend(
 ) -> tuple[Trained, Metrics]:
     """One gradient step of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else.
 
-    The only function that knows how a gradient is taken. Adds the loss to the metrics under its own name.
+    The only function that knows how a gradient is taken: where torch.distributed is initialized, the mean of every process's.
+    Adds the loss to the metrics under its own name.
     """
     grads, (value, metrics) = torch.func.grad_and_value(loss, has_aux=True)(group.params, *args)
+    if distributed.is_available() and distributed.is_initialized():
+        grads = _mean(grads)
     return adam(group, grads, lr), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
+
+
+def _mean(grads: Params) -> Params:
+    """Over every process, as one message."""
+    from torch.distributed._functional_collectives import all_reduce  # the one that torch.compile can trace
+
+    flat = torch.cat([g.flatten() for g in grads.values()])
+    assert (everyone := distributed.group.WORLD) is not None
+    mean = all_reduce(flat, "sum", everyone) / everyone.size()
+    parts = mean.split([g.numel() for g in grads.values()])
+    return {k: part.view_as(g) for (k, g), part in zip(grads.items(), parts, strict=True)}
 
 
 def polyak(target: Params, params: Params, tau: float) -> Params:

@@ -3,5 +3,6 @@
 from thespis.data.dataset import Dataset, read
 from thespis.data.demonstrations import Demonstrations
 from thespis.data.replay import Replay
+from thespis.data.shards import Shards
 
-__all__ = ["Dataset", "Demonstrations", "Replay", "read"]
+__all__ = ["Dataset", "Demonstrations", "Replay", "Shards", "read"]

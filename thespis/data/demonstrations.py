@@ -11,6 +11,7 @@ import torch
 from thespis.core import Batch, Spec, leaves, rebuild
 from thespis.data.dataset import Dataset
 from thespis.data.replay import Replay
+from thespis.data.shards import Shards
 
 
 class Demonstrations:
@@ -20,7 +21,7 @@ class Demonstrations:
     feed.demo_slice. The others are drawn uniformly from the dataset and the replay, as if they were one.
     """
 
-    def __init__(self, spec: Spec, data: Dataset, replay: Replay):
+    def __init__(self, spec: Spec, data: Dataset, replay: Replay | Shards):
         steps, ends = len(data.reward), torch.from_numpy(np.cumsum(data.lengths) - 1)
         self.replay, feed = replay, replace(replay.feed, replay_size=steps)
         self.given = Replay(spec, feed, needs=replay.needs - {"return_scale"})

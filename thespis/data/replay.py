@@ -46,6 +46,16 @@ class Replay:
         """Transitions that can be sampled."""
         return min(self.steps, self.length) * self.num_envs
 
+    @property
+    def added(self) -> int:
+        """Transitions ever added."""
+        return self.steps * self.num_envs
+
+    @property
+    def parts(self) -> list[Replay]:
+        """The replays that it consists of (data/shards.py has several)."""
+        return [self]
+
     def _rows(self, step: int) -> slice:
         first = step % (self.length + 1) * self.num_envs
         return slice(first, first + self.num_envs)
@@ -83,6 +93,7 @@ class Replay:
         row = self._rows(self.steps - 1).start + env
         if self.steps and not self.ended[row]:
             self._end(np.array([row]), self.obs[self._rows(self.steps)][env : env + 1].numpy())
+            self.scale.past[env] = 0.0
 
     def _end(self, rows: np.ndarray, last: np.ndarray) -> None:
         if len(self.free) < len(rows):
@@ -191,7 +202,8 @@ class ReturnScale:
         total = count + len(now)  # Chan et al. 1983: the moments of two groups, joined
         shift = now.mean() - mean
         squares = squares + (now - now.mean()).square().sum() + shift**2 * count * len(now) / total
-        self.moments = torch.stack([total, mean + shift * len(now) / total, squares, torch.maximum(largest, now.abs().max())])
+        moments = [total, mean + shift * len(now) / total, squares, torch.maximum(largest, now.abs().max())]
+        self.moments.copy_(torch.stack(moments))  # in place: shards share them
         self.past = now * torch.from_numpy(~ended)
 
     def columns(self, rows: int) -> dict[str, Tensor]:
@@ -200,7 +212,7 @@ class ReturnScale:
         return {"return_std": std.float().expand(rows).clone(), "return_max": largest.float().expand(rows).clone()}
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"past": self.past, "moments": self.moments}
+        return {"past": self.past, "moments": self.moments.clone()}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         self.past, self.moments = self.past.copy_(saved["past"]), self.moments.copy_(saved["moments"])

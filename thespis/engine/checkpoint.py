@@ -1,6 +1,7 @@
 """Checkpoints that a kill at any moment leaves whole: written aside, made durable, renamed.
 
 DIR/replay/000000000.safetensors          steps of experience from that number on; only ever added
+DIR/replay/2-000000000.safetensors        the same of collector 2, where there are several
 DIR/checkpoints/000010000/tensors.safetensors, checkpoint.json
 """
 
@@ -22,13 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from thespis.core import Fault
-from thespis.data import Replay
+from thespis.data import Replay, Shards
 
 FORMAT = 1
 MISFIT = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError, MemoryError)
 """what torch, numpy and gymnasium raise over values that are none of theirs"""
 MOST = 10**18
 """steps of a run: fewer"""
+SEGMENT = "(0-|[1-9][0-9]{0,5}-)?(0|[1-9][0-9]{0,17})"
+"""a segment's name in a checkpoint: its replay, where there are several, and its first step"""
 SEALED = "its checksum is not the one that it was written with"
 
 
@@ -170,19 +173,24 @@ def fitting(folder: Path) -> Iterator[None]:
         raise Fault(f"{newest} does not fit this environment and configuration: {type(error).__name__}: {why}") from error
 
 
-def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Replay, keep: int) -> Path:
+def save(
+    folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Replay | Shards, keep: int
+) -> Path:  # fmt: skip
     """A checkpoint of `step` environment steps: only the experience that is not on disk yet is written."""
     target = folder / "checkpoints" / f"{step:09d}"
     if target.exists():  # the same step again (resumed and stopped at once): the old one is as good
         return target
     found = checkpoints(folder)
-    segments = _segments(found[-1]) if found else {}
-    start = max([replay.oldest(), *(int(first) + segment["steps"] for first, segment in segments.items())])
-    if replay.steps > start:
-        file = segment_path(folder, start)
-        write_tensors(file, replay.segment(start, replay.steps))
-        segments = segments | {str(start): {"steps": replay.steps - start, "sha256": _digest(file)}}
-    held = {first: segment for first, segment in segments.items() if int(first) + segment["steps"] > replay.oldest()}
+    before = _segments(found[-1]) if found else {}
+    held: dict[str, dict[str, Any]] = {}
+    for name, part in _named(replay):
+        segments = _of(name, before)
+        start = max([part.oldest(), *(first + segment["steps"] for first, segment in segments.items())])
+        if part.steps > start:
+            file = segment_path(folder, start, name)
+            write_tensors(file, part.segment(start, part.steps))
+            segments[start] = {"steps": part.steps - start, "sha256": _digest(file)}
+        held |= {f"{name}{first}": s for first, s in segments.items() if first + s["steps"] > part.oldest()}
 
     def fill(aside: Path) -> None:
         aside.mkdir()
@@ -193,9 +201,10 @@ def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Te
     write(target, fill)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
-    wanted = {int(first) for c in checkpoints(folder) for first in _segments(c)}
+    kept = [_segments(c) for c in checkpoints(folder)]
+    wanted = {segment_path(folder, first, name) for name, _ in _named(replay) for s in kept for first in _of(name, s)}
     for file in (folder / "replay").glob("*.safetensors"):
-        if file.stem.isdecimal() and int(file.stem) not in wanted:
+        if re.fullmatch("([0-9]+-)?[0-9]+", file.stem) and file not in wanted:
             file.unlink()
     return target
 
@@ -221,8 +230,19 @@ def unseal(about: dict[str, Any], file: Path) -> None:
         raise Fault(f"{file} is damaged: {SEALED}")
 
 
+def _named(replay: Replay | Shards) -> list[tuple[str, Replay]]:
+    """Each replay, with what the names of its segments begin with: nothing where it is the only one."""
+    return [(f"{i}-" if len(replay.parts) > 1 else "", part) for i, part in enumerate(replay.parts)]
+
+
+def _of(name: str, segments: Mapping[str, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """One replay's segments by their first steps, in order."""
+    found = {int(k.removeprefix(name)): v for k, v in segments.items() if re.fullmatch(f"{name}[0-9]+", k)}
+    return dict(sorted(found.items()))
+
+
 def _segments(path: Path) -> dict[str, dict[str, Any]]:
-    """The segments that a checkpoint needs: {first step: {"steps", "sha256"}}; none where it is damaged."""
+    """The segments that a checkpoint needs: {replay's name and first step: {"steps", "sha256"}}; none where it is damaged."""
     try:
         return _meta(path)["segments"]
     except Fault:
@@ -237,18 +257,19 @@ def _meta(path: Path) -> dict[str, Any]:
     unseal(meta, file)
     segments, steps = meta.get("segments"), meta.get("replay_steps")
     parts = segments.items() if isinstance(segments, dict) else [("", None)]
-    if type(steps) is not int or not (0 <= steps < MOST) or not all(_is_segment(first, part) for first, part in parts):
+    counts = steps if isinstance(steps, list) and steps else [steps]
+    if not all(type(n) is int and 0 <= n < MOST for n in counts) or not all(_is_segment(first, part) for first, part in parts):
         raise Fault(f"{file} is damaged: its replay_steps or segments are not as a run writes them")
     return meta
 
 
-def _is_segment(first: str, part: Any) -> bool:
+def _is_segment(name: str, part: Any) -> bool:
     count = part.get("steps") if isinstance(part, dict) else None
-    return re.fullmatch("0|[1-9][0-9]{0,17}", first) is not None and type(count) is int and 0 < count < MOST
+    return re.fullmatch(SEGMENT, name) is not None and type(count) is int and 0 < count < MOST
 
 
-def segment_path(folder: Path, start: int) -> Path:
-    return folder / "replay" / f"{start:09d}.safetensors"
+def segment_path(folder: Path, start: int, name: str = "") -> Path:
+    return folder / "replay" / f"{name}{start:09d}.safetensors"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -261,7 +282,7 @@ def begun(folder: Path) -> bool:
     return bool(checkpoints(folder)) or (folder / "policy" / "last.json").exists()
 
 
-def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load(folder: Path, replay: Replay | Shards, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The newest sound checkpoint, and its experience in `replay`. A damaged one is told and the one before it is taken."""
     found = checkpoints(folder)
     if not found:
@@ -278,28 +299,45 @@ def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict
     for path, why in damaged:
         say(f"{why}; taking the checkpoint before it")
         path.rename(path.with_name(f"damaged-{path.name}"))
-    replay.load(parts, meta["replay_steps"])
+    for part, segments, steps in zip(replay.parts, parts, _steps(meta), strict=True):
+        part.load(segments, steps)
     return meta, tensors
 
 
-def _read(path: Path, replay: Replay) -> tuple[dict[str, Any], dict[str, Tensor], list[tuple[int, dict[str, Tensor]]]]:
-    """A checkpoint and the segments it needs. Raises Fault naming the file that is damaged or does not fit."""
+Segments = list[tuple[int, dict[str, Tensor]]]
+"""(first step, columns) in order"""
+
+
+def _read(path: Path, replay: Replay | Shards) -> tuple[dict[str, Any], dict[str, Tensor], list[Segments]]:
+    """A checkpoint and the segments that each replay needs. Raises Fault naming the file that is damaged or does not fit."""
     meta = _meta(path)
     tensors = _sound(path / "tensors.safetensors", meta.get("tensors"))
-    parts, end = [], max(meta["replay_steps"] - replay.length, 0)
-    for first, segment in sorted((int(k), v) for k, v in meta["segments"].items()):
-        part = _sound(file := segment_path(path.parents[1], first), segment.get("sha256"))
-        here, wanted = one_row(part), one_row(replay.segment(0, 0))
-        for names in ("obs", "action"), wanted.keys() | here.keys():  # these two say most
-            fit({k: here[k] for k in names if k in here}, {k: wanted[k] for k in names if k in wanted}, file)
-        rows = {"finals": int(part["ended"].sum()), "next": replay.num_envs}
-        if first > end or any(len(x) != rows.get(name, segment["steps"] * replay.num_envs) for name, x in part.items()):
-            raise Fault(f"{file} does not fit the run's num_envs and replay_size: experience would be missing or mixed up")
-        if not replay.can(part["action"]):
-            raise Fault(f"{file} is damaged: it holds actions that the environment has not")
-        parts.append((first, part))
-        end = first + segment["steps"]
+    if len(_steps(meta)) != len(replay.parts):
+        raise Fault(f"{path} does not fit the run's collectors: it holds {len(_steps(meta))} replays, wanted {len(replay.parts)}")
+    parts = []
+    for (name, part), steps in zip(_named(replay), _steps(meta), strict=True):
+        held: Segments = []
+        end = max(steps - part.length, 0)
+        for first, segment in _of(name, meta["segments"]).items():
+            found = _sound(file := segment_path(path.parents[1], first, name), segment.get("sha256"))
+            here, wanted = one_row(found), one_row(part.segment(0, 0))
+            for names in ("obs", "action"), wanted.keys() | here.keys():  # these two say most
+                fit({k: here[k] for k in names if k in here}, {k: wanted[k] for k in names if k in wanted}, file)
+            rows = {"finals": int(found["ended"].sum()), "next": part.num_envs}
+            if first > end or any(len(x) != rows.get(k, segment["steps"] * part.num_envs) for k, x in found.items()):
+                raise Fault(f"{file} does not fit the run's num_envs and replay_size: experience would be missing or mixed up")
+            if not part.can(found["action"]):
+                raise Fault(f"{file} is damaged: it holds actions that the environment has not")
+            held.append((first, found))
+            end = first + segment["steps"]
+        parts.append(held)
     return meta, tensors, parts
+
+
+def _steps(meta: dict[str, Any]) -> list[int]:
+    """Of each replay, the steps ever added."""
+    steps = meta["replay_steps"]
+    return steps if isinstance(steps, list) else [steps]
 
 
 def _sound(path: Path, digest: Any) -> dict[str, Tensor]:

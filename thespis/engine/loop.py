@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 import threading
@@ -10,19 +11,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
-from thespis.data import Dataset, Demonstrations, Replay
-from thespis.engine import checkpoint
+from thespis.data import Dataset, Demonstrations, Replay, Shards
+from thespis.engine import checkpoint, team
 from thespis.engine.act import Actor
 from thespis.engine.collect import Collector
 from thespis.engine.compile import Stepper
 from thespis.engine.evaluate import Evaluator
 from thespis.engine.log import Log
+from thespis.engine.remote import Collectors, cluster
 from thespis.engine.run import Run
 from thespis.envs import World, vector
 
@@ -66,6 +69,7 @@ def train(
     """
     with ExitStack() as stack:
         stack.enter_context(_torch(run))
+        stack.enter_context(team.team(run))
         stop = stack.enter_context(_stop_signals())
         return _Training(stack, learner, world, run, folder, about, resume, panel, data).loop(stop)
 
@@ -89,36 +93,57 @@ class _Training:
         data: Dataset | None,
     ):
         self.learner, self.run, self.folder, self.about = learner, run, folder, about
-        seeds = np.random.SeedSequence(run.seed).generate_state(4).tolist()
+        self.leads, self.learners = team.rank() == 0, team.size()
+        done = [int(c.name) for c in checkpoint.checkpoints(folder)[-1:]] if resume else []
+        entropy = run.seed if self.leads else [run.seed, team.rank(), *done]  # resumed, the others go on with new seeds
+        seeds = np.random.SeedSequence(entropy).generate_state(4).tolist()
         torch.manual_seed(seeds[0])
-        self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs)
+        self.replay: Replay | Shards
+        if run.collectors:
+            self.replay = Shards(world.spec, learner.experience, run.collectors, run.num_envs, seeds[1], learner.needs)
+        else:
+            self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs)
         self.source = self.replay if data is None else Demonstrations(world.spec, data, self.replay)
         self.pretrain = 0 if data is None else learner.experience.pretrain
-        state = learner.init()
+        state = team.first(learner.init())
         self.progress = Progress()
         notes: list[str] = []
         resume = resume and checkpoint.begun(folder)
         if resume:
-            meta, tensors = checkpoint.load(folder, self.replay, notes.append)
+            with team.leader_first():  # who, should one be damaged, puts it aside
+                meta, tensors = checkpoint.load(folder, self.replay, notes.append)
             saved = _under("state", tensors)
             checkpoint.fit(saved, leaves(state), checkpoint.checkpoints(folder)[-1])
             with checkpoint.fitting(folder):
                 state, self.progress = rebuild(state, saved), Progress.read(meta["progress"])
-        else:
+        elif self.leads:
             (folder / "metrics.jsonl").unlink(missing_ok=True)
-        log = Log(folder, about.get("title", ""), run.steps, at=self.progress.steps, sinks=run.sinks, config=about, panel=panel)
+        at, sinks = self.progress.steps, run.sinks
+        if self.leads:
+            log = Log(folder, about.get("title", ""), run.steps, at=at, sinks=sinks, config=about, panel=panel)
+        else:  # what the others would say goes nowhere
+            log = Log(Path(stack.enter_context(TemporaryDirectory())), "", run.steps, sinks=(), panel=False, file=io.StringIO())
         self.log = stack.enter_context(log)
         for note in notes:
             log.note(note)
         self.stepper = Stepper(learner, tree_map(lambda x: x.to(run.device), state), run.compile_after, log.note)
         self.stepper.updates = self.progress.updates
-        envs = vector(world, run.num_envs, run.vector)
-        stack.callback(envs.close)
-        self.collector = Collector(envs, world.spec, self.replay, seeds[2])
+        self.collector: Collector | Collectors
+        if isinstance(self.replay, Shards):
+            stack.enter_context(cluster(run.collectors, run.ray_address))
+            self.collector = Collectors(learner, world, run, self.replay, seeds[2], log.note)
+            stack.callback(self.collector.close)
+        else:
+            envs = vector(world, run.num_envs, run.vector)
+            stack.callback(envs.close)
+            self.collector = Collector(envs, world.spec, self.replay, seeds[2])
         self.actor = Actor(learner, run.num_envs, learner.experience.look_every, run.device)
         self.evaluator = Evaluator(world, run.eval_episodes, seeds[3])
         stack.callback(self.evaluator.close)
-        if resume:
+        if resume and not self.leads:  # the leader's experience, then steps of its own
+            for env in range(run.num_envs):
+                self.replay.parts[0].cut(env)
+        elif resume:
             with checkpoint.fitting(folder):
                 self.stepper.restore(_under("totals", tensors), meta["counts"])
                 self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
@@ -144,34 +169,41 @@ class _Training:
             self.log.note(f"{self.pretrain:,} updates on the dataset before the first step")
             self.learn(self.pretrain, stop)
         due = p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every
-        if p.evaluated < due and not stop.is_set():  # the first; and one that a fault or a signal kept from being done
+        if self.leads and p.evaluated < due and not stop.is_set():  # the first; and one that a fault or a signal kept back
             self.evaluate()
-        while p.steps < run.steps and not stop.is_set():
+        while p.steps < run.steps and not team.any_of(stop.is_set()):
             began, before = time.perf_counter(), p.steps
             with self.saved_on_fault(f"step {p.steps + 1}"):
-                if self.collector.over.any():
-                    self.actor.begin(torch.from_numpy(self.collector.over).nonzero().flatten())
-                p.episodes += self.collector.step(None if p.steps < feed.warmup else self.explore)
-            p.steps += run.num_envs
+                p.episodes += self.collect()
+            p.steps = self.replay.added * self.learners
             p.seconds += time.perf_counter() - began
             self.learn(self.pretrain + math.floor(max(p.steps - feed.warmup, 0) * feed.updates_per_step))
             self.log.tick(p.steps)
             over = p.steps >= run.steps
             crossed = [over or p.steps // n > before // n for n in (run.log_every, run.eval_every, run.checkpoint_every)]
             for due, do in zip(crossed, (self.report, self.evaluate, self.save), strict=True):
-                if due:
+                if due and (self.leads or do == self.report):
                     do()
-        self.save()  # also of a run that was killed between its last checkpoint and the policy
+        if self.leads:
+            self.save()  # also of a run that was killed between its last checkpoint and the policy
         return p.steps >= run.steps
+
+    def collect(self) -> list[tuple[float, int]]:
+        """Steps into the replay: one of each environment, or what a collector has sent. The episodes that ended in them."""
+        if isinstance(self.collector, Collectors):
+            return self.collector.step(self.policy, self.progress.updates)
+        if self.collector.over.any():
+            self.actor.begin(torch.from_numpy(self.collector.over).nonzero().flatten())
+        return self.collector.step(None if self.progress.steps < self.learner.experience.warmup else self.explore)
 
     def learn(self, due: int, stop: threading.Event | None = None) -> None:
         """Updates until there have been `due`, or until a signal to stop where one is heeded."""
         began, p, renew = time.perf_counter(), self.progress, self.learner.experience.reset_every
-        while p.updates < due and not (stop and stop.is_set()):
+        while p.updates < due and not (stop and team.any_of(stop.is_set())):
             self.stepper.step(tree_map(lambda x: x.to(self.run.device), self.source.sample()))
             p.updates = self.stepper.updates
             if renew and p.updates % renew == 0:
-                self.stepper.reset(self.learner.init())
+                self.stepper.reset(team.first(self.learner.init()))
         p.seconds += time.perf_counter() - began
 
     @contextmanager
@@ -180,6 +212,8 @@ class _Training:
         try:
             yield
         except Fault as fault:
+            if not self.leads:
+                raise Fault(f"{when}: {fault}") from fault
             self.save()
             raise Fault(f"{when}: {fault}; a checkpoint is saved") from fault
 
@@ -195,6 +229,8 @@ class _Training:
         if p.episodes:
             row["episode/return"], row["episode/length"] = (float(np.mean(x)) for x in zip(*p.episodes, strict=True))
             p.episodes = []
+        if isinstance(self.collector, Collectors):
+            row |= self.collector.metrics()
         row |= {"time/steps_per_second": steps / max(seconds, 1e-9), "time/seconds": p.seconds, "time/updates": float(p.updates)}
         self.log.row(p.steps, row)
 

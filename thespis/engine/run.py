@@ -20,6 +20,11 @@ class Run:
     """environments stepped side by side"""
     vector: Literal["sync", "async"] = "sync"
     """step them in this process, or each in one of its own (pays where a step takes more than about 1 ms)"""
+    collectors: Natural = 0
+    """processes that step num_envs environments each while this one learns (needs thespis[ray]); 0: this one does both.
+    Resuming is then not bit for bit: episodes under way are cut as a time limit would"""
+    ray_address: str | None = None
+    """host:port of a Ray cluster that the collectors join, or auto for the one on this machine; default: one of the run's own"""
     eval_every: Count = 10_000
     """steps between evaluations"""
     eval_episodes: Count = 10

@@ -1,0 +1,67 @@
+"""Two processes with half a batch each take the step that one takes with all of it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+JOINT_NOISE = -2
+SCRIPT = """
+import sys
+import torch
+from safetensors.torch import save_file
+from torch import distributed
+from thespis.algos.continuous import sac
+from thespis.core import Batch, Box, Spec, leaves
+from thespis.engine.compile import Stepper
+
+place, rank, count, compile_after = sys.argv[1], *map(int, sys.argv[2:])
+torch.set_num_threads(1)
+joint, steps = 16, 4
+mine = slice(rank * joint // count, (rank + 1) * joint // count)
+draw = torch.Generator().manual_seed(1)
+if compile_after == -2:  # each has its part of the same noise
+    torch.randn_like = lambda x: torch.randn(joint, *x.shape[1:], generator=draw)[mine]
+learner = sac.make(sac.Config(hidden=(8,)), Spec(Box(3), Box(2)))
+torch.manual_seed(0)
+stepper = Stepper(learner, learner.init(), compile_after, print)
+if count > 1:
+    distributed.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=count)
+data = torch.Generator().manual_seed(2)
+torch.manual_seed(rank)
+for _ in range(steps):
+    x = torch.randn(joint, 13, generator=data)[mine]
+    stepper.step(Batch(x[:, :3], x[:, 3:5].tanh(), x[:, 5], torch.full((len(x),), 0.99), x[:, 6:9]))
+assert stepper.compile_after == compile_after  # or the compiler did not take it
+save_file(leaves(stepper.state), f"{place}/{rank}-of-{count}.safetensors")
+if count > 1:
+    distributed.destroy_process_group()
+"""
+
+
+def train(place, count, compile_after):
+    """The states after four steps of SAC on a joint batch of 16, one of each process."""
+    code = [sys.executable, "-c", SCRIPT, str(place)]
+    runs = [subprocess.Popen([*code, str(rank), str(count), str(compile_after)]) for rank in range(count)]
+    assert [run.wait(300) for run in runs] == [0] * count
+    return [load_file(place / f"{rank}-of-{count}.safetensors") for rank in range(count)]
+
+
+def test_two_halves_are_a_whole(tmp_path):
+    (whole,) = train(tmp_path, 1, JOINT_NOISE)
+    first, second = train(tmp_path, 2, JOINT_NOISE)
+    for name, wanted in whole.items():
+        assert first[name].equal(second[name]), name
+        torch.testing.assert_close(first[name], wanted, rtol=1e-6, atol=1e-6)
+    assert whole["actor.t"] == 4
+    assert whole["actor.v.w0"].abs().max() > 1e-5  # there were gradients
+
+
+@pytest.mark.slow
+def test_the_step_of_two_is_one_graph(tmp_path):
+    eager, compiled = train(tmp_path, 2, -1), train(tmp_path, 2, 2)
+    assert [name for name in compiled[0] if not compiled[0][name].equal(compiled[1][name])] == []
+    for name, wanted in eager[0].items():
+        torch.testing.assert_close(compiled[0][name], wanted, rtol=2e-6, atol=2e-6)
