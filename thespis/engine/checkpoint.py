@@ -141,6 +141,13 @@ def _meta(path: Path) -> dict[str, Any]:
     return meta
 
 
+def amend(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes what a checkpoint's JSON says, in one step."""
+    meta = _meta(path)
+    change(meta)
+    write_json(path / "checkpoint.json", meta | {"sha256": _seal(meta)})
+
+
 def segment_path(folder: Path, start: int) -> Path:
     return folder / "replay" / f"{start:09d}.safetensors"
 

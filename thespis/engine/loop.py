@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,11 @@ import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Dataset, Demonstrations, Replay
-from thespis.engine import checkpoint
+from thespis.engine import checkpoint, diverge
 from thespis.engine.act import Actor
 from thespis.engine.collect import Collector
 from thespis.engine.compile import Stepper
+from thespis.engine.diverge import Diverged
 from thespis.engine.evaluate import Evaluator
 from thespis.engine.log import Log
 from thespis.engine.run import Run
@@ -43,6 +44,8 @@ class Progress:
     """step of the newest evaluation"""
     episodes: list[tuple[float, int]] = field(default_factory=list)
     """(return, length) of the episodes that ended since the last row of metrics"""
+    faults: dict[str, int] = field(default_factory=dict)
+    """what was survived: faults of environments, in "train" and in "eval", and "rollbacks" after divergence"""
 
 
 def train(
@@ -51,13 +54,21 @@ def train(
 ) -> bool:  # fmt: skip
     """Trains until run.steps or a signal to stop; True where all steps were done. DIR holds all but `data` at any moment.
 
-    `about` is written beside each policy, unread. Raises Fault, after a checkpoint, where the environment fails, and
-    without one where the learner has diverged.
+    `about` is written beside each policy, unread. Where these end the run, raises Fault, after a checkpoint, if the
+    environment fails, and Diverged, without one, if the learner has diverged.
     """
     with ExitStack() as stack:
         stack.enter_context(_torch(run))
         stop = stack.enter_context(_stop_signals())
-        return _Training(stack, learner, world, run, folder, about, resume, panel, data).loop(stop)
+        while True:
+            try:
+                with ExitStack() as own:
+                    return _Training(own, learner, world, run, folder, about, resume, panel, data).loop(stop)
+            except Diverged as why:
+                if run.on_divergence == "stop":
+                    raise
+                diverge.rollback(folder, why)
+                resume = True
 
 
 def _under(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -79,7 +90,7 @@ class _Training:
         data: Dataset | None,
     ):
         self.learner, self.run, self.folder, self.about = learner, run, folder, about
-        seeds = np.random.SeedSequence(run.seed).generate_state(4).tolist()
+        seeds = diverge.seeds(run.seed)
         torch.manual_seed(seeds[0])
         self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs)
         self.source = self.replay if data is None else Demonstrations(world.spec, data, self.replay)
@@ -101,27 +112,44 @@ class _Training:
             log.note(note)
         self.stepper = Stepper(learner, tree_map(lambda x: x.to(run.device), state), run.compile_after, log.note)
         self.stepper.updates = self.progress.updates
-        envs = vector(world, run.num_envs, run.vector)
+        envs = vector(world, run.num_envs, run.vector, run.env_timeout, self.skip("train"))
         stack.callback(envs.close)
-        self.collector = Collector(envs, world.spec, self.replay, seeds[2])
         self.actor = Actor(learner, run.num_envs, learner.experience.look_every, run.device)
-        self.evaluator = Evaluator(world, run.eval_episodes, seeds[3])
+        self.collector = Collector(envs, world.spec, self.replay, seeds[2], self.actor.begin)
+        self.evaluator = Evaluator(world, run.eval_episodes, seeds[3], run.env_timeout, self.skip("eval"))
         stack.callback(self.evaluator.close)
         if resume:
             self.stepper.totals = {k: v.to(run.device) for k, v in _under("totals", tensors).items()}
             self.stepper.counts = meta["counts"]
-            self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
             self.actor.restore(_under("acting", tensors))
             self.replay.restore(_under("replay", tensors))
+            self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
             self.replay.rng.set_state(tensors["rng.replay"])
             torch.set_rng_state(tensors["rng.torch"])
+            if rollback := meta.get("rollback"):
+                log.note(rollback["said"])
+                seeds = diverge.seeds(run.seed, self.progress.faults["rollbacks"])
+                torch.manual_seed(seeds[0])
+                self.replay.rng.manual_seed(seeds[1])
+                self.collector.rng = np.random.default_rng(seeds[2])
         self.reported = (self.progress.steps, self.progress.seconds)
 
     def policy(self) -> Any:
         return self.learner.policy(self.stepper.state)
 
-    def explore(self, obs: torch.Tensor) -> torch.Tensor:
-        return self.actor(self.policy(), obs, True)
+    def explore(self, obs: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        return self.actor(self.policy(), obs, True, rows)
+
+    def skip(self, where: str) -> Callable[[Fault], None] | None:
+        """Counts what is survived, and says so the 1st, 10th, 100th, ... time; None: nothing is."""
+
+        def count(fault: Fault) -> None:
+            faults = self.progress.faults
+            faults[where] = faults.get(where, 0) + 1
+            if str(faults[where]).strip("0") == "1":
+                self.log.note(f"{fault}; that environment is made anew (fault {faults[where]:,} in {where})")
+
+        return count if self.run.on_env_error == "restart" else None
 
     def loop(self, stop: threading.Event) -> bool:
         run, feed, p = self.run, self.learner.experience, self.progress
@@ -135,11 +163,11 @@ class _Training:
         due = p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every
         if p.evaluated < due and not stop.is_set():  # the first; and one that a fault or a signal kept from being done
             self.evaluate()
+        if run.on_divergence == "rollback" and not checkpoint.checkpoints(self.folder):
+            self.save()
         while p.steps < run.steps and not stop.is_set():
             began, before = time.perf_counter(), p.steps
             with self.saved_on_fault(f"step {p.steps + 1}"):
-                if self.collector.over.any():
-                    self.actor.begin(torch.from_numpy(self.collector.over).nonzero().flatten())
                 p.episodes += self.collector.step(None if p.steps < feed.warmup else self.explore)
             p.steps += run.num_envs
             p.seconds += time.perf_counter() - began
@@ -169,6 +197,7 @@ class _Training:
         try:
             yield
         except Fault as fault:
+            self.check([str(fault)] if isinstance(fault, Diverged) else [])
             self.save()
             raise Fault(f"{when}: {fault}; a checkpoint is saved") from fault
 
@@ -179,30 +208,29 @@ class _Training:
         self.reported = (p.steps, p.seconds)
         means = self.stepper.means()
         if bad := [f"{name} is {value}" for name, value in means.items() if not math.isfinite(value)]:
-            raise Fault(self._diverged(", ".join(bad)))
+            raise self._diverged(", ".join(bad))
         row = {f"train/{k}": v for k, v in means.items()}
         if p.episodes:
             row["episode/return"], row["episode/length"] = (float(np.mean(x)) for x in zip(*p.episodes, strict=True))
             p.episodes = []
         row |= {"time/steps_per_second": steps / max(seconds, 1e-9), "time/seconds": p.seconds, "time/updates": float(p.updates)}
-        self.log.row(p.steps, row)
+        self.log.row(p.steps, row | self._faults())
 
     def evaluate(self) -> None:
         p = self.progress
+        self.check()
         with self.saved_on_fault(f"evaluation at step {p.steps}"):
             actor = Actor(self.learner, self.run.eval_episodes, device=self.run.device)
-            result = self.evaluator(lambda obs, rows: actor(self.policy(), obs, False, rows))
+            result = self.evaluator(lambda obs, rows: actor(self.policy(), obs, False, rows), actor.begin)
         p.last, p.evaluated = result["return_mean"], p.steps
-        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()})
+        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()} | self._faults())
         if p.best is None or p.last > p.best:
             p.best = p.last
             self.save_policy("best")
 
     def save(self) -> None:
-        p = self.progress
-        state = leaves(self.stepper.state)
-        if bad := [name for name, x in state.items() if not bool(torch.isfinite(x).all())]:
-            raise Fault(self._diverged(f"{bad[0]} is not finite"))
+        self.check()
+        p, state = self.progress, leaves(self.stepper.state)
         collector, tensors = self.collector.save()
         tensors = {
             **{f"state.{k}": v for k, v in state.items()},
@@ -228,9 +256,19 @@ class _Training:
         p = self.progress
         checkpoint.write_json(place / f"{name}.json", self.about | {"step": p.steps, "return_mean": p.last})
 
-    def _diverged(self, what: str) -> str:
+    def check(self, more: Sequence[str] = ()) -> None:
+        """Stands before all that is saved. Diverged: a tensor of the learner is not finite, or there is `more` that is not."""
+        tensors = leaves(self.stepper.state) | self.stepper.totals
+        if bad := [f"{name} is not finite" for name, x in tensors.items() if not bool(torch.isfinite(x).all())] + list(more):
+            raise self._diverged(bad[0])
+
+    def _diverged(self, what: str) -> Diverged:
         kept = checkpoint.checkpoints(self.folder)
-        return f"diverged by step {self.progress.steps}: {what}; the last good checkpoint is {kept[-1] if kept else 'none yet'}"
+        good = f"the last good checkpoint is {kept[-1] if kept else 'none yet'}"
+        return Diverged(f"diverged by step {self.progress.steps}: {what}; {good}")
+
+    def _faults(self) -> dict[str, float]:
+        return {f"faults/{name}": float(count) for name, count in self.progress.faults.items()}
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from thespis.config import Count, Natural, Range
+from thespis.config import Count, Natural, Positive, Range
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,12 @@ class Run:
     """environments stepped side by side"""
     vector: Literal["sync", "async"] = "sync"
     """step them in this process, or each in one of its own (pays where a step takes more than about 1 ms)"""
+    on_env_error: Literal["stop", "restart"] = "stop"
+    """where an environment fails: end the run, or make that environment anew and go on"""
+    env_timeout: Positive | None = None
+    """seconds that a step, reset or close may take before it counts as failed; each environment then has a process of its own"""
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    """where numbers are no longer finite: end the run, or go back to the last checkpoint and explore otherwise"""
     eval_every: Count = 10_000
     """steps between evaluations"""
     eval_episodes: Count = 10
