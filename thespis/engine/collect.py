@@ -91,9 +91,9 @@ class Collector:
         self.seeds, self.returns = list(json["seeds"]), np.array(json["returns"])
         episodes = [tensors[f"actions.{i}"].numpy() for i in range(self.n)]
         self.actions, self.over = [list(actions) for actions in episodes], np.array(json["over"])
-        past = [a[:0] if over else a for a, over in zip(episodes, self.over, strict=True)]
-        self.obs, _, steps = self.envs.reenact(self.seeds, past)
-        moved = (self.obs != tensors["obs"].numpy()).any(-1) | (steps < [len(a) for a in past])
-        for i in np.flatnonzero(moved & ~self.over):
+        self.obs = tensors["obs"].numpy().copy()
+        obs, _, steps = self.envs.reenact(self.seeds, episodes, ~self.over)
+        moved = ~self.over & ((obs != self.obs).any(-1) | (steps < [len(a) for a in episodes]))
+        for i in np.flatnonzero(moved):
             say(f"environment {i} is not deterministic: re-enacting its episode led elsewhere, so a new episode begins")
-        self._cut(moved & ~self.over)
+        self._cut(moved)

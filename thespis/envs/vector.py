@@ -85,16 +85,16 @@ class Vector:
         return self.obs.copy(), self.reward.copy(), self.terminated.copy(), self.truncated.copy(), failed
 
     def reenact(
-        self, seeds: Sequence[int], actions: Sequence[NDArray[Any]]
+        self, seeds: Sequence[int], actions: Sequence[NDArray[Any]], mask: Mask | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
-        """Brings n episodes back, the i-th from `seeds[i]` and its actions so far, `actions[i]` (T_i, dim).
+        """Brings episodes back under the mask (None: all n): the i-th from `seeds[i]` and its actions so far, `actions[i]` (T_i, dim).
 
         Returns the last observations (n, dim), the returns so far (n,) and the steps taken (n,): fewer than T_i means that the
         environment does not do again what it did; -1, that it failed.
         """
         returns, steps = np.zeros(self.num_envs), np.full(self.num_envs, -1)
         answers = self._ask(
-            None, lambda i: ("reset", (), {"seed": int(seeds[i]), "options": {"reenact": actions[i]}}), [len(a) for a in actions]
+            mask, lambda i: ("reset", (), {"seed": int(seeds[i]), "options": {"reenact": actions[i]}}), [len(a) for a in actions]
         )
         for i, (obs, info) in answers.items():
             self.obs[i], returns[i], steps[i] = obs, info["return"], info["reenacted"]
