@@ -87,7 +87,7 @@ class Vector:
     def reenact(
         self, seeds: Sequence[int], actions: Sequence[NDArray[Any]], mask: Mask | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
-        """Brings episodes back under the mask (None: all n): the i-th from `seeds[i]` and its actions so far, `actions[i]` (T_i, dim).
+        """Brings episodes back, under the mask (None: all), the i-th from seeds[i] and its actions so far, actions[i] (T_i, dim).
 
         Returns the last observations (n, dim), the returns so far (n,) and the steps taken (n,): fewer than T_i means that the
         environment does not do again what it did; -1, that it failed.
