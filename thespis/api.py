@@ -397,7 +397,7 @@ def evaluate(
     config.check(_Episodes(episodes, seed, every))
     folder = _folder(path)
     policy = load(folder, which, algo=algo, **parts)
-    *_, world = _open(folder, env, algo)
+    *_, run, world = _open(folder, env, algo)
     if (policy.observation_space, policy.action_space) != (world.observation_space, world.action_space):
         raise Fault(
             f"env: {world.name} has other spaces than the policy was trained on: {world.observation_space}, {world.action_space}"
@@ -405,7 +405,7 @@ def evaluate(
     seed = config.build(Run, policy.about["run"]).seed + 1_000_000 if seed is None else seed
 
     step, film = policy.about["step"], {}
-    evaluator = evaluation.Evaluator(world, episodes, seed)
+    evaluator = evaluation.Evaluator(world, episodes, seed, run.env_timeout)
 
     def acting(count: int) -> evaluation.Act:
         actor = Actor(policy.learner, count, every)

@@ -322,6 +322,22 @@ def test_load_finds_where_a_resumed_run_began_another_episode(length: int, ends:
             assert_equal(copy.sample(), wanted)
 
 
+def test_load_finds_a_cut_that_no_observation_shows() -> None:
+    """The new episode begins with the observation that the old one had reached."""
+    live, copy = (Replay(SPEC, feed(20, n_step=3), 2, seed=1) for _ in range(2))
+    stream = Stream(2, 0.0)
+    steps = [stream.step() for _ in range(6)]
+    for step in steps[:3]:
+        live.add(**step)
+    first = live.segment(0, 3)
+    live.cut(1)
+    for step in steps[3:]:
+        live.add(**step)
+    copy.load([(0, first), (3, live.segment(3, 6))], 6)
+    assert copy.ended.nonzero().flatten().tolist() == [2 * 2 + 1]
+    assert_equal(copy.sample(), live.sample())
+
+
 def test_cut_is_a_time_limit_once() -> None:
     replay = Replay(SPEC, feed(10))
     replay.cut(0)  # nothing yet, nothing to end
@@ -404,6 +420,9 @@ def test_the_scale_of_returns_so_far(num_envs: int) -> None:
         now = GAMMA * now + step["reward"]
         so_far += now.tolist()
         now = now * ~(step["terminated"] | step["truncated"])
+        if t % 9 == 0:
+            replay.cut(0)
+            now[0] = 0
         if t == 100:
             saved = {k: v.clone() for k, v in replay.save().items()}
             replay = Replay(SPEC, feed(1000), num_envs, needs=needs)

@@ -103,18 +103,18 @@ FIVE = "it must return 5 values: observation, reward, terminated, truncated, inf
 @pytest.mark.parametrize(
     ("result", "text"),
     [
-        (good((1.0, math.nan)), "observation[1] is nan; it must be finite in float32"),
-        (good((math.inf, 0.0)), "observation[0] is inf; it must be finite in float32"),
+        (good((1.0, math.nan)), "observation[1] is nan; it must be finite and at most 1e+15 in size"),
+        (good((math.inf, 0.0)), "observation[0] is inf; it must be finite and at most 1e+15 in size"),
         (good((1.0, 2.0, 3.0)), "observation has the shape (3,); it must have (2,)"),
         (good(np.zeros((1, 2))), "observation has the shape (1, 2); it must have (2,)"),
-        (good(reward=math.inf), "reward is inf; it must be a number, finite in float32"),
-        (good(reward=np.float64("nan")), "reward is np.float64(nan); it must be a number, finite in float32"),
-        (good(reward=-1e39), "reward is -1e+39; it must be a number, finite in float32"),
-        (good(reward=10**39), f"reward is {10**39}; it must be a number, finite in float32"),
-        (good(reward=None), "reward is None; it must be a number, finite in float32"),
-        (good(reward="1"), "reward is '1'; it must be a number, finite in float32"),
-        (good(reward=1j), "reward is 1j; it must be a number, finite in float32"),
-        (good(reward=np.ones(2)), "reward is array([1., 1.]); it must be a number, finite in float32"),
+        (good(reward=math.inf), "reward is inf; it must be a number, finite and at most 1e+15 in size"),
+        (good(reward=np.float64("nan")), "reward is np.float64(nan); it must be a number, finite and at most 1e+15 in size"),
+        (good(reward=-1e39), "reward is -1e+39; it must be a number, finite and at most 1e+15 in size"),
+        (good(reward=10**39), f"reward is {10**39}; it must be a number, finite and at most 1e+15 in size"),
+        (good(reward=None), "reward is None; it must be a number, finite and at most 1e+15 in size"),
+        (good(reward="1"), "reward is '1'; it must be a number, finite and at most 1e+15 in size"),
+        (good(reward=1j), "reward is 1j; it must be a number, finite and at most 1e+15 in size"),
+        (good(reward=np.ones(2)), "reward is array([1., 1.]); it must be a number, finite and at most 1e+15 in size"),
         (good(terminated=None), "terminated is None; it must be True or False"),
         (good(terminated=2), "terminated is 2; it must be True or False"),
         (good(truncated=0.0), "truncated is 0.0; it must be True or False"),
@@ -135,7 +135,10 @@ def test_what_reset_must_not_return():
     env = envs.Flat(Script(first=((0.0, 0.0), 1, 2)), "Script")
     assert told(env.reset) == f"Script: reset returned 3 values; {must} (at the reset without a seed)"
     env = envs.Flat(Script(first=((0.0, math.nan), {})), "Script")
-    assert told(env.reset, seed=3) == "Script: observation[1] is nan; it must be finite in float32 (at the reset with seed 3)"
+    assert (
+        told(env.reset, seed=3)
+        == "Script: observation[1] is nan; it must be finite and at most 1e+15 in size (at the reset with seed 3)"
+    )
 
 
 def test_what_the_environment_raises_is_told_and_chained():
@@ -162,7 +165,7 @@ def test_a_wrong_length_that_a_wrapper_sees_first():
 
 def test_wrong_actions():
     env = flat(good(), good(), good())
-    assert told(env.step, np.array([math.nan])) == f"Script: action[0] is nan; it must be finite in float32{WHEN}"
+    assert told(env.step, np.array([math.nan])) == f"Script: action[0] is nan; it must be finite and at most 1e+15 in size{WHEN}"
     assert told(flat(good()).step, np.zeros(2)) == f"Script: action has the shape (2,); it must have (1,){WHEN}"
 
 

@@ -68,9 +68,13 @@ def test_flatten_reads_a_transposed_array_row_by_row():
 @pytest.mark.parametrize(
     ("space", "obs", "text"),
     [
-        (gs.Box(-1, 1, (4,)), [0, 0, 0, math.nan], "observation[3] is nan; it must be finite in float32"),
-        (gs.Box(-1, 1, (2, 2)), [[0, -math.inf], [0, 0]], "observation[0, 1] is -inf; it must be finite in float32"),
-        (gs.Box(-1, 1, ()), math.nan, "observation is nan; it must be finite in float32"),
+        (gs.Box(-1, 1, (4,)), [0, 0, 0, math.nan], "observation[3] is nan; it must be finite and at most 1e+15 in size"),
+        (
+            gs.Box(-1, 1, (2, 2)),
+            [[0, -math.inf], [0, 0]],
+            "observation[0, 1] is -inf; it must be finite and at most 1e+15 in size",
+        ),
+        (gs.Box(-1, 1, ()), math.nan, "observation is nan; it must be finite and at most 1e+15 in size"),
         (gs.Box(-1, 1, (3,)), np.zeros((3, 1)), "observation has the shape (3, 1); it must have (3,)"),
         (gs.Box(-1, 1, (2,)), [[1], [1, 2]], "observation is [[1], [1, 2]]; it must be numbers of shape (2,)"),
         (gs.Box(-1, 1, (2,)), {"a": 1}, "observation is {'a': 1}; it must be numbers of shape (2,)"),
@@ -85,7 +89,11 @@ def test_flatten_reads_a_transposed_array_row_by_row():
         (gs.MultiDiscrete([2, 3]), [1], "observation is [1]; it must be integers of shape (2,)"),
         (NESTED, {"a": [0, 0]}, "observation has the parts ['a']; it must have the parts ['a', 'b']"),
         (NESTED, [0, 0], "observation is [0, 0]; it must have the parts ['a', 'b']"),
-        (NESTED, {"a": [0, math.inf], "b": (1, [0, 0])}, "observation['a'][1] is inf; it must be finite in float32"),
+        (
+            NESTED,
+            {"a": [0, math.inf], "b": (1, [0, 0])},
+            "observation['a'][1] is inf; it must be finite and at most 1e+15 in size",
+        ),
         (NESTED, {"a": [0, 0], "b": (9, [0, 0])}, "observation['b'][0] is 9; it must be an integer from 1 to 3"),
         (NESTED, {"a": [0, 0], "b": (1,)}, "observation['b'] is (1,); it must have the parts [0, 1]"),
     ],
@@ -97,7 +105,7 @@ def test_flatten_names_what_is_wrong(space, obs, text):
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_too_large_for_float32_is_not_finite():
     text = told(spaces.flatten, gs.Box(-1, 1, (2,), np.float64), [0.0, 1e300])
-    assert text == "observation[1] is inf; it must be finite in float32"
+    assert text == "observation[1] is inf; it must be finite and at most 1e+15 in size"
 
 
 # -------------------------------------------------------------------------------------------------------------- actions
@@ -168,7 +176,7 @@ def test_actions_of_choices_count_from_start():
     ("space", "action", "text"),
     [
         (gs.Box(-1, 1, (3,)), [0.5], "action has the shape (1,); it must have (3,)"),  # would broadcast
-        (gs.Box(-1, 1, (2,)), [0, math.nan], "action[1] is nan; it must be finite in float32"),
+        (gs.Box(-1, 1, (2,)), [0, math.nan], "action[1] is nan; it must be finite and at most 1e+15 in size"),
         (gs.Discrete(3, start=1), 3, "action is 3; it must be an integer from 0 to 2"),
         (gs.Discrete(3), 0.5, "action is 0.5; it must be an integer from 0 to 2"),
         (gs.MultiDiscrete([2, 3], start=[1, 1]), [0, 3], "action[1] is 3; it must be an integer from 0 to 2"),

@@ -91,6 +91,7 @@ class Replay:
     def cut(self, env: int) -> None:
         """Ends the newest step of one environment as a time limit would: what follows is another episode."""
         row = self._rows(self.steps - 1).start + env
+        self.scale.past[env] = 0.0
         if self.steps and not self.ended[row]:
             self._end(np.array([row]), self.obs[self._rows(self.steps)][env : env + 1].numpy())
             self.scale.past[env] = 0.0
@@ -155,6 +156,7 @@ class Replay:
         """Steps start <= t < stop: the columns (T * N, ...), the last observations of ended rows, and the next ones."""
         rows = torch.arange(start * self.num_envs, stop * self.num_envs) % len(self.obs)
         out = {name: getattr(self, name)[rows] for name in COLUMNS}
+        out["before"] = self.ended[self._rows(start - 1)].clone()  # it may have been cut after it was written
         return out | {"finals": self.finals[self.final_at[rows[out["ended"]]]], "next": self.obs[self._rows(stop)].clone()}
 
     def can(self, action: Tensor) -> bool:
@@ -175,7 +177,7 @@ class Replay:
             rows = (torch.arange(skip, take) + start * n) % len(self.obs)
             if skip == 0 and self.steps == start > 0:  # where a step does not follow from the one before, a new episode began
                 moved = (self.obs[self._rows(start)] != part["obs"][:n]).any(-1)
-                for env in moved.nonzero().flatten().tolist():
+                for env in part.get("before", moved).nonzero().flatten().tolist():
                     self.cut(env)
             for name in COLUMNS:
                 getattr(self, name)[rows] = part[name][skip:take]

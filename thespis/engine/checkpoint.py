@@ -263,6 +263,13 @@ def _meta(path: Path) -> dict[str, Any]:
     return meta
 
 
+def amend(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes what a checkpoint's JSON says, in one step."""
+    meta = _meta(path)
+    change(meta)
+    write_sealed(path / "checkpoint.json", meta)
+
+
 def _is_segment(name: str, part: Any) -> bool:
     count = part.get("steps") if isinstance(part, dict) else None
     return re.fullmatch(SEGMENT, name) is not None and type(count) is int and 0 < count < MOST

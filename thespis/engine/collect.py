@@ -11,16 +11,19 @@ from torch import Tensor
 
 from thespis.core import Box, Discrete, Spec
 from thespis.data import Replay
-from thespis.envs import reenact
+from thespis.data.replay import empty_actions
+from thespis.engine.diverge import sound
+from thespis.envs import Vector
 
-Act = Callable[[Tensor], Tensor]
+Act = Callable[[Tensor, Tensor], Tensor]  # (observations, the numbers of their environments) -> actions
 
 
 class Collector:
     """`num_envs` environments in lockstep. An episode is its reset seed and its actions: enough to re-enact it."""
 
-    def __init__(self, envs: Any, spec: Spec, replay: Replay, seed: int):
-        self.envs, self.spec, self.replay, self.n = envs, spec, replay, envs.num_envs
+    def __init__(self, envs: Vector, spec: Spec, replay: Replay, seed: int, begin: Callable[[Tensor], None] | None = None):
+        """`begin` is told the numbers (k,) of the environments in which an episode begins."""
+        self.envs, self.spec, self.replay, self.n, self.begin = envs, spec, replay, envs.num_envs, begin
         self.rng = np.random.default_rng(seed)
         self.seeds = [0] * self.n
         self.actions: list[list[np.ndarray]] = [[] for _ in range(self.n)]
@@ -29,11 +32,20 @@ class Collector:
         self.over = np.ones(self.n, bool)  # whose next step begins with a reset
 
     def step(self, act: Act | None) -> list[tuple[float, int]]:
-        """One step of every environment, with random actions where `act` is None: (return, length) of each episode that ended."""
-        if self.over.any():
-            self._reset()
-        action = act(torch.from_numpy(self.obs)).cpu().numpy() if act else self._random()
-        last, reward, terminated, truncated, _ = self.envs.step(action)
+        """One step of every environment, with random actions where `act` is None: (return, length) of each episode that ended.
+
+        Where an environment fails and may be made anew, its episode ends as a time limit would end it at its last good step,
+        and this step is the first of a new one. Diverged: an action that is not finite.
+        """
+        action, todo = empty_actions(self.spec, self.n).numpy(), np.ones(self.n, bool)
+        while todo.any():
+            if self.over.any():
+                self._reset()
+            rows = torch.from_numpy(np.flatnonzero(todo))
+            chosen = act(torch.from_numpy(self.obs[todo]), rows).cpu().numpy() if act else self._random(len(rows))
+            action[todo] = sound(chosen)
+            last, reward, terminated, truncated, todo = self.envs.step(action, todo)
+            self._cut(todo)
         self.replay.add(self.obs, action, reward, terminated, truncated, last)
         self.returns += reward
         for i in range(self.n):
@@ -43,19 +55,32 @@ class Collector:
 
     def _reset(self) -> None:
         """A new episode, from a new seed, for whoever's is over."""
-        for i in np.flatnonzero(self.over):
-            self.seeds[i], self.actions[i], self.returns[i] = int(self.rng.integers(2**31)), [], 0.0
-        self.obs = self.envs.reset(seed=self.seeds, options=None if self.over.all() else {"reset_mask": self.over})[0]
-        self.over = np.zeros(self.n, bool)
+        if self.begin:
+            self.begin(torch.from_numpy(np.flatnonzero(self.over)))
+        while self.over.any():
+            for i in np.flatnonzero(self.over):
+                self.seeds[i], self.actions[i], self.returns[i] = int(self.rng.integers(2**31)), [], 0.0
+            obs, failed = self.envs.reset(self.seeds, self.over)
+            self.obs[self.over], self.over = obs[self.over], failed
 
-    def _random(self) -> np.ndarray:
+    def _cut(self, rows: np.ndarray) -> None:
+        """The episodes of these, (n,) bool, go no further."""
+        for i in np.flatnonzero(rows):
+            self.replay.cut(int(i))
+            self.over[i] = True
+
+    def _random(self, n: int) -> np.ndarray:
         if isinstance(self.spec.action, Box):
-            return self.rng.uniform(-1, 1, (self.n, self.spec.action.dim)).astype(np.float32)
+            return self.rng.uniform(-1, 1, (n, self.spec.action.dim)).astype(np.float32)
         if isinstance(self.spec.action, Discrete):
-            return self.rng.integers(self.spec.action.n, size=self.n)
-        return self.rng.integers(self.spec.action.ns, size=(self.n, len(self.spec.action.ns)))
+            return self.rng.integers(self.spec.action.n, size=n)
+        return self.rng.integers(self.spec.action.ns, size=(n, len(self.spec.action.ns)))
 
     # -------------------------------------------------------------------------------------------------- stop and go on
+
+    def reseed(self, seed: int) -> None:
+        """What is drawn from now on is of another seed."""
+        self.rng = np.random.default_rng(seed)
 
     def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Everything needed to go on, as JSON and as tensors."""
@@ -72,10 +97,9 @@ class Collector:
         self.actions, self.over = [list(actions) for actions in episodes], np.array(json["over"], bool)
         if {(len(self.seeds),), self.returns.shape, self.over.shape} != {(self.n,)}:
             raise ValueError(f"there must be {self.n} seeds, returns and flags")
-        past = [a[:0] if over else a for a, over in zip(episodes, self.over, strict=True)]
-        self.obs, _, steps = reenact(self.envs, self.seeds, past)
-        moved = (self.obs != tensors["obs"].numpy().reshape(self.obs.shape)).any(-1) | (steps < [len(a) for a in past])
-        for i in np.flatnonzero(moved & ~self.over):
+        self.obs = tensors["obs"].numpy().reshape(self.obs.shape).copy()
+        obs, _, steps = self.envs.reenact(self.seeds, episodes, ~self.over)
+        moved = ~self.over & ((obs != self.obs).any(-1) | (steps < [len(a) for a in episodes]))
+        for i in np.flatnonzero(moved):
             say(f"environment {i} is not deterministic: re-enacting its episode led elsewhere, so a new episode begins")
-            self.replay.cut(int(i))
-            self.over[i] = True
+        self._cut(moved)

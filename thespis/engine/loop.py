@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,10 +19,11 @@ import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Dataset, Demonstrations, Replay, Shards
-from thespis.engine import checkpoint, team
+from thespis.engine import checkpoint, diverge, team
 from thespis.engine.act import Actor
 from thespis.engine.collect import Collector
 from thespis.engine.compile import Stepper
+from thespis.engine.diverge import Diverged
 from thespis.engine.evaluate import Evaluator
 from thespis.engine.log import Log
 from thespis.engine.remote import Collectors, cluster
@@ -46,6 +47,8 @@ class Progress:
     """step of the newest evaluation"""
     episodes: list[tuple[float, int]] = field(default_factory=list)
     """(return, length) of the episodes that ended since the last row of metrics"""
+    faults: dict[str, int] = field(default_factory=dict)
+    """what was survived: faults of environments, in "train" and in "eval", and "rollbacks" after divergence"""
 
     @classmethod
     def read(cls, saved: dict[str, Any]) -> Progress:
@@ -55,7 +58,7 @@ class Progress:
         pairs = [(float(r), int(n)) for r, n in p.episodes]
         if any(type(x) is not int for x in whole) or min(whole) < -1 or not all(math.isfinite(x) for x in numbers):
             raise ValueError("progress is not as a run writes it")
-        return replace(p, episodes=pairs)
+        return replace(p, episodes=pairs, faults={str(name): int(count) for name, count in p.faults.items()})
 
 
 def train(
@@ -64,14 +67,22 @@ def train(
 ) -> bool:  # fmt: skip
     """Trains until run.steps or a signal to stop; True where all steps were done. DIR holds all but `data` at any moment.
 
-    `about` is written beside each policy, unread. Raises Fault, after a checkpoint, where the environment fails, and
-    without one where the learner has diverged.
+    `about` is written beside each policy, unread. Where these end the run, raises Fault, after a checkpoint, if the
+    environment fails, and Diverged, without one, if the learner has diverged.
     """
     with ExitStack() as stack:
         stack.enter_context(_torch(run))
         stack.enter_context(team.team(run))
         stop = stack.enter_context(_stop_signals())
-        return _Training(stack, learner, world, run, folder, about, resume, panel, data).loop(stop)
+        while True:
+            try:
+                with ExitStack() as own:
+                    return _Training(own, learner, world, run, folder, about, resume, panel, data).loop(stop)
+            except Diverged as why:
+                if run.on_divergence == "stop":
+                    raise
+                diverge.rollback(folder, why)
+                resume = True
 
 
 def _under(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -95,8 +106,7 @@ class _Training:
         self.learner, self.run, self.folder, self.about = learner, run, folder, about
         self.leads, self.learners = team.rank() == 0, team.size()
         done = [int(c.name) for c in checkpoint.checkpoints(folder)[-1:]] if resume else []
-        entropy = run.seed if self.leads else [run.seed, team.rank(), *done]  # resumed, the others go on with new seeds
-        seeds = np.random.SeedSequence(entropy).generate_state(4).tolist()
+        seeds = diverge.seeds(run.seed if self.leads else [run.seed, team.rank(), *done])  # resumed, the others' are new
         torch.manual_seed(seeds[0])
         self.replay: Replay | Shards
         if run.collectors:
@@ -129,16 +139,17 @@ class _Training:
         self.stepper = Stepper(learner, tree_map(lambda x: x.to(run.device), state), run.compile_after, log.note)
         self.stepper.updates = self.progress.updates
         self.collector: Collector | Collectors
+        skip = self.skip("train")
         if isinstance(self.replay, Shards):
             stack.enter_context(cluster(run.collectors, run.ray_address))
-            self.collector = Collectors(learner, world, run, self.replay, seeds[2], log.note)
+            self.collector = Collectors(learner, world, run, self.replay, seeds[2], log.note, skip)
             stack.callback(self.collector.close)
         else:
-            envs = vector(world, run.num_envs, run.vector)
+            envs = vector(world, run.num_envs, run.vector, run.env_timeout, skip)
             stack.callback(envs.close)
-            self.collector = Collector(envs, world.spec, self.replay, seeds[2])
+            self.collector = Collector(envs, world.spec, self.replay, seeds[2], lambda rows: self.actor.begin(rows))
         self.actor = Actor(learner, run.num_envs, learner.experience.look_every, run.device)
-        self.evaluator = Evaluator(world, run.eval_episodes, seeds[3])
+        self.evaluator = Evaluator(world, run.eval_episodes, seeds[3], run.env_timeout, self.skip("eval"))
         stack.callback(self.evaluator.close)
         if resume and not self.leads:  # the leader's experience, then steps of its own
             for env in range(run.num_envs):
@@ -146,18 +157,35 @@ class _Training:
         elif resume:
             with checkpoint.fitting(folder):
                 self.stepper.restore(_under("totals", tensors), meta["counts"])
-                self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
                 self.actor.restore(_under("acting", tensors), world.spec.obs.dim)
                 self.replay.restore(_under("replay", tensors))
+                self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
                 self.replay.rng.set_state(tensors["rng.replay"])
                 torch.set_rng_state(tensors["rng.torch"])
+            if rollback := meta.get("rollback"):
+                log.note(rollback["said"])
+                seeds = diverge.seeds(run.seed, self.progress.faults["rollbacks"])
+                torch.manual_seed(seeds[0])
+                self.replay.rng.manual_seed(seeds[1])
+                self.collector.reseed(seeds[2])
         self.reported = (self.progress.steps, self.progress.seconds)
 
     def policy(self) -> Any:
         return self.learner.policy(self.stepper.state)
 
-    def explore(self, obs: torch.Tensor) -> torch.Tensor:
-        return self.actor(self.policy(), obs, True)
+    def explore(self, obs: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        return self.actor(self.policy(), obs, True, rows)
+
+    def skip(self, where: str) -> Callable[[Fault], None] | None:
+        """Counts what is survived, and says so the 1st, 10th, 100th, ... time; None: nothing is."""
+
+        def count(fault: Fault) -> None:
+            faults = self.progress.faults
+            faults[where] = faults.get(where, 0) + 1
+            if str(faults[where]).strip("0") == "1":
+                self.log.note(f"{fault}; that environment is made anew (fault {faults[where]:,} in {where})")
+
+        return count if self.run.on_env_error == "restart" else None
 
     def loop(self, stop: threading.Event) -> bool:
         run, feed, p = self.run, self.learner.experience, self.progress
@@ -171,6 +199,8 @@ class _Training:
         due = p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every
         if self.leads and p.evaluated < due and not stop.is_set():  # the first; and one that a fault or a signal kept back
             self.evaluate()
+        if run.on_divergence == "rollback" and not checkpoint.checkpoints(self.folder):
+            self.save()
         while p.steps < run.steps and not team.any_of(stop.is_set()):
             began, before = time.perf_counter(), p.steps
             with self.saved_on_fault(f"step {p.steps + 1}"):
@@ -192,8 +222,6 @@ class _Training:
         """Steps into the replay: one of each environment, or what a collector has sent. The episodes that ended in them."""
         if isinstance(self.collector, Collectors):
             return self.collector.step(self.policy, self.progress.updates)
-        if self.collector.over.any():
-            self.actor.begin(torch.from_numpy(self.collector.over).nonzero().flatten())
         return self.collector.step(None if self.progress.steps < self.learner.experience.warmup else self.explore)
 
     def learn(self, due: int, stop: threading.Event | None = None) -> None:
@@ -214,6 +242,7 @@ class _Training:
         except Fault as fault:
             if not self.leads:
                 raise Fault(f"{when}: {fault}") from fault
+            self.check([str(fault)] if isinstance(fault, Diverged) else [])
             self.save()
             raise Fault(f"{when}: {fault}; a checkpoint is saved") from fault
 
@@ -224,7 +253,7 @@ class _Training:
         self.reported = (p.steps, p.seconds)
         means = self.stepper.means()
         if bad := [f"{name} is {value}" for name, value in means.items() if not math.isfinite(value)]:
-            raise Fault(self._diverged(", ".join(bad)))
+            raise self._diverged(", ".join(bad))
         row = {f"train/{k}": v for k, v in means.items()}
         if p.episodes:
             row["episode/return"], row["episode/length"] = (float(np.mean(x)) for x in zip(*p.episodes, strict=True))
@@ -232,24 +261,23 @@ class _Training:
         if isinstance(self.collector, Collectors):
             row |= self.collector.metrics()
         row |= {"time/steps_per_second": steps / max(seconds, 1e-9), "time/seconds": p.seconds, "time/updates": float(p.updates)}
-        self.log.row(p.steps, row)
+        self.log.row(p.steps, row | self._faults())
 
     def evaluate(self) -> None:
         p = self.progress
+        self.check()
         with self.saved_on_fault(f"evaluation at step {p.steps}"):
             actor = Actor(self.learner, self.run.eval_episodes, device=self.run.device)
-            result = self.evaluator(lambda obs, rows: actor(self.policy(), obs, False, rows))
+            result = self.evaluator(lambda obs, rows: actor(self.policy(), obs, False, rows), actor.begin)
         p.last, p.evaluated = result["return_mean"], p.steps
-        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()})
+        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()} | self._faults())
         if p.best is None or p.last > p.best:
             p.best = p.last
             self.save_policy("best")
 
     def save(self) -> None:
-        p = self.progress
-        state = leaves(self.stepper.state)
-        if bad := [name for name, x in state.items() if not bool(torch.isfinite(x).all())]:
-            raise Fault(self._diverged(f"{bad[0]} is not finite"))
+        self.check()
+        p, state = self.progress, leaves(self.stepper.state)
         collector, tensors = self.collector.save()
         tensors = {
             **{f"state.{k}": v for k, v in state.items()},
@@ -274,9 +302,19 @@ class _Training:
         p = self.progress
         checkpoint.write_sealed(place / f"{name}.json", self.about | {"step": p.steps, "return_mean": p.last})
 
-    def _diverged(self, what: str) -> str:
+    def check(self, more: Sequence[str] = ()) -> None:
+        """Stands before all that is saved. Diverged: a tensor of the learner is not finite, or there is `more` that is not."""
+        tensors = leaves(self.stepper.state) | self.stepper.totals
+        if bad := [f"{name} is not finite" for name, x in tensors.items() if not bool(torch.isfinite(x).all())] + list(more):
+            raise self._diverged(bad[0])
+
+    def _diverged(self, what: str) -> Diverged:
         kept = checkpoint.checkpoints(self.folder)
-        return f"diverged by step {self.progress.steps}: {what}; the last good checkpoint is {kept[-1] if kept else 'none yet'}"
+        good = f"the last good checkpoint is {kept[-1] if kept else 'none yet'}"
+        return Diverged(f"diverged by step {self.progress.steps}: {what}; {good}")
+
+    def _faults(self) -> dict[str, float]:
+        return {f"faults/{name}": float(count) for name, count in self.progress.faults.items()}
 
 
 @contextmanager

@@ -40,8 +40,12 @@ class Segment(NamedTuple):
     """steps that this collector had made before"""
     rows: tuple[np.ndarray, ...]
     """the arguments of Replay.add, each (T, num_envs, ...)"""
+    cuts: list[int]
+    """environments whose episode ended, as by a time limit, with the last step of the segment before"""
     episodes: list[tuple[float, int]]
     """(return, length) of those that ended"""
+    faults: list[str]
+    """of environments that were made anew"""
 
 
 # ------------------------------------------------------------------------------------------------- in a collector's process
@@ -53,13 +57,18 @@ class Tape(Replay):
     def __init__(self, spec: Spec, feed: OffPolicy, num_envs: int):
         super().__init__(spec, replace(feed, replay_size=num_envs), num_envs)
         self.rows: list[tuple[np.ndarray, ...]] = []
+        self.cuts: list[int] = []
 
     def add(self, *row: np.ndarray) -> None:
-        self.rows.append(row)
+        self.rows.append(tuple(map(np.array, row)))  # copies: the collector goes on in its own
         self.steps += 1
 
     def cut(self, env: int) -> None:
-        raise NotImplementedError("a collector begins anew as a whole")
+        if self.rows:
+            *_, truncated, _ = self.rows[-1]
+            truncated[env] = True
+        elif self.steps:
+            self.cuts.append(env)
 
 
 class Worker:
@@ -70,13 +79,15 @@ class Worker:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         torch.manual_seed(seeds[0])
+        self.faults: list[str] = []
+        skip = (lambda fault: self.faults.append(str(fault))) if run.on_env_error == "restart" else None
         try:
-            envs = vector(world, run.num_envs, run.vector)
+            envs = vector(world, run.num_envs, run.vector, run.env_timeout, skip)
         except Fault as fault:
             return fault
         self.tape = Tape(world.spec, learner.experience, run.num_envs)
-        self.collector = Collector(envs, world.spec, self.tape, seeds[1])
         self.actor = Actor(learner, run.num_envs, learner.experience.look_every)
+        self.collector = Collector(envs, world.spec, self.tape, seeds[1], self.actor.begin)
         return None
 
     def collect(self, steps: int, explore: bool, published: tuple[int, Any]) -> Segment | Fault:
@@ -85,14 +96,12 @@ class Worker:
         number, episodes = self.tape.steps, []
         try:
             for _ in range(steps):
-                if self.collector.over.any():
-                    self.actor.begin(torch.from_numpy(self.collector.over).nonzero().flatten())
-                episodes += self.collector.step((lambda obs: self.actor(policy, obs, True)) if explore else None)
+                episodes += self.collector.step((lambda obs, rows: self.actor(policy, obs, True, rows)) if explore else None)
         except Fault as fault:
             return fault
         rows = tuple(np.stack(column) for column in zip(*self.tape.rows, strict=True))
-        self.tape.rows.clear()
-        return Segment(version, number, rows, episodes)
+        cuts, faults, self.tape.rows, self.tape.cuts, self.faults[:] = self.tape.cuts, [*self.faults], [], [], []
+        return Segment(version, number, rows, cuts, episodes, faults)
 
 
 # --------------------------------------------------------------------------------------------------- in the learner's process
@@ -125,10 +134,14 @@ class Collectors:
     the learner learns, and wait if it falls behind. While one segment is made, fewer than 2 * collectors others are taken in.
     """
 
-    def __init__(self, learner: Learner, world: World, run: Run, replay: Shards, seed: int, say: Callable[[str], None]):
+    def __init__(
+        self, learner: Learner, world: World, run: Run, replay: Shards, seed: int, say: Callable[[str], None],
+        skip: Callable[[Fault], None] | None,
+    ):  # fmt: skip
+        """`skip` is told each fault of an environment that was made anew."""
         import ray
 
-        self.ray, self.run, self.replay, self.seed, self.say = ray, run, replay, seed, say
+        self.ray, self.run, self.replay, self.seed, self.say, self.skip = ray, run, replay, seed, say, skip
         self.warmup, self.name = learner.experience.warmup, world.name
         self.slots = [_Slot(part) for part in replay.parts]
         self.taken = 0
@@ -165,6 +178,9 @@ class Collectors:
         episodes = []
         if answer is not None:
             episodes = self._take(slot, answer, version)
+            for fault in answer.faults:
+                assert self.skip is not None
+                self.skip(Fault(f"collector {i}: {fault}"))
         self._ask(slot, policy, version)
         return episodes
 
@@ -179,6 +195,8 @@ class Collectors:
     def _take(self, slot: _Slot, segment: Segment, version: int) -> list[tuple[float, int]]:
         if segment.number != slot.made:
             raise RuntimeError(f"a collector sent step {segment.number} where {slot.made} was due")
+        for env in segment.cuts:
+            slot.part.cut(env)
         for row in zip(*map(np.array, segment.rows), strict=True):  # copies: Ray's memory cannot be written
             slot.part.add(*row)
         slot.made += len(segment.rows[0])
@@ -238,6 +256,10 @@ class Collectors:
                     self.ray.kill(slot.actor)
 
     # -------------------------------------------------------------------------------------------------- stop and go on
+
+    def reseed(self, seed: int) -> None:
+        """Collectors that begin from now on are of another seed."""
+        self.seed = seed
 
     def save(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         return {"lives": [slot.life for slot in self.slots]}, {}

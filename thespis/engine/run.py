@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from thespis.config import Count, Natural, Range
+from thespis.config import Count, Natural, Positive, Range
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Run:
     Resuming is then not bit for bit: episodes under way are cut as a time limit would"""
     ray_address: str | None = None
     """host:port of a Ray cluster that the collectors join, or auto for the one on this machine; default: one of the run's own"""
+    on_env_error: Literal["stop", "restart"] = "stop"
+    """where an environment fails: end the run, or make that environment anew and go on"""
+    env_timeout: Positive | None = None
+    """seconds that a step, reset or close may take before it counts as failed; each environment then has a process of its own"""
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    """where numbers are no longer finite: end the run, or go back to the last checkpoint and explore otherwise"""
     eval_every: Count = 10_000
     """steps between evaluations"""
     eval_episodes: Count = 10

@@ -38,6 +38,8 @@ def team(run: Run) -> Iterator[None]:
         raise Fault(f"device is {run.device!r}; learners that torchrun starts run on the cpu")
     if run.collectors:
         raise Fault(f"collectors is {run.collectors}; learners that torchrun starts collect by themselves: allowed: 0")
+    if run.on_divergence == "rollback":
+        raise Fault("on_divergence is 'rollback'; learners that torchrun starts can only stop: allowed: 'stop'")
     if os.environ["WORLD_SIZE"] == os.environ["LOCAL_WORLD_SIZE"]:
         loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
         os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)

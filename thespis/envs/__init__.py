@@ -5,7 +5,7 @@ world(...) -> World; world.make() -> Flat, one environment as a learner sees it;
 
 from thespis.envs import probes, spaces
 from thespis.envs.flat import Flat
-from thespis.envs.vector import reenact, vector
+from thespis.envs.vector import Vector, vector
 from thespis.envs.world import World, world
 
-__all__ = ["Flat", "World", "probes", "reenact", "spaces", "vector", "world"]
+__all__ = ["Flat", "Vector", "World", "probes", "spaces", "vector", "world"]

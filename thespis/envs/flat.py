@@ -13,7 +13,7 @@ from gymnasium import Env, spaces
 
 from thespis import core
 from thespis.core import Fault
-from thespis.envs.spaces import Floats, flattener, short, spec, translator
+from thespis.envs.spaces import LARGEST, Floats, flattener, short, spec, translator
 
 __all__ = ["Flat"]
 
@@ -26,9 +26,9 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
     floats, and nothing else: gymnasium's vector environments cannot stack whatever an environment puts there.
 
     Fault, from `reset` and `step`, in one line with the step of the episode and the seed of its reset: an observation of the
-    wrong shape or not finite, a reward that is no finite number, a flag that is no bool, a result of the wrong length, an
-    action of the wrong shape or not finite, a step after the end of the episode, and whatever the environment raises
-    (chained as the cause).
+    wrong shape, not finite or beyond 1e15, a reward that is no such number, a flag that is no bool, a result of the wrong
+    length, an action of the wrong shape or not finite, a step after the end of the episode, and whatever the environment
+    raises (chained as the cause).
     """
 
     def __init__(self, env: Env[Any, Any], name: str) -> None:
@@ -60,7 +60,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         self._seed, self._step, self._over = None if seed is None else int(seed), 0, False
         try:
             result = self.env.reset(seed=self._seed, options=options or None)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._raised("reset", error) from error
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
             raise self._fault(f"reset returned {_parts(result)}; it must return 2 values: observation, info (a dict)")
@@ -86,7 +86,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             raise self._fault(str(fault)) from None
         try:
             result = self.env.step(act)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._raised("step", error) from error
         if not isinstance(result, tuple) or len(result) != 5 or not isinstance(result[4], dict):
             raise self._fault(f"step returned {_parts(result)}; it must return {FIVE}")
@@ -122,7 +122,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
                 return float(x.item())
         except Exception:
             pass
-        raise self._fault(f"reward is {short(reward)}; it must be a number, finite in float32")
+        raise self._fault(f"reward is {short(reward)}; it must be a number, finite and at most {LARGEST:g} in size")
 
     def _flag(self, field: str, value: Any) -> bool:
         try:
@@ -133,7 +133,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             pass
         raise self._fault(f"{field} is {short(value)}; it must be True or False")
 
-    def _raised(self, call: str, error: Exception) -> Fault:
+    def _raised(self, call: str, error: BaseException) -> Fault:
         if isinstance(error, Fault):  # a guard further in has told it already
             return error
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -147,7 +147,6 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         return Fault(f"{self.name}: {what} ({when})")
 
 
-LARGEST = float(np.finfo(np.float32).max)  # replay holds rewards in float32
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 FIVE = "5 values: observation, reward, terminated, truncated, info (a dict)"
 

@@ -22,6 +22,9 @@ __all__ = ["flat_dim", "flatten", "flattener", "from_json", "scale_action", "spe
 
 Floats = NDArray[np.float32]
 
+LARGEST = 1e15
+"""the largest size of an observation or a reward: so the square of a return of a thousand such rewards is finite in float32"""
+
 LIMIT = 2**24
 """the most numbers that a space may flatten to; more is taken for a mistake (or for a damaged file)"""
 
@@ -100,10 +103,10 @@ def _array(space: Space[Any], field: str) -> Callable[[Any], Floats]:
             raise Fault(f"{field} is {short(obs)}; it must be numbers of shape {shape}") from None
         if x.shape != shape:
             raise Fault(f"{field} has the shape {x.shape}; it must have {shape}")
-        finite = np.isfinite(x)
-        if not finite.all():
-            i = int(finite.argmin())
-            raise Fault(f"{at(field, i, shape)} is {x.flat[i]}; it must be finite in float32")
+        sane = np.abs(x) <= LARGEST  # not where it is nan
+        if not sane.all():
+            i = int(sane.argmin())
+            raise Fault(f"{at(field, i, shape)} is {x.flat[i]}; it must be finite and at most {LARGEST:g} in size")
         return x.ravel() / np.float32(255) if image else x.ravel()
 
     return flat

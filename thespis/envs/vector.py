@@ -1,125 +1,189 @@
-"""Several environments at once, by gymnasium's own vector environments; the caller resets who has finished, with known seeds."""
+"""Several environments at once, in this process or in one each; the caller resets who has finished, with known seeds."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import wait
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 from numpy.typing import NDArray
 
 from thespis.core import Fault
-from thespis.envs.flat import told
+from thespis.envs.apart import Apart, Nursery
+from thespis.envs.flat import Flat
 from thespis.envs.world import World
 
-__all__ = ["reenact", "vector"]
+__all__ = ["Vector", "vector"]
+
+Mask = NDArray[np.bool_]
+
+IN_A_ROW = 10
+"""faults of one environment, without a good step between them, that end what restarts would not mend"""
+GRACE = 5.0
+"""seconds that processes have to close their environments, where no time limit is given"""
 
 
-def vector(world: World, n: int, kind: str = "sync") -> VectorEnv[Any, Any, Any]:
-    """`n` environments of a world, in this process ("sync") or in one process each ("async").
+def vector(
+    world: World, n: int, kind: str = "sync", timeout: float | None = None, restart: Callable[[Fault], None] | None = None
+) -> Vector:
+    """`n` environments of a world, in this process ("sync") or in one process each ("async", or wherever there is a timeout).
 
-    Nothing is reset by itself: the observation that `step` returns is always the last of its episode, (n, dim) float32, and
-    rewards are (n,) float64. Before the next step, whoever has terminated or been truncated must be reset:
+    An environment fails where it breaks a rule of `Flat`, raises, takes its process with it, or takes more than `timeout`
+    seconds. Then it is closed, or killed, and the fault is raised; or, with `restart`, which is told of each fault, the caller
+    goes on: whoever `failed` must be reset, which makes it anew. The others never notice.
 
-        obs, info = envs.reset(seed=seeds, options={"reset_mask": done})    # seeds: n ints; only those under the mask count
-
-    The first reset must be of all, without a mask. gymnasium takes "reset_mask" out of the dict, so it must be a new one each
-    time. All arrays are copies.
-
-    Fault: n or kind out of range; from `reset` and `step`, what `Flat` finds, and the death of a worker process; after a
-    Fault the environments can only be closed.
+    Fault: n or kind out of range, an environment that cannot be made; and see `Vector`.
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise Fault(f"envs is {n!r}; it must be an integer of 1 or more")
     if kind not in ("sync", "async"):
         raise Fault(f"vector is {kind!r}; it must be 'sync' or 'async'")
-    if kind == "sync":
-        return SyncVectorEnv([world.make] * n, autoreset_mode=AutoresetMode.DISABLED)
-    return _Async(world, n)
+    return Vector(world, n, kind == "async" or timeout is not None, timeout, restart)
 
 
-def reenact(
-    envs: VectorEnv[Any, Any, Any], seeds: Sequence[int], actions: Sequence[NDArray[Any]]
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
-    """Brings n episodes back, the i-th from `seeds[i]` and its actions so far, `actions[i]` (T_i, dim).
+class Vector:
+    """n environments, each under a mask's control. All arrays are copies; a row that was not asked is as its last answer was."""
 
-    Returns the last observations (n, dim), the returns so far (n,) and the steps taken (n,): fewer than T_i means that the
-    environment does not do again what it did.
-    """
-    given: Any = list(seeds)
-    obs, _ = envs.reset(seed=given)
-    returns, steps = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
-    for i, past in enumerate(actions):  # one by one, since gymnasium gives all under the mask the same options
-        if len(past):
-            mask = np.arange(envs.num_envs) == i
-            obs, info = envs.reset(seed=given, options={"reset_mask": mask, "reenact": past})
-            returns[i], steps[i] = info["return"][i], info["reenacted"][i]
-    return obs, returns, steps
-
-
-class _Async(AsyncVectorEnv):
-    """Adds to gymnasium's: a Fault arrives as it left the worker, and without a traceback on the screen; the death of a worker
-    is a Fault; Ctrl-C is the parent's business alone."""
-
-    def __init__(self, world: World, n: int) -> None:
-        self.name = world.name
-        self.processes = []
-        with self._guarded():
-            super().__init__([world.make] * n, autoreset_mode=AutoresetMode.DISABLED, worker=_worker)
-
-    def reset_async(self, *args: Any, **kwargs: Any) -> None:
-        with self._guarded():
-            super().reset_async(*args, **kwargs)
-
-    def reset_wait(self, *args: Any, **kwargs: Any) -> Any:
-        with self._guarded():
-            return super().reset_wait(*args, **kwargs)
-
-    def step_async(self, actions: Any) -> None:
-        with self._guarded():
-            super().step_async(actions)
-
-    def step_wait(self, *args: Any, **kwargs: Any) -> Any:
-        with self._guarded():
-            return super().step_wait(*args, **kwargs)
-
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        level, gym.logger.min_level = gym.logger.min_level, gym.logger.ERROR + 1  # gymnasium prints the worker's traceback
+    def __init__(self, world: World, n: int, apart: bool, timeout: float | None, restart: Callable[[Fault], None] | None):
+        self.world, self.num_envs, self.timeout, self.restart = world, n, timeout, restart
+        self.nursery = Nursery(world.make) if apart else None
+        self.envs: list[_Here | Apart | None] = [None] * n
+        self.in_a_row = np.zeros(n, np.int64)
+        self.obs, self.reward = np.zeros((n, world.spec.obs.dim), np.float32), np.zeros(n)
+        self.terminated, self.truncated = np.zeros(n, bool), np.zeros(n, bool)
         try:
-            yield
+            for i in range(n):
+                self.envs[i] = self._begin()
+            for env in self.envs:
+                assert env is not None
+                env.ready(timeout)
         except Fault as fault:
-            raise Fault(str(fault)) from None
-        except (EOFError, OSError) as error:
-            workers = [process for process in self.processes if process.pid is not None]
-            ended = wait([process.sentinel for process in workers], timeout=1)  # who died needs a moment to have an exit code
-            for process in workers:
-                process.join(1 if process.sentinel in ended else 0)
-            dead = [f"{i} (exit code {process.exitcode})" for i, process in enumerate(workers) if process.exitcode is not None]
-            for process in workers:
-                process.terminate()
-            self._state, self.closed = AsyncState.DEFAULT, True  # nobody is left to talk to
-            which = f"worker {' and '.join(dead)}" if dead else "a worker"
-            raise Fault(
-                f"{self.name}: {which} of {len(self.processes)} died ({told(error)}): out of memory, or a crash that 'sync' shows"
-            ) from error
-        finally:
-            gym.logger.min_level = level
+            self.close()
+            raise Fault(self._named(str(fault))) from None
+
+    def reset(self, seed: Sequence[int], mask: Mask | None = None) -> tuple[NDArray[np.float32], Mask]:
+        """Begins an episode, from its seed of n, for each under the mask (None: all): observations (n, dim), failed (n,)."""
+        answers = self._ask(mask, lambda i: ("reset", (), {"seed": int(seed[i])}))
+        for i, (obs, _) in answers.items():
+            self.obs[i] = obs
+        return self.obs.copy(), self._failed(mask, answers)
+
+    def step(
+        self, actions: NDArray[Any], mask: Mask | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], Mask, Mask, Mask]:
+        """Steps each under the mask (None: all) with its row of actions (n, ...). Nothing is reset by itself.
+
+        Returns observations (n, dim), each the true last one where its episode ended, rewards (n,), terminated, truncated and
+        failed, (n,) each. Whoever terminated, was truncated or failed must be reset before its next step.
+        """
+        answers = self._ask(mask, lambda i: ("step", (actions[i],), {}))
+        for i, answer in answers.items():
+            self.obs[i], self.reward[i], self.terminated[i], self.truncated[i], _ = answer
+            self.in_a_row[i] = 0
+        failed = self._failed(mask, answers)
+        return self.obs.copy(), self.reward.copy(), self.terminated.copy(), self.truncated.copy(), failed
+
+    def reenact(
+        self, seeds: Sequence[int], actions: Sequence[NDArray[Any]], mask: Mask | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
+        """Brings episodes back, under the mask (None: all), the i-th from seeds[i] and its actions so far, actions[i] (T_i, dim).
+
+        Returns the last observations (n, dim), the returns so far (n,) and the steps taken (n,): fewer than T_i means that the
+        environment does not do again what it did; -1, that it failed.
+        """
+        returns, steps = np.zeros(self.num_envs), np.full(self.num_envs, -1)
+        answers = self._ask(
+            mask, lambda i: ("reset", (), {"seed": int(seeds[i]), "options": {"reenact": actions[i]}}), [len(a) for a in actions]
+        )
+        for i, (obs, info) in answers.items():
+            self.obs[i], returns[i], steps[i] = obs, info["return"], info["reenacted"]
+        return self.obs.copy(), returns, steps
+
+    def close(self) -> None:
+        """Closes all. Whoever takes longer than the time limit is killed."""
+        deadline = time.monotonic() + (self.timeout or GRACE)
+        for i in range(self.num_envs):
+            self._close(i, deadline)
+        if self.nursery is not None:
+            self.nursery.close()
+            self.nursery = None
+
+    def _ask(
+        self, mask: Mask | None, call: Callable[[int], tuple[str, tuple[Any, ...], dict[str, Any]]], steps: Sequence[int] = ()
+    ) -> dict[int, Any]:
+        """The answers to call(i) of each under the mask, but for those who failed: they are closed by then, and told of.
+
+        `steps` is how many each answer may take, where not one.
+        """
+        answers, faults = {}, {}
+        asked = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
+        began, fresh = time.monotonic(), set()
+        for i in asked:
+            try:
+                env = self.envs[i]
+                if env is None:
+                    fresh.add(i)
+                    env = self.envs[i] = self._begin()
+                name, args, options = call(i)
+                env.send(name, *args, **options)
+            except Fault as fault:
+                faults[i] = fault
+        for i in asked:
+            env = self.envs[i]
+            if env is None:
+                continue
+            limit = None
+            if self.timeout is not None:
+                limit = self.timeout * (1 + (i in fresh) + (steps[i] if steps else 0)) - (time.monotonic() - began)
+            try:
+                answers[i] = env.receive(limit)
+            except Fault as fault:
+                faults[i] = fault
+        for i in faults:
+            self._close(i, time.monotonic() + (self.timeout or GRACE))
+            self.in_a_row[i] += 1
+        for i, why in faults.items():
+            told = Fault(self._named(str(why)))
+            if self.restart is None:
+                raise told from why.__cause__
+            self.restart(told)
+            if self.in_a_row[i] >= IN_A_ROW:
+                raise Fault(f"{told}; environment {i} has failed {IN_A_ROW} times in a row without a good step")
+        return answers
+
+    def _begin(self) -> _Here | Apart:
+        return _Here(self.world.make) if self.nursery is None else Apart(self.nursery)
+
+    def _close(self, i: int, deadline: float) -> None:
+        env, self.envs[i] = self.envs[i], None
+        if env is not None:
+            env.close(deadline)
+
+    def _failed(self, mask: Mask | None, answers: dict[int, Any]) -> Mask:
+        failed = np.ones(self.num_envs, bool) if mask is None else mask.copy()
+        failed[list(answers)] = False
+        return failed
+
+    def _named(self, text: str) -> str:
+        """What a process did is told without the environment's name."""
+        return text if text.startswith(f"{self.world.name}: ") else f"{self.world.name}: {text}"
 
 
-def _worker(index: int, make: Any, pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *rest: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        _async_worker(index, make, pipe, parent_pipe, memory, errors, *rest)
-    except Fault as fault:  # while making the environment; gymnasium sees only to what comes later
-        pipe.recv()
-        errors.put((index, Fault, fault, ""))
-        pipe.send((None, False))
-    except (EOFError, BrokenPipeError):
-        pass  # the parent is gone, with nobody to tell
+class _Here:
+    """One environment in this process, called as `Apart` is."""
+
+    def __init__(self, make: Callable[[], Flat]) -> None:
+        self.env = make()
+
+    def send(self, call: str, *args: Any, **options: Any) -> None:
+        self.work = lambda: getattr(self.env, call)(*args, **options)
+
+    def ready(self, limit: float | None = None) -> None:
+        """It is made."""
+
+    def receive(self, limit: float | None = None) -> Any:
+        return self.work()
+
+    def close(self, deadline: float) -> None:
+        self.env.close()

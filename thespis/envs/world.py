@@ -189,7 +189,7 @@ def _made(name: str, build: Build, **mode: str) -> gym.Env[Any, Any]:
         missing = "; install the package that provides it" if isinstance(error, ModuleNotFoundError) else ""
         hint = f"; did you mean {_near(key)[0]}?" if moved else missing
         raise Fault(f"{name}: cannot be made: {' '.join(str(error).split())}{hint}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Fault(f"{name}: cannot be made ({told(error)}){_graphics(error)}") from error
     if not isinstance(env, gym.Env):
         raise Fault(f"{name}: made {spaces.short(env)}; it must make one gymnasium.Env (no vector of them, not the old gym's)")
@@ -253,7 +253,7 @@ def _frame_fault(env: gym.Env[Any, Any], mode: str) -> str | None:
     return None
 
 
-def _graphics(error: Exception) -> str:
+def _graphics(error: BaseException) -> str:
     """What to do, if it was MuJoCo's way to OpenGL that failed."""
     if not any("mujoco" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
         return ""
