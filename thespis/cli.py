@@ -1,4 +1,4 @@
-"""The command line: thespis train | resume | evaluate | list."""
+"""The command line: thespis train | resume | evaluate | export | list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import traceback
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thespis import api, config, envs
+from thespis.export import export as export_policy
 from thespis.core import Fault
 from thespis.engine.run import Run
 
@@ -31,6 +32,7 @@ thespis: actor-critic learning
   thespis train ALGORITHM --env ENV --steps N     train an agent (thespis train sac --help: every option)
   thespis resume DIR [--steps N]                  go on exactly where a run stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
+  thespis export DIR --format onnx|torch          a policy as one file that runs without Thespis
   thespis list [--json]                           the algorithms, each with its paper"""
 
 
@@ -67,6 +69,22 @@ class Evaluate:
     """one JSON object on standard output"""
     env: str | None = None
     """the environment again, where it is one of your own"""
+    algo: str | None = None
+    """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    dir: Folder
+    """run directory"""
+    format: Literal["onnx", "torch"] = "onnx"
+    """ONNX (needs thespis[onnx]), or a program of torch.export"""
+    which: Literal["last", "best"] = "last"
+    """policy: last, or best by evaluation"""
+    out: Path | None = None
+    """file; default: DIR/policy/last.onnx or .pt2"""
+    force: bool = False
+    """replace the file where it exists"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
 
@@ -126,6 +144,17 @@ def evaluate(args: list[str]) -> int:
     return 0
 
 
+def export(args: list[str]) -> int:
+    given = _parse(Export, args, "thespis export", "A policy as one file that runs without Thespis: the mean action.")
+    made = export_policy(given.dir, given.format, which=given.which, out=given.out, force=given.force, algo=given.algo)
+    for name, words in made.inputs.items():
+        print(f"in       {name}: {words}")
+    for name, words in made.outputs.items():
+        print(f"out      {name}: {words}")
+    print(f"file     {made.path} ({made.path.stat().st_size:,} bytes)")
+    return 0
+
+
 def list_(args: list[str]) -> int:
     given = _parse(List, args, "thespis list", "The algorithms, each with its paper.")
     rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in api.algorithms().values()]
@@ -141,7 +170,9 @@ def list_(args: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "resume": resume, "evaluate": evaluate, "list": list_}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train, "resume": resume, "evaluate": evaluate, "export": export, "list": list_,
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
