@@ -6,5 +6,6 @@ from thespis import worlds  # noqa: F401, for it registers them
 from thespis.api import Policy, Result, algorithms, evaluate, load, resume, train
 from thespis.core import Fault
 from thespis.export import export
+from thespis.hub import push
 
-__all__ = ["Fault", "Policy", "Result", "algorithms", "evaluate", "export", "load", "resume", "train"]
+__all__ = ["Fault", "Policy", "Result", "algorithms", "evaluate", "export", "load", "push", "resume", "train"]

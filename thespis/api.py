@@ -23,7 +23,7 @@ import thespis.algos
 from thespis import config, envs
 from thespis.core import Fault, Learner, leaves, rebuild
 from thespis.data import Dataset, dataset
-from thespis.engine import checkpoint, loop
+from thespis.engine import checkpoint, loop, remote
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
 from thespis.engine.lock import alone
@@ -329,8 +329,11 @@ class Policy:
 
 
 def load(path: str | Path | Result, which: str = "last", *, algo: str | None = None, **parts: Any) -> Policy:
-    """The policy of a run directory, "last" or "best" (by evaluation). Needs neither the environment nor a checkpoint."""
-    folder = _folder(path)
+    """The policy of a run directory, "last" or "best" (by evaluation), or of hf://owner/name[@revision] on the Hugging Face Hub.
+
+    Needs neither the environment nor a checkpoint.
+    """
+    folder = _folder(remote.local(path))
     if which not in ("last", "best"):
         raise Fault(f"which is {which!r}; allowed: 'last', 'best'")
     if not (folder / "policy").is_dir():
@@ -370,7 +373,9 @@ def evaluate(
     planned (srl) or, if it has no memory, repeats its action.
     """
     config.check(_Episodes(episodes, seed, every))
-    folder = _folder(path)
+    if video and remote.named(path):
+        raise Fault(f"video: it would be part of a run directory; bring the policy into one first: thespis load {path} --out DIR")
+    folder = _folder(remote.local(path))
     policy = load(folder, which, algo=algo, **parts)
     *_, world = _open(folder, env, algo)
     if (policy.observation_space, policy.action_space) != (world.observation_space, world.action_space):

@@ -1,4 +1,4 @@
-"""The command line: thespis train | resume | evaluate | export | list."""
+"""The command line: thespis train | resume | evaluate | export | push | load | list."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thespis import api, config, envs
-from thespis.export import export as export_policy
+from thespis import api, config, envs, hub
 from thespis.core import Fault
 from thespis.engine.run import Run
+from thespis.export import export as export_policy
 
 USAGE = """\
 thespis: actor-critic learning
@@ -33,6 +33,8 @@ thespis: actor-critic learning
   thespis resume DIR [--steps N]                  go on exactly where a run stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis export DIR --format onnx|torch          a policy as one file that runs without Thespis
+  thespis push DIR OWNER/NAME [--private]         to the Hugging Face Hub, with a card
+  thespis load hf://OWNER/NAME [--out DIR]        a policy from there (evaluate takes hf://OWNER/NAME too)
   thespis list [--json]                           the algorithms, each with its paper"""
 
 
@@ -87,6 +89,26 @@ class Export:
     """replace the file where it exists"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Push:
+    dir: Folder
+    """run directory"""
+    repo: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OWNER/NAME")]]
+    """model repository; it is made where there is none"""
+    private: bool = False
+    """make it a private one"""
+    algo: str | None = None
+    """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    policy: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="hf://OWNER/NAME[@REVISION]")]]
+    """model repository, and which of its commits"""
+    out: Path | None = None
+    """new directory; default: runs/NAME"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +177,21 @@ def export(args: list[str]) -> int:
     return 0
 
 
+def push(args: list[str]) -> int:
+    given = _parse(Push, args, "thespis push", "The policies of a run to the Hugging Face Hub, with a card (needs thespis[hub]).")
+    place = hub.push(given.dir, given.repo, private=given.private, algo=given.algo)
+    print(f"pushed   {place}")
+    return 0
+
+
+def load(args: list[str]) -> int:
+    given = _parse(Load, args, "thespis load", "A policy from the Hugging Face Hub into a directory (needs thespis[hub]).")
+    folder = hub.bring(given.policy, given.out)
+    print(f"policy   {folder}")
+    print(f"try      thespis evaluate {folder}")
+    return 0
+
+
 def list_(args: list[str]) -> int:
     given = _parse(List, args, "thespis list", "The algorithms, each with its paper.")
     rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in api.algorithms().values()]
@@ -171,7 +208,8 @@ def list_(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "resume": resume, "evaluate": evaluate, "export": export, "list": list_,
+    "train": train, "resume": resume, "evaluate": evaluate, "export": export, "push": push, "load": load,
+    "list": list_,
 }  # fmt: skip
 
 

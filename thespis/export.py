@@ -28,7 +28,7 @@ from torch.export import ExportedProgram
 
 from thespis import api
 from thespis.core import Fault, Params, leaves, rebuild
-from thespis.engine import checkpoint
+from thespis.engine import checkpoint, remote
 from thespis.envs.flat import told
 from thespis.envs.spaces import affine, flat_dim, image, to_json
 
@@ -59,6 +59,8 @@ def export(
     """
     if format not in SUFFIX:
         raise Fault(f"format is {format!r}; allowed: {', '.join(SUFFIX)}")
+    if out is None and remote.named(path):
+        raise Fault(f"out: where to? {path} is no run directory; give a file with --out")
     policy = api.load(path, which, algo=algo, **parts)
     file = Path(out).expanduser() if out else api._folder(path) / "policy" / f"{which}{SUFFIX[format]}"
     if file.is_dir() or (file.exists() and not force):

@@ -12,7 +12,7 @@ FLOOR = {
     **dict.fromkeys(("core", "config", "ops"), 1),
     **dict.fromkeys(("data", "envs", "worlds", "nets", "optim"), 2),
     **dict.fromkeys(("engine", "algos", "report"), 3),
-    **dict.fromkeys(("cli", "api", "export", "__init__", "__main__"), 4),
+    **dict.fromkeys(("cli", "api", "export", "hub", "sb3", "__init__", "__main__"), 4),
 }
 SIDEWAYS = {("config", "core"), ("ops", "core")}  # the only arrows within a floor; floor 4 knows all
 ONLY = {"report": {"core"}}  # it reads files and nothing else of ours
