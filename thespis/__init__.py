@@ -7,5 +7,6 @@ from thespis.api import Policy, Result, algorithms, evaluate, load, resume, trai
 from thespis.core import Fault
 from thespis.export import export
 from thespis.hub import push
+from thespis.sb3 import import_sb3
 
-__all__ = ["Fault", "Policy", "Result", "algorithms", "evaluate", "export", "load", "push", "resume", "train"]
+__all__ = ["Fault", "Policy", "Result", "algorithms", "evaluate", "export", "import_sb3", "load", "push", "resume", "train"]

@@ -10,7 +10,7 @@ import pkgutil
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -177,18 +177,7 @@ def start(
         raise Fault(f"out: {folder} exists; continue it with 'thespis resume {folder}', or give another with --out")
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    about = {
-        "title": f"{algo.name} on {world.name}, seed {run.seed}",
-        "algo": algo.name,
-        "algo_config": config.to_json(cfg),
-        "run": config.to_json(run),
-        "own_parts": sorted(parts),
-        "own_env": own_env,
-        "data": data and data.digest(),
-        "observation_space": envs.spaces.to_json(world.observation_space),
-        "action_space": envs.spaces.to_json(world.action_space),
-        "thespis": thespis.__version__,
-    }
+    about = describe(algo, cfg, run, world, sorted(parts), own_env, data)
     with alone(folder):
         checkpoint.write_json(folder / "config.json", about)
         try:
@@ -199,6 +188,25 @@ def start(
                 for path in [folder] if made else folder.iterdir():  # it never began: the same command may be given again
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             raise
+
+
+def describe(
+    algo: Algorithm, cfg: Any, run: Run, world: envs.World, own_parts: Sequence[str] = (), own_env: bool = False,
+    data: Dataset | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What config.json says of a run."""
+    return {
+        "title": f"{algo.name} on {world.name}, seed {run.seed}",
+        "algo": algo.name,
+        "algo_config": config.to_json(cfg),
+        "run": config.to_json(run),
+        "own_parts": list(own_parts),
+        "own_env": own_env,
+        "data": data and data.digest(),
+        "observation_space": envs.spaces.to_json(world.observation_space),
+        "action_space": envs.spaces.to_json(world.action_space),
+        "thespis": thespis.__version__,
+    }
 
 
 def resume(

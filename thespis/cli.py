@@ -1,4 +1,4 @@
-"""The command line: thespis train | resume | evaluate | export | push | load | list."""
+"""The command line: thespis train | resume | evaluate | export | import | push | load | list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thespis import api, config, envs, hub
+from thespis import api, config, envs, hub, sb3
 from thespis.core import Fault
 from thespis.engine.run import Run
 from thespis.export import export as export_policy
@@ -33,6 +33,7 @@ thespis: actor-critic learning
   thespis resume DIR [--steps N]                  go on exactly where a run stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis export DIR --format onnx|torch          a policy as one file that runs without Thespis
+  thespis import sb3 FILE --env ENV               a SAC policy that Stable-Baselines3 saved
   thespis push DIR OWNER/NAME [--private]         to the Hugging Face Hub, with a card
   thespis load hf://OWNER/NAME [--out DIR]        a policy from there (evaluate takes hf://OWNER/NAME too)
   thespis list [--json]                           the algorithms, each with its paper"""
@@ -89,6 +90,16 @@ class Export:
     """replace the file where it exists"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    file: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FILE")]]
+    """the zip that its save() wrote"""
+    env: str
+    """the environment that it was trained on"""
+    out: Path | None = None
+    """new directory; default: runs/sac-ENV-sb3"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +188,17 @@ def export(args: list[str]) -> int:
     return 0
 
 
+def import_(args: list[str]) -> int:
+    if args[:1] not in (["sb3"], ["-h"], ["--help"]):
+        raise Fault(f"import: from {args[0] if args else 'nothing'!r}; allowed: thespis import sb3 FILE --env ENV")
+    args = args[1:] if args[0] == "sb3" else args
+    given = _parse(Import, args, "thespis import sb3", "A SAC policy that Stable-Baselines3 saved, as a run directory.")
+    folder = sb3.import_sb3(given.file, given.env, given.out)
+    print(f"policy   {folder}")
+    print(f"try      thespis evaluate {folder}")
+    return 0
+
+
 def push(args: list[str]) -> int:
     given = _parse(Push, args, "thespis push", "The policies of a run to the Hugging Face Hub, with a card (needs thespis[hub]).")
     place = hub.push(given.dir, given.repo, private=given.private, algo=given.algo)
@@ -208,7 +230,7 @@ def list_(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "resume": resume, "evaluate": evaluate, "export": export, "push": push, "load": load,
+    "train": train, "resume": resume, "evaluate": evaluate, "export": export, "import": import_, "push": push, "load": load,
     "list": list_,
 }  # fmt: skip
 
