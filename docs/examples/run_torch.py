@@ -1,0 +1,8 @@
+"""Runs an exported program with torch alone: python run_torch.py FILE. Load no such file that you do not trust: it can run code."""
+
+import sys
+
+import torch
+
+program = torch.export.load(sys.argv[1] if len(sys.argv) > 1 else "runs/pendulum/policy/best.pt2").module()
+print(program({"observation": torch.tensor([[1.0, 0.0, 0.0]])})["action"])
