@@ -24,7 +24,6 @@ import torch
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
 from thespis import api
 from thespis.core import Fault, Params, leaves, rebuild
@@ -186,7 +185,7 @@ def _flat(x: Tensor, space: Space[Any]) -> Tensor:  # as envs.spaces.flatten
 # ------------------------------------------------------------------------------------------------------------ the two formats
 
 
-def _onnx(program: ExportedProgram, module: Acting, about: dict[str, str]) -> tuple[bytes, Run]:
+def _onnx(program: torch.export.ExportedProgram, module: Acting, about: dict[str, str]) -> tuple[bytes, Run]:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401
@@ -211,7 +210,7 @@ def _onnx(program: ExportedProgram, module: Acting, about: dict[str, str]) -> tu
     return data, lambda inputs: dict(zip(outputs, session.run(None, inputs), strict=True))
 
 
-def _torch(program: ExportedProgram, module: Acting, about: dict[str, str]) -> tuple[bytes, Run]:
+def _torch(program: torch.export.ExportedProgram, module: Acting, about: dict[str, str]) -> tuple[bytes, Run]:
     program.example_inputs = None  # the only thing in the file that would be a pickle
     torch.export.save(program, buffer := io.BytesIO(), extra_files={"thespis.json": json.dumps(about)})
     run = program.module()

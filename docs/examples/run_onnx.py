@@ -1,5 +1,4 @@
-"""Runs an exported policy with numpy and onnxruntime alone: python run_onnx.py FILE."""
-
+# docs/examples/run_onnx.py
 import json
 import sys
 

@@ -1,5 +1,4 @@
-"""Runs an exported program with torch alone: python run_torch.py FILE. Load no such file that you do not trust: it can run code."""
-
+# docs/examples/run_torch.py
 import sys
 
 import torch
