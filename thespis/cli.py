@@ -184,6 +184,7 @@ def export(args: list[str]) -> int:
         print(f"in       {name}: {words}")
     for name, words in made.outputs.items():
         print(f"out      {name}: {words}")
+    print(f"tried    largest difference from the policy {made.difference:.1e}")
     print(f"file     {made.path} ({made.path.stat().st_size:,} bytes)")
     return 0
 
