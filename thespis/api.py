@@ -10,7 +10,7 @@ import pkgutil
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ import thespis.algos
 from thespis import config, envs
 from thespis.core import Fault, Learner, leaves, rebuild
 from thespis.data import Dataset, dataset
-from thespis.engine import checkpoint, loop, team
+from thespis.engine import checkpoint, fetch, loop, team
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
 from thespis.engine.lock import alone
@@ -176,18 +176,7 @@ def start(
     folder = Path(out).expanduser() if out else Path("runs") / label
     if team.rank() == 0 and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Fault(f"out: {folder} exists; continue it with 'thespis resume {folder}', or give another with --out")
-    about = {
-        "title": f"{algo.name} on {world.name}, seed {run.seed}",
-        "algo": algo.name,
-        "algo_config": config.to_json(cfg),
-        "run": config.to_json(run),
-        "own_parts": sorted(parts),
-        "own_env": own_env,
-        "data": data and data.digest(),
-        "observation_space": envs.spaces.to_json(world.observation_space),
-        "action_space": envs.spaces.to_json(world.action_space),
-        "thespis": thespis.__version__,
-    }
+    about = describe(algo, cfg, run, world, sorted(parts), own_env, data)
     if team.rank() > 0:
         return _train(learner, world, run, folder, about, False, panel, data)
     made = not folder.exists()
@@ -202,6 +191,25 @@ def start(
                 for path in [folder] if made else folder.iterdir():  # it never began: the same command may be given again
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             raise
+
+
+def describe(
+    algo: Algorithm, cfg: Any, run: Run, world: envs.World, own_parts: Sequence[str] = (), own_env: bool = False,
+    data: Dataset | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What config.json says of a run."""
+    return {
+        "title": f"{algo.name} on {world.name}, seed {run.seed}",
+        "algo": algo.name,
+        "algo_config": config.to_json(cfg),
+        "run": config.to_json(run),
+        "own_parts": list(own_parts),
+        "own_env": own_env,
+        "data": data and data.digest(),
+        "observation_space": envs.spaces.to_json(world.observation_space),
+        "action_space": envs.spaces.to_json(world.action_space),
+        "thespis": thespis.__version__,
+    }
 
 
 def resume(
@@ -339,8 +347,11 @@ class Policy:
 
 
 def load(path: str | Path | Result, which: str = "last", *, algo: str | None = None, **parts: Any) -> Policy:
-    """The policy of a run directory, "last" or "best" (by evaluation). Needs neither the environment nor a checkpoint."""
-    folder = _folder(path)
+    """The policy of a run directory, "last" or "best" (by evaluation), or of hf://owner/name[@revision] on the Hugging Face Hub.
+
+    Needs neither the environment nor a checkpoint.
+    """
+    folder = _folder(fetch.local(path))
     if which not in ("last", "best"):
         raise Fault(f"which is {which!r}; allowed: 'last', 'best'")
     if not (folder / "policy").is_dir():
@@ -395,7 +406,9 @@ def evaluate(
     planned (srl) or, if it has no memory, repeats its action.
     """
     config.check(_Episodes(episodes, seed, every))
-    folder = _folder(path)
+    if video and fetch.named(path):
+        raise Fault(f"video: it would be part of a run directory; bring the policy into one first: thespis load {path} --out DIR")
+    folder = _folder(fetch.local(path))
     policy = load(folder, which, algo=algo, **parts)
     *_, run, world = _open(folder, env, algo)
     if (policy.observation_space, policy.action_space) != (world.observation_space, world.action_space):

@@ -1,4 +1,4 @@
-"""The command line: thespis train | resume | evaluate | list."""
+"""The command line: thespis train | resume | evaluate | export | import | push | load | list."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ import traceback
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thespis import api, config, envs
+from thespis import api, config, envs, hub, sb3
 from thespis.core import Fault
 from thespis.engine.run import Run
+from thespis.export import export as export_policy
 
 USAGE = """\
 thespis: actor-critic learning
@@ -31,6 +32,10 @@ thespis: actor-critic learning
   thespis train ALGORITHM --env ENV --steps N     train an agent (thespis train sac --help: every option)
   thespis resume DIR [--steps N]                  go on exactly where a run stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
+  thespis export DIR --format onnx|torch          a policy as one file that runs without Thespis
+  thespis import sb3 FILE --env ENV               a SAC policy that Stable-Baselines3 saved
+  thespis push DIR OWNER/NAME [--private]         to the Hugging Face Hub, with a card
+  thespis load hf://OWNER/NAME [--out DIR]        a policy from there (evaluate takes hf://OWNER/NAME too)
   thespis list [--json]                           the algorithms, each with its paper"""
 
 
@@ -69,6 +74,52 @@ class Evaluate:
     """the environment again, where it is one of your own"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    dir: Folder
+    """run directory"""
+    format: Literal["onnx", "torch"] = "onnx"
+    """ONNX (needs thespis[onnx]), or a program of torch.export"""
+    which: Literal["last", "best"] = "last"
+    """policy: last, or best by evaluation"""
+    out: Path | None = None
+    """file; default: DIR/policy/last.onnx or .pt2"""
+    force: bool = False
+    """replace the file where it exists"""
+    algo: str | None = None
+    """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    file: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FILE")]]
+    """the zip that its save() wrote"""
+    env: str
+    """the environment that it was trained on"""
+    out: Path | None = None
+    """new directory; default: runs/sac-ENV-sb3"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Push:
+    dir: Folder
+    """run directory"""
+    repo: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OWNER/NAME")]]
+    """model repository; it is made where there is none"""
+    private: bool = False
+    """make it a private one"""
+    algo: str | None = None
+    """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    policy: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="hf://OWNER/NAME[@REVISION]")]]
+    """model repository, and which of its commits"""
+    out: Path | None = None
+    """new directory; default: runs/NAME"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +177,44 @@ def evaluate(args: list[str]) -> int:
     return 0
 
 
+def export(args: list[str]) -> int:
+    given = _parse(Export, args, "thespis export", "A policy as one file that runs without Thespis: the mean action.")
+    made = export_policy(given.dir, given.format, which=given.which, out=given.out, force=given.force, algo=given.algo)
+    for name, words in made.inputs.items():
+        print(f"in       {name}: {words}")
+    for name, words in made.outputs.items():
+        print(f"out      {name}: {words}")
+    print(f"tried    largest difference from the policy {made.difference:.1e}")
+    print(f"file     {made.path} ({made.path.stat().st_size:,} bytes)")
+    return 0
+
+
+def import_(args: list[str]) -> int:
+    if args[:1] not in (["sb3"], ["-h"], ["--help"]):
+        raise Fault(f"import: from {args[0] if args else 'nothing'!r}; allowed: thespis import sb3 FILE --env ENV")
+    args = args[1:] if args[0] == "sb3" else args
+    given = _parse(Import, args, "thespis import sb3", "A SAC policy that Stable-Baselines3 saved, as a run directory.")
+    folder = sb3.import_sb3(given.file, given.env, given.out)
+    print(f"policy   {folder}")
+    print(f"try      thespis evaluate {folder}")
+    return 0
+
+
+def push(args: list[str]) -> int:
+    given = _parse(Push, args, "thespis push", "The policies of a run to the Hugging Face Hub, with a card (needs thespis[hub]).")
+    place = hub.push(given.dir, given.repo, private=given.private, algo=given.algo)
+    print(f"pushed   {place}")
+    return 0
+
+
+def load(args: list[str]) -> int:
+    given = _parse(Load, args, "thespis load", "A policy from the Hugging Face Hub into a directory (needs thespis[hub]).")
+    folder = hub.bring(given.policy, given.out)
+    print(f"policy   {folder}")
+    print(f"try      thespis evaluate {folder}")
+    return 0
+
+
 def list_(args: list[str]) -> int:
     given = _parse(List, args, "thespis list", "The algorithms, each with its paper.")
     rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in api.algorithms().values()]
@@ -141,7 +230,10 @@ def list_(args: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "resume": resume, "evaluate": evaluate, "list": list_}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train, "resume": resume, "evaluate": evaluate, "export": export, "import": import_, "push": push, "load": load,
+    "list": list_,
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -112,6 +112,10 @@ def test_every_option_named_exists() -> None:
         *(["train", name, "--help"] for name in thespis.algorithms()),
         ["resume", "--help"],
         ["evaluate", "--help"],
+        ["export", "--help"],
+        ["import", "sb3", "--help"],
+        ["push", "--help"],
+        ["load", "--help"],
         ["list", "--help"],
     ]
     own = ["train", str(HOUSE / "docs/examples/own_algorithm.py"), "--help"]

@@ -12,9 +12,10 @@ FLOOR = {
     **dict.fromkeys(("core", "config", "ops"), 1),
     **dict.fromkeys(("data", "envs", "worlds", "nets", "optim"), 2),
     **dict.fromkeys(("engine", "algos", "report"), 3),
-    **dict.fromkeys(("cli", "api", "__init__", "__main__"), 4),
+    **dict.fromkeys(("cli", "api", "export", "hub", "sb3", "__init__", "__main__"), 4),
 }
-SIDEWAYS = {("config", "core"), ("ops", "core")}  # the only arrows within a floor; floor 4 knows all
+TOP = {"api": 0, "export": 1, "hub": 1, "sb3": 1, "cli": 2}  # on floor 4 too an arrow points down; all may use the package's face
+SIDEWAYS = {("config", "core"), ("ops", "core")}  # the only arrows within a floor below the fourth
 ONLY = {"report": {"core"}}  # it reads files and nothing else of ours
 
 PURE = {"algos", "ops", "nets", "optim"}  # what is traced into one graph: no host values, no devices, no clock, no disk
@@ -23,6 +24,7 @@ IMPURE_NAMES = {"builtins.print", "builtins.open", "time", "datetime", "torch.ma
 
 # A file that we did not write must not be able to run code when it is read.
 UNSAFE = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.load", "torch.save", "torch.serialization"}
+UNSAFE |= {"torch.export.load", "torch.jit.load"}  # both unpickle
 
 
 # ------------------------------------------------------------------------------------------------------------ the reader
@@ -88,6 +90,8 @@ def arrow(room: str, file: Path, name: str) -> str | None:
         return "runs up"
     if FLOOR[other] == FLOOR[room] < 4 and (room, other) not in SIDEWAYS:
         return "runs sideways"
+    if room in TOP and other in TOP and TOP[other] >= TOP[room]:
+        return "runs up on floor 4"
     return None
 
 
@@ -167,6 +171,9 @@ def house_with(tmp_path: Path, file: str, source: str) -> Path:
         ("algos/continuous/td3.py", "from .sac import make", "no other"),
         ("algos/continuous/td3.py", "from thespis.algos import continuous", "no other"),
         ("report/curve.py", "from thespis.ops import backup", "only core"),
+        ("api.py", "from thespis.export import export", "floor 4"),
+        ("hub.py", "from thespis import export", "floor 4"),
+        ("sb3.py", "def f():\n    from thespis import cli", "floor 4"),
         # round the back
         ("engine/loop.py", "import importlib\nimportlib.import_module(f'thespis.algos.{name}')", "floor 4"),
         ("attic/old.py", "", "no floor"),
@@ -177,6 +184,7 @@ def house_with(tmp_path: Path, file: str, source: str) -> Path:
         ("engine/save.py", "import torch as t\nt.load('x')", "pickles"),
         ("engine/save.py", "from torch import save", "pickles"),
         ("engine/save.py", "import torch.serialization", "pickles"),
+        ("export.py", "import torch\ntorch.export.load('x')", "pickles"),
         ("engine/save.py", "import numpy as np\nnp.load('x', allow_pickle=True)", "pickles"),
         ("engine/save.py", "import numpy as np\nnp.load('x', allow_pickle=why)", "pickles"),
         # host values, devices, clock and disk in what is traced
@@ -217,7 +225,8 @@ def test_a_broken_rule_is_found(tmp_path: Path, file: str, source: str, what: st
         ("engine/log.py", "from importlib import import_module, metadata\nimport_module('wandb')"),
         ("report/curve.py", "from thespis.core import Fault"),
         ("api.py", "from thespis import algos, engine, report"),
-        ("cli.py", "from importlib import import_module\nfrom thespis.api import train"),
+        ("cli.py", "from importlib import import_module\nfrom thespis.api import train\nfrom thespis.export import export"),
+        ("export.py", "import torch\nfrom thespis import api\nfrom thespis.engine import remote\ntorch.export.save"),
         ("__init__.py", "from thespis.api import train"),
     ],
 )

@@ -18,7 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from thespis import core
 from thespis.core import Fault
 
-__all__ = ["flat_dim", "flatten", "flattener", "from_json", "scale_action", "spec", "to_json", "translator", "unscale_action"]
+__all__ = [
+    "affine", "flat_dim", "flatten", "flattener", "from_json", "image", "scale_action", "spec", "to_json", "translator",
+    "unscale_action",
+]  # fmt: skip
 
 Floats = NDArray[np.float32]
 
@@ -91,10 +94,15 @@ def _flattener(space: Space[Any], field: str) -> Callable[[Any], Floats]:
     return _array(space, field)
 
 
+def image(space: Space[Any]) -> bool:
+    """Whether `flatten` scales it to [0, 1]: a Box of uint8 from 0 to 255."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and bool((space.high - space.low == 255).all())
+
+
 def _array(space: Space[Any], field: str) -> Callable[[Any], Floats]:
     shape = space.shape
     assert shape is not None
-    image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and bool((space.high - space.low == 255).all())
+    scaled = image(space)
 
     def flat(obs: Any) -> Floats:
         try:
@@ -107,7 +115,7 @@ def _array(space: Space[Any], field: str) -> Callable[[Any], Floats]:
         if not sane.all():
             i = int(sane.argmin())
             raise Fault(f"{at(field, i, shape)} is {x.flat[i]}; it must be finite and at most {LARGEST:g} in size")
-        return x.ravel() / np.float32(255) if image else x.ravel()
+        return x.ravel() / np.float32(255) if scaled else x.ravel()
 
     return flat
 
@@ -226,7 +234,7 @@ def scale_action(space: spaces.Box, action: ArrayLike) -> NDArray[Any]:
 
 def unscale_action(space: spaces.Box, action: ArrayLike) -> Floats:
     """The inverse of `scale_action`: an action of `space` as (dim,) float32 in [-1, 1]."""
-    middle, half, _, _ = _affine(space)
+    middle, half, _, _ = affine(space)
     _array(space, "action")(action)  # only its checks: float32 is too coarse for float64 bounds
     return np.clip((np.asarray(action, np.float64).ravel() - middle) / half, -1, 1).astype(np.float32)
 
@@ -258,14 +266,14 @@ def translator(space: Space[Any]) -> Callable[[Any], Any]:
     return choose
 
 
-def _affine(space: spaces.Box) -> tuple[NDArray[np.float64], ...]:
+def affine(space: spaces.Box) -> tuple[NDArray[np.float64], ...]:
     """(middle, half of the width, low, high), each (dim,). Halved before they are added: the widest bounds would overflow."""
     low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
     return low / 2 + high / 2, high / 2 - low / 2, low, high
 
 
 def _scaler(space: spaces.Box) -> Callable[[Any], NDArray[Any]]:
-    middle, half, low, high = _affine(space)
+    middle, half, low, high = affine(space)
     flat = _array(spaces.Box(-1, 1, (low.size,)), "action")
     shape, dtype, whole = space.shape, space.dtype, space.dtype.kind in "iub"
 

@@ -124,7 +124,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
         return State(critic, polyak(s.target, part(critic.params, "value."), cfg.tau)), metrics
 
     def act(p: Params, obs: Tensor, explore: bool) -> Tensor:
-        cell = torch.zeros(len(obs), dim, dtype=torch.long, device=obs.device)
+        cell = torch.zeros(obs.shape[0], dim, dtype=torch.long, device=obs.device)
         for j in range(levels):
             new = cell * bins
             for d in range(dim):

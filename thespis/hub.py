@@ -1,0 +1,137 @@
+"""A policy to the Hugging Face Hub with a card that says what it is, and from there into a folder. Reading: engine/fetch.py."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path, PurePath
+from typing import Any
+
+from thespis import api
+from thespis.core import Fault
+from thespis.engine import checkpoint, fetch
+
+PUSHED = ["README.md", "config.json", "policy/*", "curve.png", "replay.mp4"]  # what a push replaces or takes away
+
+
+def push(path: str | Path | api.Result, repo: str, *, private: bool = False, algo: str | None = None, **parts: Any) -> str:
+    """The policies of a run with what is needed to use them, as a commit to the Hub's model `repo`, "owner/name": its address.
+
+    The repository is made where there is none, and then `private` or not. Raises Fault where the policy cannot be loaded, or
+    the Hub will not have it.
+    """
+    if not re.fullmatch(fetch.NAME, repo):
+        raise Fault(f"repo is {repo!r}; allowed: owner/name")
+    policy, folder = api.load(path, algo=algo, **parts), api._folder(path)
+    hub = fetch.client()
+    if not fetch.token():
+        raise Fault("the Hub wants a token that may write: run 'hf auth login', or set HF_TOKEN")
+    with tempfile.TemporaryDirectory() as aside:
+        _fill(Path(aside), folder, repo, policy)
+        try:
+            hub.create_repo(repo, private=private, exist_ok=True)
+            said = f"{policy.about['algo']} of step {policy.about['step']}, by Thespis {api.thespis.__version__}"
+            hub.upload_folder(repo_id=repo, folder_path=aside, commit_message=said, delete_patterns=PUSHED)
+        except Exception as error:  # of the client, of its transport
+            raise Fault(f"{repo} cannot be pushed to: {fetch.reason(error)}") from error
+    return f"{fetch.SCHEME}{repo}"
+
+
+def bring(path: str, out: str | Path | None = None) -> Path:
+    """The files of hf://owner/name in a new folder `out` (default: runs/NAME) that `evaluate` understands."""
+    if not fetch.named(path):
+        raise Fault(f"{path!r} is no place on the Hub; allowed: hf://owner/name or hf://owner/name@revision")
+    target = Path(out).expanduser() if out else Path("runs") / path.removeprefix("hf://").partition("@")[0].rpartition("/")[2]
+    if target.exists():
+        raise Fault(f"out: {target} exists; give another with --out")
+    source = fetch.local(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    def fill(aside: Path) -> None:
+        (aside / "policy").mkdir(parents=True)
+        for name in fetch.FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, aside / name)
+
+    checkpoint.write(target, fill)
+    return target
+
+
+def _fill(aside: Path, folder: Path, repo: str, policy: api.Policy) -> None:
+    """What is pushed. Of JSON, all but the places on this machine that it names."""
+    (aside / "policy").mkdir()
+    for name in fetch.FILES:
+        if not (folder / name).is_file():
+            continue
+        if name.endswith(".json"):
+            checkpoint.write_json(aside / name, _nameless(checkpoint.read_json(folder / name)))
+        else:
+            shutil.copyfile(folder / name, aside / name)
+    if (folder / "curve.png").is_file():
+        shutil.copyfile(folder / "curve.png", aside / "curve.png")
+    if videos := sorted((folder / "videos").glob("*.mp4"), key=lambda p: p.stat().st_mtime):
+        shutil.copyfile(videos[-1], aside / "replay.mp4")
+    (aside / "README.md").write_text(_card(aside, folder, repo, policy))
+
+
+def _nameless(about: dict[str, Any]) -> dict[str, Any]:
+    run = about["run"]
+    data = {"data": PurePath(run["data"]).name} if run.get("data") else {}
+    return about | {"algo": PurePath(about["algo"]).name, "run": run | data}
+
+
+def _results(folder: Path, step: int) -> dict[str, Any] | None:
+    """The newest evaluation of the run up to that step: a row of metrics.jsonl."""
+    file = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return next((r for r in reversed(rows) if r["step"] <= step and r.get("eval/return_mean") is not None), None)
+
+
+def _card(aside: Path, folder: Path, repo: str, policy: api.Policy) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    about = _nameless(policy.about)
+    env, algo, run = about["run"]["env"], about["algo"], about["run"]
+    known = api.algorithms().get(algo)
+    rows = ["| policy | of step | return | evaluated at step | episodes |", "|---|---|---|---|---|"]
+    results = []
+    for which in ("last", "best"):
+        file = aside / "policy" / f"{which}.json"
+        row = _results(folder, step := checkpoint.read_json(file)["step"]) if file.is_file() else None
+        if row is None:
+            continue
+        mean, std, episodes = row["eval/return_mean"], row["eval/return_std"], len(row["eval/returns"])
+        rows.append(f"| {which} | {step:,} | {mean:.1f} ± {std:.1f} | {row['step']:,} | {episodes} |")
+        if which == "last":
+            value = f"{mean:.2f} +/- {std:.2f}"
+            results.append(EvalResult(
+                task_type="reinforcement-learning", task_name="reinforcement-learning", dataset_type=env, dataset_name=env,
+                metric_type="mean_reward", metric_name=f"mean return over {episodes} episodes", metric_value=value,
+            ))  # fmt: skip
+    tags = ["reinforcement-learning", "actor-critic", algo, env]
+    more: Any = {"model_name": repo.partition("/")[2], "eval_results": results} if results else {}
+    data = ModelCardData(library_name="thespis", pipeline_tag="reinforcement-learning", tags=tags, **more)
+    again = (" --env ENV" if about["own_env"] else "") + ("" if known else f" --algo {algo}")
+    result = ["## Result", "", *rows, "", RESULT] if len(rows) > 2 else []
+    lines = [
+        "---", data.to_yaml(), "---", "", f"# {algo} on {env}", "",
+        f"A policy made with Thespis {about.get('thespis', '')}, a PyTorch library of actor-critic learning.", "",
+        f"- algorithm: {algo}" + (f", {known.paper}" if known and known.paper else ""),
+        f"- environment: {env}" + (", the author's own" if about["own_env"] else ""),
+        f"- environment steps: {about['step']:,}", f"- seed: {run.get('seed', 'not known')}",
+        "- `config.json` has every other number", "", *result,
+        "## Use", "", "With `thespis[hub]` installed:", "",
+        "```sh", f"thespis evaluate hf://{repo} --episodes 10{again}", "```", "",
+        "```python", "import thespis", "", f'policy = thespis.load("hf://{repo}")', "action = policy.act(obs)", "```", "",
+        "The repository holds JSON and safetensors, no pickle: loading it runs no code from it.", "",
+        *(["![Return over environment steps](curve.png)", ""] if (aside / "curve.png").is_file() else []),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+RESULT = """\
+Return is the mean and the standard deviation over whole episodes with the mean action, in one run of one seed. The best policy
+was chosen by that number among all evaluations, so expect less of it.
+"""
