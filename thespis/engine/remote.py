@@ -40,6 +40,8 @@ class Segment(NamedTuple):
     """steps that this collector had made before"""
     rows: tuple[np.ndarray, ...]
     """the arguments of Replay.add, each (T, num_envs, ...)"""
+    cuts: list[int]
+    """environments whose episodes went no further after the segment before"""
     episodes: list[tuple[float, int]]
     """(return, length) of those that ended"""
 
@@ -53,13 +55,18 @@ class Tape(Replay):
     def __init__(self, spec: Spec, feed: OffPolicy, num_envs: int):
         super().__init__(spec, replace(feed, replay_size=num_envs), num_envs)
         self.rows: list[tuple[np.ndarray, ...]] = []
+        self.cuts: list[int] = []
 
     def add(self, *row: np.ndarray) -> None:
-        self.rows.append(row)
+        self.rows.append(tuple(map(np.array, row)))
         self.steps += 1
 
     def cut(self, env: int) -> None:
-        raise NotImplementedError("a collector begins anew as a whole")
+        if self.rows:
+            truncated = self.rows[-1][4]
+            truncated[env] = True
+        else:
+            self.cuts.append(env)
 
 
 class Worker:
@@ -91,8 +98,8 @@ class Worker:
         except Fault as fault:
             return fault
         rows = tuple(np.stack(column) for column in zip(*self.tape.rows, strict=True))
-        self.tape.rows.clear()
-        return Segment(version, number, rows, episodes)
+        cuts, self.tape.rows, self.tape.cuts = self.tape.cuts, [], []
+        return Segment(version, number, rows, cuts, episodes)
 
 
 # --------------------------------------------------------------------------------------------------- in the learner's process
@@ -179,6 +186,8 @@ class Collectors:
     def _take(self, slot: _Slot, segment: Segment, version: int) -> list[tuple[float, int]]:
         if segment.number != slot.made:
             raise RuntimeError(f"a collector sent step {segment.number} where {slot.made} was due")
+        for env in segment.cuts:
+            slot.part.cut(env)
         for row in zip(*map(np.array, segment.rows), strict=True):  # copies: Ray's memory cannot be written
             slot.part.add(*row)
         slot.made += len(segment.rows[0])
@@ -263,6 +272,7 @@ def cluster(collectors: int, address: str | None) -> Iterator[None]:
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # collectors are not of less use than the learner that waits for them
         import ray
     except ImportError as error:
         raise Fault(f'collectors need Ray ({error}): pip install "thespis[ray]"') from error
