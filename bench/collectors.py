@@ -52,8 +52,8 @@ def rate(collectors: int, seconds: float) -> float:
     with tempfile.TemporaryDirectory() as place:
         run = thespis.train(
             "sac", env=waiting, out=Path(place) / "run", collectors=collectors, steps=steps, warmup=100, hidden=(8,),
-            batch_size=16, updates_per_step=0.01, eval_every=10**9, eval_episodes=1, checkpoint_every=10**9, log_every=steps // 20, sinks=(),
-            compile_after=-1, panel=False,
+            batch_size=16, updates_per_step=0.01, eval_every=10**9, eval_episodes=1, checkpoint_every=10**9,
+            log_every=steps // 20, sinks=(), compile_after=-1, panel=False,
         )  # fmt: skip
         rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     at = [(row["step"], row["time/seconds"]) for row in rows if "time/seconds" in row and 0.4 <= row["step"] / steps <= 0.9]

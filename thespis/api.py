@@ -168,6 +168,8 @@ def start(
 ) -> Result:
     """A new run directory, and the training in it."""
     _check_device(run.device)
+    if run.ray_address and not run.collectors:
+        raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
     learner = algo.module.make(cfg, world.spec, **parts)  # every fault of the input is told before anything is written
     data = _dataset(run, world)
     if run.data and not (place := dataset.find(run.data)).is_relative_to(dataset.root()):

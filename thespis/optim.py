@@ -52,7 +52,8 @@ def _mean(grads: Params) -> Params:
     from torch.distributed._functional_collectives import all_reduce  # the one that torch.compile can trace
 
     flat = torch.cat([g.flatten() for g in grads.values()])
-    assert (everyone := distributed.group.WORLD) is not None
+    everyone = distributed.group.WORLD
+    assert everyone is not None
     mean = all_reduce(flat, "sum", everyone) / everyone.size()
     parts = mean.split([g.numel() for g in grads.values()])
     return {k: part.view_as(g) for (k, g), part in zip(grads.items(), parts, strict=True)}

@@ -1,5 +1,6 @@
 """Collectors in other processes: what reaches the learner is what happened, once, however many of them die."""
 
+import contextlib
 import json
 import math
 import os
@@ -133,6 +134,11 @@ def made(monkeypatch, fake, collectors, num_envs=1, steps=2000, warmup=100, ups=
     return remote.Collectors(learner, world, run, shards, 0, lambda _: None), lambda: policy
 
 
+def stepped(c, policy, times):
+    for _ in range(times):
+        c.step(policy, 0)
+
+
 @pytest.mark.parametrize(
     ("collectors", "num_envs", "die", "slow"), [(1, 1, 0, ()), (3, 2, 0, (0,)), (4, 1, 0.15, ()), (3, 3, 0.15, (1,))]
 )
@@ -161,8 +167,7 @@ def test_every_row_once_and_none_too_old(monkeypatch, collectors, num_envs, die,
 
 def test_a_slow_collector_is_waited_for(monkeypatch):
     c, policy = made(monkeypatch, Fake(slow=(0,)), 4, steps=4000)
-    for _ in range(100):
-        c.step(policy, 0)
+    stepped(c, policy, 100)
     steps = c.replay.steps
     assert steps[0] > 0
     assert max(steps) <= 5 * steps[0] + 5 * remote.SEGMENT
@@ -186,8 +191,7 @@ def test_the_warm_up_is_random_and_as_long_as_it_says(monkeypatch):
 def test_what_dies_again_and_again_is_told(monkeypatch):
     c, policy = made(monkeypatch, Fake(die=1.0), 1)
     with pytest.raises(Fault, match=r"collector 0 died 6 times without a step in between \(killed\)"):
-        for _ in range(10):
-            c.step(policy, 0)
+        stepped(c, policy, 10)
 
 
 def test_a_segment_out_of_turn_is_refused(monkeypatch):
@@ -195,8 +199,7 @@ def test_a_segment_out_of_turn_is_refused(monkeypatch):
     real = remote.Worker.collect
     monkeypatch.setattr(remote.Worker, "collect", lambda *args: real(*args)._replace(number=7))
     with pytest.raises(RuntimeError, match="sent step 7 where 0 was due"):
-        for _ in range(10):
-            c.step(policy, 0)
+        stepped(c, policy, 10)
 
 
 def test_resumed_collectors_have_seeds_of_their_own_and_cut_what_was(monkeypatch):
@@ -211,6 +214,32 @@ def test_resumed_collectors_have_seeds_of_their_own_and_cut_what_was(monkeypatch
     while held.added < 1400:
         second.step(policy, 0)
     assert 0 < assert_true_to_life(held) <= 2
+
+
+@pytest.mark.parametrize("at", [0, 1, remote.SEGMENT - 1, remote.SEGMENT, 45])
+def test_an_episode_that_a_collector_cuts_is_cut_in_the_replay(monkeypatch, at):
+    """Wherever in a segment it is, its first row too: then it is the segment before that ends with it."""
+    step = remote.Collector.step
+
+    def strays(self, act):
+        if self.replay.steps == at:
+            self.replay.cut(1)
+            self.over[1] = True
+        return step(self, act)
+
+    monkeypatch.setattr(remote.Collector, "step", strays)
+    c, policy = made(monkeypatch, Fake(), 1, num_envs=2, steps=200)
+    while c.replay.added < 200:
+        c.step(policy, 0)
+    ended, obs = c.replay.parts[0].ended[:200].view(-1, 2), c.replay.parts[0].obs[:200].view(-1, 2, 4)
+    assert at == 0 or ended[at - 1, 1]
+    assert obs[at, 1, 3] == 0
+    assert assert_true_to_life(c.replay) <= 1
+
+
+def test_an_address_for_nobody_is_refused(tmp_path):
+    with pytest.raises(Fault, match="ray_address is 'auto'; it says where collectors are: give collectors too"):
+        thespis.train("sac", env="thespis/Counter-v0", out=tmp_path / "run", ray_address="auto", **SMALL)
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch, tmp_path):
@@ -275,17 +304,15 @@ def gone(pids, seconds=90):
     return True
 
 
-def killer(folder, kills, every, done, random_=random.Random(0)):
+def killer(folder, kills, every, done):
     """Kills a collector every so often; `folder` holds a file for each that has made an environment."""
-    dead = set()
+    dead, choice = set(), random.Random(0)
     while len(dead) < kills and not done.is_set():
         pids = {int(p.name) for p in folder.iterdir()} - dead - {os.getpid()}
         if pids:
-            pid = random_.choice(sorted(pids))
-            try:
+            pid = choice.choice(sorted(pids))
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             dead.add(pid)
         done.wait(every)
     return len(dead)
@@ -320,6 +347,7 @@ def killed(tmp_path, kills, every, pace, collectors, **options):
     return assert_true_to_life(shards), count[0], result
 
 
+@pytest.mark.slow
 def test_collectors_that_are_killed_lose_and_double_nothing_and_leave_nothing(tmp_path, capsys):
     pytest.importorskip("ray")
     seen, heard, over = set(), set(), threading.Event()
@@ -337,8 +365,8 @@ def test_collectors_that_are_killed_lose_and_double_nothing_and_leave_nothing(tm
     try:
         with remote.cluster(2, None):
             cuts, kills, result = killed(tmp_path, kills=2, every=1.0, pace=0.005, collectors=2, steps=600, num_envs=2)
-            with pytest.raises(Fault, match="env: .* cannot be sent to the collectors"):
-                own = lambda: lock.locked() or gym.make("thespis/Counter-v0")
+            own = lambda: lock.locked() or gym.make("thespis/Counter-v0")
+            with pytest.raises(Fault, match=r"env: .* cannot be sent to the collectors"):
                 thespis.train("sac", env=own, out=tmp_path / "other", collectors=1, **SMALL)
             with pytest.raises(Fault, match="collectors is 3; the Ray cluster has 2 CPUs"):
                 thespis.train("sac", env="thespis/Counter-v0", out=tmp_path / "other", collectors=3, **SMALL)

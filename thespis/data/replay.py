@@ -91,7 +91,6 @@ class Replay:
     def cut(self, env: int) -> None:
         """Ends the newest step of one environment as a time limit would: what follows is another episode."""
         row = self._rows(self.steps - 1).start + env
-        self.scale.past[env] = 0.0
         if self.steps and not self.ended[row]:
             self._end(np.array([row]), self.obs[self._rows(self.steps)][env : env + 1].numpy())
             self.scale.past[env] = 0.0
@@ -175,9 +174,8 @@ class Replay:
             if skip >= take:
                 continue
             rows = (torch.arange(skip, take) + start * n) % len(self.obs)
-            if skip == 0 and self.steps == start > 0:  # where a step does not follow from the one before, a new episode began
-                moved = (self.obs[self._rows(start)] != part["obs"][:n]).any(-1)
-                for env in part.get("before", moved).nonzero().flatten().tolist():
+            if skip == 0 and self.steps == start > 0:  # an episode may have been cut after its last step was written
+                for env in part["before"].nonzero().flatten().tolist():
                     self.cut(env)
             for name in COLUMNS:
                 getattr(self, name)[rows] = part[name][skip:take]

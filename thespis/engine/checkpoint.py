@@ -25,7 +25,7 @@ from torch import Tensor
 from thespis.core import Fault
 from thespis.data import Replay, Shards
 
-FORMAT = 1
+FORMAT = 2
 MISFIT = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError, MemoryError)
 """what torch, numpy and gymnasium raise over values that are none of theirs"""
 MOST = 10**18
@@ -330,7 +330,7 @@ def _read(path: Path, replay: Replay | Shards) -> tuple[dict[str, Any], dict[str
             here, wanted = one_row(found), one_row(part.segment(0, 0))
             for names in ("obs", "action"), wanted.keys() | here.keys():  # these two say most
                 fit({k: here[k] for k in names if k in here}, {k: wanted[k] for k in names if k in wanted}, file)
-            rows = {"finals": int(found["ended"].sum()), "next": part.num_envs}
+            rows = {"finals": int(found["ended"].sum()), "next": part.num_envs, "before": part.num_envs}
             if first > end or any(len(x) != rows.get(k, segment["steps"] * part.num_envs) for k, x in found.items()):
                 raise Fault(f"{file} does not fit the run's num_envs and replay_size: experience would be missing or mixed up")
             if not part.can(found["action"]):

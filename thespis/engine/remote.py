@@ -285,6 +285,7 @@ def cluster(collectors: int, address: str | None) -> Iterator[None]:
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # collectors are not of less use than the learner that waits for them
         import ray
     except ImportError as error:
         raise Fault(f'collectors need Ray ({error}): pip install "thespis[ray]"') from error
