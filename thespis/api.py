@@ -300,6 +300,8 @@ def _about(file: Path, **more: type) -> dict[str, Any]:
     about, kinds = checkpoint.read_json(file), {"algo": str, "algo_config": dict, "run": dict, "own_parts": list, "own_env": bool}
     if not isinstance(about, dict) or not all(isinstance(about.get(k), kind) for k, kind in (kinds | more).items()):
         raise Fault(f"{file} is damaged, or was not written by Thespis")
+    if not all(isinstance(part, str) for part in about["own_parts"]):
+        raise Fault(f"{file} is damaged: own_parts must be names")
     return about
 
 
@@ -383,11 +385,11 @@ def _blank(learner: Learner, file: Path) -> Any:
         try:
             with torch.device("meta"):
                 return learner.policy(learner.init())
-        except (RuntimeError, NotImplementedError):  # an init of your own may look at its numbers
+        except checkpoint.MISFIT:  # too large to be counted; or an init of your own that looks at its numbers
             pass
         try:
             return learner.policy(learner.init())
-        except (RuntimeError, MemoryError) as error:
+        except checkpoint.MISFIT as error:
             raise Fault(f"{file}: its networks cannot be made: {str(error).splitlines()[0]}") from None
 
 

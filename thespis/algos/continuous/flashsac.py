@@ -9,12 +9,13 @@ Assumed: the paper was not at hand; update equals the authors' code (Holiday-Rob
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Interval, Natural, NonNegative, Positive, Range
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -31,7 +32,7 @@ class Config:
     """target smoothing coefficient; of parameters alone (authors' code)"""
     hidden: tuple[Count, ...] = (128, 256)
     """width of the actor and of each critic, four times that inside a block (authors' code); one number: of all"""
-    blocks: Count = 2
+    blocks: Annotated[int, Range(1, 100)] = 2
     """residual blocks of every network (authors' code)"""
     batch_norm: nets.BatchNorm = "shared"
     """normalise over (s, a) and (s', a') together, over each alone, or not at all (authors' code: together)"""
