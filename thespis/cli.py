@@ -1,4 +1,4 @@
-"""The command line: thespis train | resume | evaluate | list."""
+"""The command line: thespis train | resume | evaluate | report | list."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ thespis: actor-critic learning
   thespis train ALGORITHM --env ENV --steps N     train an agent (thespis train sac --help: every option)
   thespis resume DIR [--steps N]                  go on exactly where a run stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
+  thespis report DIR... [--video]                 a page of a run, or of several, with every curve
   thespis list [--json]                           the algorithms, each with its paper"""
 
 
@@ -60,7 +61,7 @@ class Evaluate:
     every: config.Count = 1
     """steps from one observation that the policy sees to the next; in between it repeats its action, or srl goes on as planned"""
     which: str = "last"
-    """policy: last, or best by evaluation"""
+    """policy: last, first, or best by evaluation"""
     video: bool = False
     """record the first episode to DIR/videos (needs thespis[video])"""
     json: bool = False
@@ -69,6 +70,23 @@ class Evaluate:
     """the environment again, where it is one of your own"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
+
+
+Folders = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR...")]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    dirs: Folders
+    """run directories"""
+    out: Path | None = None
+    """folder of the page; default: DIR/report, and of several runs the folder `report` beside the first"""
+    video: bool = False
+    """record an episode with the first policy and one with the last (needs thespis[video])"""
+    env: str | None = None
+    """the environment again, for videos, where it is one of your own"""
+    algo: str | None = None
+    """the algorithm's file again, for videos, where it is one of your own"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +144,12 @@ def evaluate(args: list[str]) -> int:
     return 0
 
 
+def report(args: list[str]) -> int:
+    given = _parse(Report, args, "thespis report", "One page of a run, or of several overlaid: every curve, videos, numbers.")
+    print(f"report   {api.report(*given.dirs, out=given.out, video=given.video, env=given.env, algo=given.algo)}")
+    return 0
+
+
 def list_(args: list[str]) -> int:
     given = _parse(List, args, "thespis list", "The algorithms, each with its paper.")
     rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in api.algorithms().values()]
@@ -141,7 +165,9 @@ def list_(args: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "resume": resume, "evaluate": evaluate, "list": list_}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train, "resume": resume, "evaluate": evaluate, "report": report, "list": list_,
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -212,6 +238,7 @@ def _ran(result: api.Result) -> int:
         print(f"return   {result.return_mean:.1f} (last evaluation)")
     print(f"run      {result.path}")
     print(f"curve    {result.path / 'curve.png'}")
+    print(f"report   {result.path / 'report' / 'index.html'}")
     about = api.checkpoint.read_json(result.path / "config.json")
     own = f" --algo {about['algo']}" if about["algo"].endswith(".py") else ""
     more = f" --steps {2 * about['run']['steps']}" if result.finished else ""
