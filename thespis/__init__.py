@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 from thespis import worlds  # noqa: F401, for it registers them
-from thespis.api import Policy, Result, algorithms, evaluate, load, report, resume, train
+from thespis.api import Policy, Result, algorithms, compare, evaluate, load, report, resume, train
 from thespis.core import Fault
 
-__all__ = ["Fault", "Policy", "Result", "algorithms", "evaluate", "load", "report", "resume", "train"]
+__all__ = ["Fault", "Policy", "Result", "algorithms", "compare", "evaluate", "load", "report", "resume", "train"]

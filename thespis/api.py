@@ -1,4 +1,4 @@
-"""Thespis from Python: train, resume, evaluate, report, load, algorithms."""
+"""Thespis from Python: train, resume, evaluate, report, compare, load, algorithms."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from thespis.engine.act import Actor
 from thespis.engine.lock import alone
 from thespis.engine.run import Run
 from thespis.envs.flat import told
+from thespis.report import compare as comparison
 from thespis.report import curve, page
 
 Env = str | gym.Env | Callable[[], gym.Env]
@@ -427,3 +428,21 @@ def report(
     file = page.page(folders, None if out is None else Path(out).expanduser())
     page.pngs(folders, file.parent)
     return file
+
+
+def compare(*runs: str | Path | Result, normalise: str | None = None, out: str | Path | None = None) -> dict[str, Any]:
+    """Groups of seeds side by side: {"groups", "improvement", "notes", ..., "picture", "csv"}; see docs/report.md.
+
+    `runs` are run directories or folders that hold some. `normalise` is "min-max" or a JSON file of {environment: [score 0,
+    score 1]}; None is returns on one environment and min-max on several. OUT is the folder `compare` beside the first of `runs`.
+    """
+    if not runs:
+        raise Fault("compare: no run is named")
+    folders = [_folder(r) for r in runs]
+    found = comparison.compare(folders, normalise)
+    folder = Path(out).expanduser() if out else folders[0].resolve().parent / "compare"
+    told = found.json()
+    folder.mkdir(parents=True, exist_ok=True)
+    found.picture(folder / "compare.png")
+    found.csv(folder / "compare.csv")
+    return told | {"picture": str(folder / "compare.png"), "csv": str(folder / "compare.csv")}

