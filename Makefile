@@ -58,7 +58,7 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@rm -f $@ $(PEERS)
 	@echo "Installing the pinned versions into .venv (torch is large: this takes a minute or more, once)"
-	@$(PIP) --editable ".[dev,video,data]"
+	@$(PIP) --editable ".[dev,video,data,dashboard]"
 	@touch $@
 
 $(PEERS): $(READY)

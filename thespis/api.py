@@ -434,13 +434,15 @@ def compare(*runs: str | Path | Result, normalise: str | None = None, out: str |
     """Groups of seeds side by side: {"groups", "improvement", "notes", ..., "picture", "csv"}; see docs/report.md.
 
     `runs` are run directories or folders that hold some. `normalise` is "min-max" or a JSON file of {environment: [score 0,
-    score 1]}; None is returns on one environment and min-max on several. OUT is the folder `compare` beside the first of `runs`.
+    score 1]}; None is returns on one environment and min-max on several. OUT is the folder `compare` in the folder named, or
+    beside the first run named.
     """
     if not runs:
         raise Fault("compare: no run is named")
     folders = [_folder(r) for r in runs]
     found = comparison.compare(folders, normalise)
-    folder = Path(out).expanduser() if out else folders[0].resolve().parent / "compare"
+    first = folders[0].resolve()
+    folder = Path(out).expanduser() if out else (first.parent if (first / "config.json").exists() else first) / "compare"
     told = found.json()
     folder.mkdir(parents=True, exist_ok=True)
     found.picture(folder / "compare.png")

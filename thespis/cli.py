@@ -1,4 +1,4 @@
-"""The command line: thespis train | resume | evaluate | report | compare | list."""
+"""The command line: thespis train | resume | evaluate | report | compare | dashboard | list."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from rich.text import Text
 from thespis import api, config, envs
 from thespis.core import Fault
 from thespis.engine.run import Run
+from thespis.report.dashboard import serve
 
 USAGE = """\
 thespis: actor-critic learning
@@ -33,6 +34,7 @@ thespis: actor-critic learning
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis report DIR... [--video]                 a page of a run, or of several, with every curve
   thespis compare DIR... [--json]                 seeds of algorithms side by side, with intervals
+  thespis dashboard [DIR] [--port N]              runs as they go on, on a web page of this machine alone
   thespis list [--json]                           the algorithms, each with its paper"""
 
 
@@ -97,9 +99,17 @@ class Compare:
     normalise: str | None = None
     """min-max, or a JSON file {environment: [score 0, score 1]}; default: returns on one environment, min-max on several"""
     out: Path | None = None
-    """folder of compare.png and compare.csv; default: the folder `compare` beside the first DIR"""
+    """folder of compare.png and compare.csv; default: the folder `compare` beside the first run, or in the folder named"""
     json: bool = False
     """one JSON object on standard output"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dashboard:
+    dir: Folder = "runs"
+    """folder of run directories"""
+    port: Annotated[int, config.Range(1, 65535)] = 8642
+    """of 127.0.0.1, the only address that it is bound to"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +194,12 @@ def compare(args: list[str]) -> int:
     return 0
 
 
+def dashboard(args: list[str]) -> int:
+    given = config.check(_parse(Dashboard, args, "thespis dashboard", "Runs as they go on, on a page of this machine alone."))
+    serve(Path(given.dir).expanduser(), given.port)
+    return 0
+
+
 def list_(args: list[str]) -> int:
     given = _parse(List, args, "thespis list", "The algorithms, each with its paper.")
     rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in api.algorithms().values()]
@@ -200,7 +216,8 @@ def list_(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "resume": resume, "evaluate": evaluate, "report": report, "compare": compare, "list": list_,
+    "train": train, "resume": resume, "evaluate": evaluate, "report": report, "compare": compare, "dashboard": dashboard,
+    "list": list_,
 }  # fmt: skip
 
 

@@ -11,10 +11,11 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 class Browser:
-    """Use as a context manager. `complaints` are the errors of the console, of scripts and of requests since the start."""
+    """Use as a context manager. Since a page was opened: `complaints` are the errors of the console, of scripts and of requests,
+    `asked` the addresses of all requests."""
 
     def __init__(self, profile):
-        self.complaints, self.number = [], 0
+        self.complaints, self.asked, self.number = [], [], 0
         ours, theirs = os.pipe(), os.pipe()  # the browser reads its file 3 and writes its file 4
 
         def place():
@@ -60,12 +61,15 @@ class Browser:
         name, p = said.get("method"), said.get("params", {})
         if name == "Runtime.exceptionThrown" or (name == "Runtime.consoleAPICalled" and p["type"] == "error"):
             self.complaints.append(json.dumps(p)[:500])
+        if name == "Network.requestWillBeSent":
+            self.asked.append(p["request"]["url"])
         if (name == "Log.entryAdded" and p["entry"]["level"] == "error") or name == "Network.loadingFailed":
             self.complaints.append(json.dumps(p)[:500])
         return said
 
     def open(self, url, width, dark=False):
         self.complaints.clear()
+        self.asked.clear()
         self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
         self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self("Page.navigate", until="Page.loadEventFired", url=url)

@@ -126,8 +126,9 @@ def test_from_the_front(two, capsys):
     assert cli.main(["compare", str(two), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == thespis.compare(two)
-    assert told["picture"] == str(two.parent / "compare" / "compare.png")
-    assert [p.name for p in sorted((two.parent / "compare").iterdir())] == ["compare.csv", "compare.png"]
+    assert told["picture"] == str(two / "compare" / "compare.png")
+    assert [p.name for p in sorted((two / "compare").iterdir())] == ["compare.csv", "compare.png"]
+    assert thespis.compare(two / "td3-0", two / "td3-1")["csv"] == str(two / "compare" / "compare.csv")
     assert cli.main(["compare", str(two)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"sac +4 +2.5 +[\d.]+ to [\d.]+ +2.5", out)

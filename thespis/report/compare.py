@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from thespis.core import Fault
-from thespis.report.panels import COLOURS, DASHES, INK, MUTED, RULE, Run, read, short
+from thespis.report.panels import COLOURS, DASHES, INK, MUTED, RULE, Run, below, read, short
 from thespis.report.statistics import Scores, improvement, interquartile_mean, interval, profile
 
 __all__ = ["Comparison", "compare", "find"]
@@ -32,9 +32,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise Fault(f"{path} is not a directory")
-        below = [path] if (path / "config.json").is_file() else sorted(p.parent for p in path.rglob("config.json"))
-        runs = [p for p in below if (p / "metrics.jsonl").is_file()]
-        if not runs:
+        if not (runs := below(path)):
             raise Fault(f"{path} is no run directory with metrics, and holds none")
         found |= {p.resolve(): p for p in runs}
     return list(found.values())

@@ -6,15 +6,16 @@ import base64
 import html
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib as mpl
 
 from thespis.report.panels import COLOURS, Panel, Run, figure, panels, read, svg
 
-__all__ = ["body", "page", "pngs"]
+__all__ = ["STYLE", "curves", "duration", "facts", "kept", "page", "pngs", "told"]
 
 EMBED = 3_000_000  # bytes of a video that goes into the page; a larger one is linked
 DARK = ("#7aa7ff", "#f0a35e", "#69c795", "#c39bf0", "#f0809a", "#a9b4c4")
@@ -28,8 +29,9 @@ STYLE = f"""
 * {{ box-sizing: border-box }}
 body {{ margin: 0 auto; max-width: 1440px; padding: 24px clamp(12px, 3vw, 40px) 48px; background: var(--page); color: var(--ink);
   font: 15px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }}
-h1 {{ font-size: 24px; line-height: 1.2; margin: 8px 0 16px; overflow-wrap: anywhere }}
-h2 {{ font-size: 15px; margin: 0 0 6px }}
+h1 {{ font-size: 24px; font-weight: 600; line-height: 1.2; margin: 8px 0 16px; overflow-wrap: anywhere }}
+h2 {{ font-size: 15px; line-height: 1.4; font-weight: 600; margin: 0 0 6px; display: flex; justify-content: space-between }}
+h2 b {{ font-weight: normal; color: var(--muted); font-variant-numeric: tabular-nums }}
 .cards {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 350px), 1fr)); gap: 16px }}
 .card {{ background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 14px 16px; min-width: 0 }}
 .wide {{ grid-column: 1 / -1 }}
@@ -41,10 +43,10 @@ dl {{ display: flex; flex-wrap: wrap; gap: 12px 36px; margin: 0 0 20px }}
 dt {{ color: var(--muted); font-size: 13px }}
 dd {{ margin: 0; font-size: 17px; font-variant-numeric: tabular-nums }}
 .scroll {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }}
-th, td {{ text-align: left; padding: 5px 22px 5px 0; border-bottom: 1px solid var(--rule) }}
-th {{ color: var(--muted); font-weight: normal; font-size: 13px }}
-tr:last-child td {{ border: 0 }}
+.card table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }}
+.card th, .card td {{ text-align: left; padding: 5px 22px 5px 0; border-bottom: 1px solid var(--rule) }}
+.card th {{ color: var(--muted); font-weight: normal; font-size: 13px }}
+.card tr:last-child td {{ border: 0 }}
 .key {{ display: inline-block; width: 16px; height: 3px; margin: 0 7px 4px 0; border-radius: 2px; vertical-align: middle }}
 .keys span {{ margin-right: 16px; white-space: nowrap; font-size: 13px; color: var(--muted) }}
 pre {{ margin: 10px 0 0; font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere }}
@@ -59,12 +61,14 @@ def page(paths: Sequence[Path], out: Path | None = None) -> Path:
     folder = out or (paths[0] / "report" if len(paths) == 1 else paths[0].resolve().parent / "report")
     folder.mkdir(parents=True, exist_ok=True)
     title = runs[0].title if len(runs) == 1 else f"{len(runs)} runs"
+    cards = curves(runs) + kept(runs, lambda video: _source(video, folder))
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{SAFE}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{html.escape(title)} · Thespis</title><style>{STYLE}</style></head><body>"
-        f"<h1>{html.escape(title)}</h1>{body(runs, folder)}</body></html>\n"
+        f'<h1>{html.escape(title)}</h1>{facts(runs)}<div class="cards">{cards}</div>'
+        "</body></html>\n"
     )
     aside, file = folder / ".index.html.tmp", folder / "index.html"
     aside.write_text(text)
@@ -81,28 +85,20 @@ def pngs(paths: Sequence[Path], folder: Path) -> list[Path]:
     return files
 
 
-def body(runs: Sequence[Run], folder: Path | None = None) -> str:
-    """What stands in the page; `folder` is where links to large videos start from, None leaves videos out."""
-    cards = [_card(p, len(runs) == 1) for p in panels(runs)]
-    films = [_films(r, folder, len(runs) > 1) for r in runs] if folder else []
-    kept = "".join([*films, _numbers(runs), _config(runs[0]) if len(runs) == 1 else ""])
-    return f'{_facts(runs)}<div class="cards">{"".join(cards)}{kept}</div>'
+def curves(runs: Sequence[Run]) -> str:
+    """A card for each panel."""
+    return "".join(_card(p, len(runs) == 1) for p in panels(runs))
 
 
-def _card(panel: Panel, one: bool) -> str:
-    named = panel.lines if one and len(panel.lines) > 1 else ()
-    keys = "".join(f"<span>{_key(line.colour)}{html.escape(line.name)}</span>" for line in named)
-    keys = f'<div class="keys">{keys}</div>' if keys else ""
-    return f'<div class="card"><h2>{html.escape(panel.title)}</h2>{keys}{svg(panel)}<p>{html.escape(panel.says)}</p></div>'
+def kept(runs: Sequence[Run], source: Callable[[Path], str]) -> str:
+    """The cards that do not change while a run goes on: videos, whose `source` is an address, and hyper-parameters."""
+    films = [_films(r, source, len(runs) > 1) for r in runs]
+    return "".join([*films, _numbers(runs), _config(runs[0]) if len(runs) == 1 else ""])
 
 
-def _key(i: int) -> str:
-    return f'<i class="key" style="background: var(--c{i % len(COLOURS)})"></i>'
-
-
-def _facts(runs: Sequence[Run]) -> str:
+def facts(runs: Sequence[Run]) -> str:
     """Of one run a list, of several a table that is their legend too."""
-    table = [_told(r) for r in runs]
+    table = [told(r) for r in runs]
     if len(runs) == 1:
         return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{html.escape(v)}</dd></div>" for k, v in table[0].items() if v) + "</dl>"
     names = [k for k in table[0] if any(row[k] for row in table)]
@@ -116,7 +112,19 @@ def _facts(runs: Sequence[Run]) -> str:
     return f'<div class="card scroll" style="margin-bottom: 16px"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
-def _told(run: Run) -> dict[str, str]:
+def _card(panel: Panel, one: bool) -> str:
+    named = panel.lines if one and len(panel.lines) > 1 else ()
+    keys = "".join(f"<span>{_key(line.colour)}{html.escape(line.name)}</span>" for line in named)
+    keys = f'<div class="keys">{keys}</div>' if keys else ""
+    last = f"<b>{_digits(panel.lines[0].y[-1])}</b>" if one and len(panel.lines) == 1 else ""
+    return f'<div class="card"><h2>{html.escape(panel.title)}{last}</h2>{keys}{svg(panel)}<p>{html.escape(panel.says)}</p></div>'
+
+
+def _key(i: int) -> str:
+    return f'<i class="key" style="background: var(--c{i % len(COLOURS)})"></i>'
+
+
+def told(run: Run) -> dict[str, str]:
     """The run in a few words; "" where it has none yet."""
     done, wanted = max((r["step"] for r in run.rows), default=0), run.config["run"]["steps"]
     (steps, means), (at, seconds), (_, stds) = (run.column(n) for n in ("eval/return_mean", "time/seconds", "eval/return_std"))
@@ -127,7 +135,7 @@ def _told(run: Run) -> dict[str, str]:
         "steps": f"{done:,}" + ("" if done >= wanted else f" of {wanted:,}"),
         "last evaluation": last,
         "best": best,
-        "time": _time(seconds[-1]) if seconds else "",
+        "time": duration(seconds[-1]) if seconds else "",
         "pace": speed,
     }
 
@@ -136,7 +144,7 @@ def _digits(x: float) -> str:
     return f"{x:,.{0 if abs(x) >= 1000 else 1 if abs(x) >= 10 else 3}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours} h {rest // 60:02} min" if hours else f"{rest // 60} min {rest % 60:02} s" if rest >= 60 else f"{rest} s"
 
@@ -172,7 +180,7 @@ def _config(run: Run) -> str:
     return f'<div class="card wide"><details><summary>Every number of the run</summary><pre>{text}</pre></details></div>'
 
 
-def _films(run: Run, folder: Path, named: bool) -> str:
+def _films(run: Run, source: Callable[[Path], str], named: bool) -> str:
     """The first policy's video and the last one's, where they were recorded."""
     cards = []
     for which in ("first", "last"):
@@ -180,17 +188,20 @@ def _films(run: Run, folder: Path, named: bool) -> str:
         if not found:
             continue
         file = found[-1]
-        small = file.stat().st_size <= EMBED
-        source = _data(file) if small else html.escape(Path(os.path.relpath(file, folder)).as_posix(), quote=True)
+        address = html.escape(source(file), quote=True)
         step = file.name.split("-")[1].lstrip("0") or "0"
         title = html.escape(f"The {which} policy" + (f" of {run.path.name}" if named else ""))
         says = f"One episode, with the policy of step {int(step):,}."
         cards.append(
-            f'<div class="card"><h2>{title}</h2><video controls loop muted playsinline preload="metadata" src="{source}"></video>'
+            f'<div class="card"><h2>{title}</h2>'
+            f'<video controls loop muted playsinline preload="metadata" src="{address}"></video>'
             f"<p>{says}</p></div>"
         )
     return "".join(cards)
 
 
-def _data(file: Path) -> str:
+def _source(file: Path, folder: Path) -> str:
+    """The video itself where it is small, else the way to it from `folder`."""
+    if file.stat().st_size > EMBED:
+        return quote(Path(os.path.relpath(file, folder)).as_posix())
     return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()

@@ -6,6 +6,7 @@ import html
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from thespis.core import Fault
 from thespis.report.curve import rows
 
-__all__ = ["COLOURS", "Line", "Panel", "Run", "figure", "panels", "read", "short", "svg"]
+__all__ = ["COLOURS", "Line", "Panel", "Run", "below", "figure", "panels", "read", "short", "svg"]
 
 COLOURS = ("#1d5fd1", "#c4661f", "#2f8f5b", "#8a4fbf", "#b0324a", "#5f6b7a")
 INK, MUTED, RULE, DOTS = "#1f2430", "#5b6270", "#e4e7ec", "#8a93a3"  # a page gives each of these a value for the dark
@@ -68,6 +69,17 @@ def read(path: Path) -> Run:
     if not all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in found):
         raise Fault(f"{path / 'metrics.jsonl'} is damaged, or was not written by Thespis")
     return Run(path, config, found)
+
+
+def below(folder: Path) -> list[Path]:
+    """Every run directory with metrics in `folder`, itself included; what lies inside one is not looked at."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        if "config.json" in files:
+            folders.clear()
+            found += [Path(root)] if "metrics.jsonl" in files else []
+    return found
 
 
 @dataclass(frozen=True)
