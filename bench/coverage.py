@@ -1,6 +1,6 @@
 """How often the 95% interval of `thespis compare` covers the truth: N seeds of normally distributed scores on one environment.
 
-    python bench/coverage.py            writes bench/results/coverage.json
+python bench/coverage.py            writes bench/results/coverage.json
 """
 
 import json
@@ -11,7 +11,7 @@ import numpy as np
 
 from thespis.report.statistics import interquartile_mean, interval
 
-TRIALS, DRAWS, SEED = 2_000, 1_000, 0
+TRIALS, DRAWS, SEED = 1_000, 500, 0
 
 
 def covered(seeds: int) -> float:

@@ -82,6 +82,8 @@ def answers(port, host=None):
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
+    except urllib.error.URLError:  # it does not listen yet
+        return 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is on the PATH")
