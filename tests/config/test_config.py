@@ -91,7 +91,7 @@ def test_a_value_is_taken_as_its_field_wants_it(name: str, value: Any, kept: Any
         ("log_std", (1, None), "log_std is (1, None); allowed: 2 values, each a number"),
         ("alpha", 0, "alpha is 0; allowed: a number above 0 or None"),
         ("alpha", "auto", "alpha is 'auto'; allowed: a number above 0 or None"),
-        ("which", "worst", "which is 'worst'; allowed: 'first', 'last', 'best'"),
+        ("which", "worst", "which is 'worst'; allowed: 'last', 'best'"),
         ("label", 3, "label is 3; allowed: text"),
         ("video", 1, "video is 1; allowed: true or false"),
         ("video", "yes", "video is 'yes'; allowed: true or false"),

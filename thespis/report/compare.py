@@ -169,6 +169,7 @@ class Comparison:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
 
     def _intervals(self, axes: Axes) -> None:
+        axes.use_sticky_edges = False  # room beside the bars
         for i, (group, row) in enumerate(zip(self.groups, self.table, strict=True)):
             colour = self._style(group)["color"]
             if row["interval95"]:
@@ -177,7 +178,6 @@ class Comparison:
             values = np.concatenate(self.scores[group.name])
             axes.scatter(values, [-i] * len(values), s=10, color=colour, zorder=4, linewidths=0)
         axes.set_yticks([-i for i in range(len(self.groups))], [g.name for g in self.groups])
-        axes.use_sticky_edges = False
         axes.set_ylim(-len(self.groups) + 0.4, 0.6)
 
     def _profiles(self, axes: Axes) -> None:
