@@ -3,10 +3,13 @@
 __version__ = "0.1.0"
 
 from thespis import worlds  # noqa: F401, for it registers them
-from thespis.api import Policy, Result, algorithms, evaluate, load, resume, train
+from thespis.api import Policy, Result, algorithms, compare, evaluate, load, report, resume, train
 from thespis.core import Fault
 from thespis.export import export
 from thespis.hub import push
 from thespis.sb3 import import_sb3
 
-__all__ = ["Fault", "Policy", "Result", "algorithms", "evaluate", "export", "import_sb3", "load", "push", "resume", "train"]
+__all__ = [
+    "Fault", "Policy", "Result", "algorithms", "compare", "evaluate", "export", "import_sb3", "load", "push", "report", "resume",
+    "train",
+]  # fmt: skip

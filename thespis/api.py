@@ -1,4 +1,4 @@
-"""Thespis from Python: train, resume, evaluate, load, algorithms."""
+"""Thespis from Python: train, resume, evaluate, report, compare, load, algorithms."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from thespis.engine.act import Actor
 from thespis.engine.lock import alone
 from thespis.engine.run import Run
 from thespis.envs.flat import told
-from thespis.report import curve
+from thespis.report import compare as comparison
+from thespis.report import curve, page
 
 Env = str | gym.Env | Callable[[], gym.Env]
 
@@ -204,6 +205,7 @@ def describe(
         "title": f"{algo.name} on {world.name}, seed {run.seed}",
         "algo": algo.name,
         "algo_config": config.to_json(cfg),
+        "algo_defaults": config.to_json(algo.config),
         "run": config.to_json(run),
         "own_parts": list(own_parts),
         "own_env": own_env,
@@ -263,11 +265,20 @@ def _train(
     except BaseException:
         with suppress(Fault):  # what stopped it is what must be told
             if (folder / "metrics.jsonl").exists():
-                curve.curve(folder)
+                _draw(folder)
         raise
-    curve.curve(folder)
+    _draw(folder)
     last = checkpoint.read_json(folder / "policy" / "last.json")
     return Result(folder, finished, last["return_mean"])
+
+
+def _draw(folder: Path) -> None:
+    """The run's pictures, from what it has written."""
+    curve.curve(folder)
+    try:
+        page.page([folder])
+    except Exception as error:  # what was learnt matters more
+        print(f"{folder / 'report'}: not drawn, as {told(error)}", file=sys.stderr)
 
 
 def _folder(path: str | Path | Result) -> Path:
@@ -351,13 +362,12 @@ class Policy:
 
 
 def load(path: str | Path | Result, which: str = "last", *, algo: str | None = None, **parts: Any) -> Policy:
-    """The policy of a run directory, "last" or "best" (by evaluation), or of hf://owner/name[@revision] on the Hugging Face Hub.
-
-    Needs neither the environment nor a checkpoint.
+    """The policy of a run directory: "first", "last" or "best" by evaluation; or of hf://owner/name[@revision] on the Hugging
+    Face Hub. Needs neither the environment nor a checkpoint.
     """
     folder = _folder(fetch.local(path))
-    if which not in ("last", "best"):
-        raise Fault(f"which is {which!r}; allowed: 'last', 'best'")
+    if which not in ("first", "last", "best"):
+        raise Fault(f"which is {which!r}; allowed: 'first', 'last', 'best'")
     if not (folder / "policy").is_dir():
         raise Fault(f"{folder} holds no policy")
     file = folder / "policy" / f"{which}.json"
@@ -437,3 +447,50 @@ def evaluate(
         evaluator.close()
     out = {"mean_return": result["return_mean"], "std_return": result["return_std"], "returns": result["returns"]}
     return out | {"mean_length": result["length_mean"], "step": step, "every": every} | film
+
+
+# -------------------------------------------------------------------------------------------------------------- looking
+
+
+def report(
+    *runs: str | Path | Result,
+    out: str | Path | None = None,
+    video: bool = False,
+    env: Env | None = None,
+    algo: str | None = None,
+) -> Path:
+    """One HTML page of a run, or of several overlaid, and each of its pictures as PNG beside it; returns the page.
+
+    OUT is RUN/report for one run and the folder `report` beside the first of several. `video` records an episode with the first
+    policy and one with the last, to RUN/videos, where they stand on every later page of the run.
+    """
+    if not runs:
+        raise Fault("report: no run is named")
+    folders = [_folder(r) for r in runs]
+    for folder in folders if video else ():
+        for which in ("first", "last"):
+            if (folder / "policy" / f"{which}.json").exists():
+                evaluate(folder, 1, which=which, video=True, env=env, algo=algo)
+    file = page.page(folders, None if out is None else Path(out).expanduser())
+    page.pngs(folders, file.parent)
+    return file
+
+
+def compare(*runs: str | Path | Result, normalise: str | None = None, out: str | Path | None = None) -> dict[str, Any]:
+    """Groups of seeds side by side: {"groups", "improvement", "notes", ..., "picture", "csv"}; see docs/report.md.
+
+    `runs` are run directories or folders that hold some. `normalise` is "min-max" or a JSON file of {environment: [score 0,
+    score 1]}; None is returns on one environment and min-max on several. OUT is the folder `compare` in the folder named, or
+    beside the first run named.
+    """
+    if not runs:
+        raise Fault("compare: no run is named")
+    folders = [_folder(r) for r in runs]
+    found = comparison.compare(folders, normalise)
+    first = folders[0].resolve()
+    folder = Path(out).expanduser() if out else (first.parent if (first / "config.json").exists() else first) / "compare"
+    told = found.json()
+    folder.mkdir(parents=True, exist_ok=True)
+    found.picture(folder / "compare.png")
+    found.csv(folder / "compare.csv")
+    return told | {"picture": str(folder / "compare.png"), "csv": str(folder / "compare.csv")}

@@ -1,4 +1,4 @@
-"""The command line: thespis train | resume | evaluate | export | import | push | load | list."""
+"""The command line: thespis train, resume, evaluate, report, compare, dashboard, export, import, push, load, list."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from thespis import api, config, envs, hub, sb3
 from thespis.core import Fault
 from thespis.engine.run import Run
 from thespis.export import export as export_policy
+from thespis.report.dashboard import serve
 
 USAGE = """\
 thespis: actor-critic learning
@@ -32,6 +33,9 @@ thespis: actor-critic learning
   thespis train ALGORITHM --env ENV --steps N     train an agent (thespis train sac --help: every option)
   thespis resume DIR [--steps N]                  go on exactly where a run stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
+  thespis report DIR... [--video]                 a page of a run, or of several, with every curve
+  thespis compare DIR... [--json]                 seeds of algorithms side by side, with intervals
+  thespis dashboard [DIR] [--port N]              runs as they go on, on a web page of this machine alone
   thespis export DIR --format onnx|torch          a policy as one file that runs without Thespis
   thespis import sb3 FILE --env ENV               a SAC policy that Stable-Baselines3 saved
   thespis push DIR OWNER/NAME [--private]         to the Hugging Face Hub, with a card
@@ -65,7 +69,7 @@ class Evaluate:
     every: config.Count = 1
     """steps from one observation that the policy sees to the next; in between it repeats its action, or srl goes on as planned"""
     which: str = "last"
-    """policy: last, or best by evaluation"""
+    """policy: last, first, or best by evaluation"""
     video: bool = False
     """record the first episode to DIR/videos (needs thespis[video])"""
     json: bool = False
@@ -74,6 +78,43 @@ class Evaluate:
     """the environment again, where it is one of your own"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
+
+
+Folders = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR...")]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    dirs: Folders
+    """run directories"""
+    out: Path | None = None
+    """folder of the page; default: DIR/report, and of several runs the folder `report` beside the first"""
+    video: bool = False
+    """record an episode with the first policy and one with the last (needs thespis[video])"""
+    env: str | None = None
+    """the environment again, for videos, where it is one of your own"""
+    algo: str | None = None
+    """the algorithm's file again, for videos, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    dirs: Folders
+    """run directories, or folders that hold some"""
+    normalise: str | None = None
+    """min-max, or a JSON file {environment: [score 0, score 1]}; default: returns on one environment, min-max on several"""
+    out: Path | None = None
+    """folder of compare.png and compare.csv; default: the folder `compare` beside the first run, or in the folder named"""
+    json: bool = False
+    """one JSON object on standard output"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dashboard:
+    dir: Folder = "runs"
+    """folder of run directories"""
+    port: Annotated[int, config.Range(1, 65535)] = 8642
+    """of 127.0.0.1, the only address that it is bound to"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +218,39 @@ def evaluate(args: list[str]) -> int:
     return 0
 
 
+def report(args: list[str]) -> int:
+    given = _parse(Report, args, "thespis report", "One page of a run, or of several overlaid: every curve, videos, numbers.")
+    print(f"report   {api.report(*given.dirs, out=given.out, video=given.video, env=given.env, algo=given.algo)}")
+    return 0
+
+
+def compare(args: list[str]) -> int:
+    given = _parse(Compare, args, "thespis compare", "Groups of seeds side by side: arXiv:2108.13264.")
+    found = api.compare(*given.dirs, normalise=given.normalise, out=given.out)
+    if given.json:
+        print(json.dumps(found))
+        return 0
+    columns = "group", "seeds", "interquartile mean", "95% interval", "mean"
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in found["groups"]:
+        numbers = [f"{x:,.4g}" if abs(x) < 1000 else f"{x:,.0f}" for x in (row["iqm"], row["mean"], *(row["interval95"] or ()))]
+        between = f"{numbers[2]} to {numbers[3]}" if row["interval95"] else "none of one seed"
+        table.add_row(Text(row["group"]), str(row["seeds"]), numbers[0], between, numbers[1])
+    Console().print(f"[bold]{found['axis']}[/bold] at step {row['step']:,} on {', '.join(row['environments'])}", highlight=False)
+    Console().print(table)
+    for row in found["improvement"]:
+        low, high = row["interval95"]
+        print(f"P({row['group']} > {row['other']}) = {row['probability']:.2f} ({low:.2f} to {high:.2f})")
+    print(*(f"note     {n}" for n in found["notes"]), f"picture  {found['picture']}", f"curves   {found['csv']}", sep="\n")
+    return 0
+
+
+def dashboard(args: list[str]) -> int:
+    given = config.check(_parse(Dashboard, args, "thespis dashboard", "Runs as they go on, on a page of this machine alone."))
+    serve(Path(given.dir).expanduser(), given.port)
+    return 0
+
+
 def export(args: list[str]) -> int:
     given = _parse(Export, args, "thespis export", "A policy as one file that runs without Thespis: the mean action.")
     made = export_policy(given.dir, given.format, which=given.which, out=given.out, force=given.force, algo=given.algo)
@@ -231,7 +305,8 @@ def list_(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "resume": resume, "evaluate": evaluate, "export": export, "import": import_, "push": push, "load": load,
+    "train": train, "resume": resume, "evaluate": evaluate, "report": report, "compare": compare, "dashboard": dashboard,
+    "export": export, "import": import_, "push": push, "load": load,
     "list": list_,
 }  # fmt: skip
 
@@ -306,6 +381,7 @@ def _ran(result: api.Result) -> int:
         print(f"return   {result.return_mean:.1f} (last evaluation)")
     print(f"run      {result.path}")
     print(f"curve    {result.path / 'curve.png'}")
+    print(f"report   {result.path / 'report' / 'index.html'}")
     about = api.checkpoint.read_json(result.path / "config.json")
     own = f" --algo {about['algo']}" if about["algo"].endswith(".py") else ""
     more = f" --steps {2 * about['run']['steps']}" if result.finished else ""

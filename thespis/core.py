@@ -171,3 +171,6 @@ class Learner:
     memory: Callable[[int], Params] | None = None
     """N -> what acting remembers as an episode begins, each (N, ...). Then `act` is (policy, obs, explore, memory, look) ->
     (action, memory), where look (N,) tells whose obs is new: the others' is the one that they saw last"""
+    value: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    """(state, obs (B, obs), action (B, ...)) -> the mean of the critics (B,), in units of reward; and what they count at obs
+    besides the reward (B,), an entropy bonus. Only looked at, never learnt from"""

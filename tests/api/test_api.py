@@ -167,7 +167,7 @@ def test_wrong_uses_of_a_run(tmp_path, monkeypatch, done):
     monkeypatch.chdir(tmp_path)
     assert "nowhere is not a run directory" in one_line(thespis.resume, "nowhere")
     assert "nowhere" in one_line(thespis.load, "nowhere")
-    assert "which is 'worst'; allowed: 'last', 'best'" in one_line(thespis.load, done, "worst")
+    assert "which is 'worst'; allowed: 'first', 'last', 'best'" in one_line(thespis.load, done, "worst")
     assert "episodes is 0" in one_line(thespis.evaluate, done, 0)
     assert "episodes is 'all'" in one_line(thespis.evaluate, done, "all")
     assert "seed is -1" in one_line(thespis.evaluate, done, 1, -1)

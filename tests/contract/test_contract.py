@@ -452,6 +452,19 @@ def test_act(algo: types.ModuleType) -> None:
     torch.testing.assert_close(alone, acts[False][0], rtol=1e-4, atol=1e-5)
 
 
+def test_its_value_is_the_mean_of_its_critics(algo: types.ModuleType) -> None:
+    """As its critic loss reports it; the bonus is finite, and none where no policy is drawn from."""
+    learner, spec = made(algo)
+    if learner.value is None:
+        pytest.skip("its critics' values are not in units of reward, or want more than obs and action")
+    s, b = seeded(1, learner.init), batch(learner, spec, 0)
+    value, bonus = learner.value(s, b.obs, b.action)
+    assert value.shape == bonus.shape == (ROWS,)
+    assert torch.isfinite(bonus).all()
+    q = learner.losses["critic"](s.critic.params, s, b)[1]["q"]
+    assert value.mean() * getattr(small(algo), "reward_scale", 1.0) == pytest.approx(float(q), rel=1e-5)
+
+
 def test_the_policy_alone_is_enough_to_act(algo: types.ModuleType) -> None:
     """What is published is a tree of tensors of the state: through a file and back it acts the same."""
     learner, spec = made(algo)

@@ -96,6 +96,32 @@ def test_it_draws_nothing_from_the_generators_and_leaves_no_gradient():
     assert e(act) == first  # a policy that samples draws the same again
 
 
+@pytest.mark.parametrize("terminated", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_what_came_of_a_value_is_the_geometric_sum(n, terminated):
+    """Reward 1 a step, a bonus of 1/2, and a critic that always says 5, at gamma 0.9."""
+    path = [(np.zeros(3, np.float32), np.zeros(1, np.float32), 1.0)] * n
+    said, came = evaluate.came(path, lambda o, a: (torch.full((len(o),), 5.0), torch.full((len(o),), 0.5)), 0.9, terminated)
+    until = n if terminated else n - 1  # a step that was cut off at is worth what the critic says of it
+    rewards, bonuses = (1 - 0.9**until) / 0.1, 0.5 * (1 - 0.9**n) / 0.1 - 0.5
+    assert said == 5
+    assert came == pytest.approx(rewards + bonuses + (0 if terminated else 0.9 ** (n - 1) * 5))
+
+
+def test_the_value_is_asked_of_each_episodes_own_steps_and_changes_nothing_else():
+    e = Evaluator(envs.world("thespis/Counter-v0"), 12, seed=4)
+    result = e(quarter, lambda o, a: (o[:, 3] + torch.randn(()), a[:, 0]), 1.0)
+    plain = e(quarter)
+    assert {k: result[k] for k in plain} == plain
+    came = []
+    for seed in e.seeds:  # the bonus is the action; what is cut off is worth the number of its last step, its reward not counted
+        total, n = expected(seed)
+        came.append(total + (n - 1) / 4 - (0 if seed % 2 == 0 else n + 1 / 4 - (n - 1)))
+    said = e(quarter, lambda o, a: (o[:, 3], a[:, 0]), 1.0)
+    assert said["value_mean"] == 0
+    assert said["discounted_mean"] == pytest.approx(np.mean(came))
+
+
 def test_no_more_environments_than_share_a_pass_and_all_are_closed():
     living = []
 

@@ -173,6 +173,10 @@ class _Training:
     def policy(self) -> Any:
         return self.learner.policy(self.stepper.state)
 
+    def value(self, obs: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.learner.value is not None
+        return self.learner.value(self.stepper.state, obs.to(self.run.device), action.to(self.run.device))
+
     def explore(self, obs: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         return self.actor(self.policy(), obs, True, rows)
 
@@ -268,9 +272,13 @@ class _Training:
         self.check()
         with self.saved_on_fault(f"evaluation at step {p.steps}"):
             actor = Actor(self.learner, self.run.eval_episodes, device=self.run.device)
-            result = self.evaluator(lambda obs, rows: actor(self.policy(), obs, False, rows), actor.begin)
+            value = self.value if self.learner.value else None
+            gamma = self.learner.experience.gamma
+            result = self.evaluator(lambda obs, rows: actor(self.policy(), obs, False, rows), actor.begin, value, gamma)
         p.last, p.evaluated = result["return_mean"], p.steps
         self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()} | self._faults())
+        if p.best is None:
+            self.save_policy("first")
         if p.best is None or p.last > p.best:
             p.best = p.last
             self.save_policy("best")

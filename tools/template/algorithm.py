@@ -94,4 +94,5 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         init, update, lambda s: s.actor.params, act,
         losses={"critic": critic_loss, "actor": actor_loss},
         experience=OffPolicy(cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, cfg.warmup, cfg.updates_per_step),
+        value=lambda s, o, a: (q(s.critic.params, o, a), torch.zeros(len(o))),
     )  # fmt: skip

@@ -145,5 +145,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         init, update, lambda s: s.actor.params, act,
         losses={"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss},
         experience=OffPolicy(cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, cfg.warmup, cfg.updates_per_step),
+        value=lambda s, o, a: (
+            z(s.critic.params, o, a)[0].mean(0),
+            -alpha(s) * ops.squashed_sample(*gaussian(s.actor.params, o))[1],
+        ),
         period=cfg.delay,
     )  # fmt: skip

@@ -127,4 +127,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         init, update, lambda s: s.actor.params, act,
         losses={"value": value_loss, "critic": critic_loss, "actor": actor_loss},
         experience=OffPolicy(cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, cfg.warmup, cfg.updates_per_step),
+        value=lambda s, o, a: (
+            q(s.critic.params, o, a).mean(0),
+            -cfg.alpha * ops.squashed_sample(*gaussian(s.actor.params, o))[1],
+        ),
     )  # fmt: skip

@@ -147,4 +147,5 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         init, update, lambda s: {"actor": s.actor.params, "routing": s.routing.params}, act,
         losses={"critic": critic_loss, "actor": actor_loss, "routing": routing_loss, "alpha": alpha_loss},
         experience=OffPolicy(cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, warmup, cfg.updates_per_step),
+        value=lambda s, o, a: (q(s.critic.params, o, a).mean(0), -alpha(s) * pi(s.actor.params, s.routing.params, o)[1]),
     )  # fmt: skip

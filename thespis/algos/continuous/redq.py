@@ -146,4 +146,5 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     return Learner(
         init, update, lambda s: s.actor.params, act, {"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss},
         OffPolicy(*numbers), period=cfg.delay, alike=lambda k: k if k == cfg.delay - 1 else 0,
+        value=lambda s, o, a: (q(s.critic.params, o, a).mean(0), -alpha(s) * pi(s.actor.params, o)[1]),
     )  # fmt: skip

@@ -128,4 +128,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         init, update, lambda s: s.actor.params, act,
         losses={"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss},
         experience=OffPolicy(cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, cfg.warmup, cfg.updates_per_step),
+        value=lambda s, o, a: (
+            q(s.critic.params, o)[:, torch.arange(len(a)), a].mean(0),
+            -alpha(s) * torch.mul(*pi(s.actor.params, o)).sum(-1),
+        ),
     )  # fmt: skip

@@ -1,0 +1,138 @@
+"""Comparing runs: what a group is, at which step, on which scale, and what is refused."""
+
+import csv
+import json
+import re
+
+import pytest
+
+import thespis
+from thespis import cli
+from thespis.core import Fault
+from thespis.report.compare import compare
+
+
+def write(path, algo="sac", seed=0, env="Hopper-v5", last=1.0, steps=(0, 100, 200), lr=3e-4, **run):
+    path.mkdir(parents=True)
+    about = {"algo": algo, "algo_config": {"lr": lr}, "run": {"env": env, "seed": seed, "steps": 200} | run}
+    (path / "config.json").write_text(json.dumps(about))
+    rows = [{"step": s, "eval/return_mean": last * s / max(steps)} for s in steps]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+@pytest.fixture
+def two(tmp_path):
+    for seed in range(4):
+        write(tmp_path / "runs" / "deep" / f"sac-{seed}", seed=seed, last=seed + 1)
+        write(tmp_path / "runs" / f"td3-{seed}", "td3", seed, last=seed + 0.5)
+    return tmp_path / "runs"
+
+
+def test_groups_of_seeds_wherever_they_lie(two):
+    found = compare([two])
+    assert [(r["group"], r["seeds"], r["iqm"], r["step"]) for r in found.table] == [("sac", 4, 2.5, 200), ("td3", 4, 2.0, 200)]
+    (row,) = found.improvements
+    wins = sum(i + 1 > j + 0.5 for i in range(4) for j in range(4)) / 16
+    assert (row["group"], row["other"], row["probability"]) == ("sac", "td3", wins)
+    assert row["interval95"][0] <= wins <= row["interval95"][1]
+    assert (found.axis, found.scale) == ("return of an evaluation", None)
+    assert compare([two, two / "td3-0"]).table == found.table  # a run named twice is one run
+
+
+def test_a_group_is_algorithm_and_configuration_but_not_length_or_device(tmp_path):
+    for seed in (0, 1):
+        write(tmp_path / f"a{seed}", seed=seed, steps=(0, 100), device="cpu")
+        write(tmp_path / f"b{seed}", seed=seed, lr=1e-3)
+        write(tmp_path / f"c{seed}", seed=seed, num_envs=4)
+    write(tmp_path / "a2", seed=2, device="cuda")
+    found = compare([tmp_path])
+    assert [(g.name, g.seeds) for g in found.groups] == [
+        ("sac, lr=0.0003, num_envs=1", 3), ("sac, lr=0.001, num_envs=1", 2), ("sac, lr=0.0003, num_envs=4", 2),
+    ]  # fmt: skip
+    assert found.steps == [0, 100]
+    assert "compared at step 100, the last at which every run was evaluated" in found.notes
+
+
+def test_one_seed_shows_its_curve_and_concludes_nothing(two, tmp_path):
+    write(two / "redq-0", "redq")
+    found = compare([two])
+    row = next(r for r in found.table if r["seeds"] == 1)
+    assert (row["group"], row["interval95"]) == ("redq", None)
+    assert [(r["group"], r["other"]) for r in found.improvements] == [("sac", "td3")]
+    assert any("one seed" in n and "redq" in n for n in found.notes)
+    assert any("too narrow" in n and "sac; td3" in n for n in found.notes)
+    found.csv(tmp_path / "c.csv")
+    lines = [r for r in csv.DictReader((tmp_path / "c.csv").open()) if r["group"] == "redq"]
+    assert [(r["step"], r["iqm"], r["low95"], r["high95"], r["seeds"]) for r in lines] == [
+        ("0", "0.0", "", "", "1"), ("100", "0.5", "", "", "1"), ("200", "1.0", "", "", "1"),
+    ]  # fmt: skip
+    alone = compare([two / "redq-0"])
+    assert alone.improvements == []
+    alone.picture(tmp_path / "alone.png")
+    assert (tmp_path / "alone.png").stat().st_size > 5000
+
+
+def test_several_environments_are_normalised_and_it_is_said_how(tmp_path):
+    for seed in (0, 1, 2):
+        for env, size in (("Hopper-v5", 10.0), ("Ant-v5", 1000.0)):
+            write(tmp_path / f"sac-{env}-{seed}", "sac", seed, env, last=size * (seed + 2))
+            write(tmp_path / f"td3-{env}-{seed}", "td3", seed, env, last=size * (seed + 1))
+    write(tmp_path / "sac-only", "sac", env="Walker2d-v5")
+    found = compare([tmp_path])
+    assert found.scale == {"Ant-v5": (1000, 4000), "Hopper-v5": (10, 40)}
+    assert found.table[0]["scores"] == {e: pytest.approx([1 / 3, 2 / 3, 1]) for e in ("Ant-v5", "Hopper-v5")}
+    assert found.table[0]["iqm"] == pytest.approx(2 / 3)
+    assert any("min-max" in n for n in found.notes)
+    assert "left out, as not every group was run on it: Walker2d-v5" in found.notes
+    known = tmp_path / "known.json"
+    known.write_text('{"Ant-v5": [0, 10000], "Hopper-v5": [0, 100]}')
+    assert compare([tmp_path], str(known)).table[1]["iqm"] == pytest.approx(0.2)
+    for text, match in [
+        ("{", "has no"),
+        ('{"Ant-v5": [0, 1]}', "for 'Hopper-v5'"),
+        ('{"Ant-v5": [1, 1], "Hopper-v5": [0, 1]}', "Ant"),
+    ]:
+        known.write_text(text)
+        with pytest.raises(Fault, match=match):
+            compare([tmp_path], str(known))
+    with pytest.raises(Fault, match="normalise is 'minmax'; allowed: min-max, or a JSON file"):
+        compare([tmp_path], "minmax")
+
+
+def test_what_cannot_be_compared_is_told(tmp_path):
+    with pytest.raises(Fault, match="is not a directory"):
+        compare([tmp_path / "absent"])
+    with pytest.raises(Fault, match="holds none"):
+        compare([tmp_path])
+    write(tmp_path / "a", seed=1)
+    with pytest.raises(Fault, match="so min-max has no scale"):
+        compare([tmp_path], "min-max")
+    write(tmp_path / "b", seed=1)
+    with pytest.raises(Fault, match="are one seed of one thing"):
+        compare([tmp_path])
+    write(tmp_path / "c", "td3", env="Ant-v5")
+    with pytest.raises(Fault, match="no environment has runs of every group: sac on Hopper-v5; td3 on Ant-v5"):
+        compare([tmp_path / "a", tmp_path / "c"])
+    write(tmp_path / "d", seed=2, steps=(50, 150))
+    with pytest.raises(Fault, match="no step at which every run was evaluated"):
+        compare([tmp_path / "a", tmp_path / "d"])
+    (tmp_path / "d" / "metrics.jsonl").write_text("")
+    with pytest.raises(Fault, match="no run that is named has an evaluation yet"):
+        compare([tmp_path / "d"])
+
+
+def test_from_the_front(two, capsys):
+    assert cli.main(["compare", str(two), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == thespis.compare(two)
+    assert told["picture"] == str(two / "compare" / "compare.png")
+    assert [p.name for p in sorted((two / "compare").iterdir())] == ["compare.csv", "compare.png"]
+    assert thespis.compare(two / "td3-0", two / "td3-1")["csv"] == str(two / "compare" / "compare.csv")
+    assert cli.main(["compare", str(two)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"sac +4 +2.5 +[\d.]+ to [\d.]+ +2.5", out)
+    assert "P(sac > td3) = 0.62" in out
+    assert cli.main(["compare"]) == 2
+    assert cli.main(["compare", str(two / "absent")]) == 2
+    assert capsys.readouterr().err.count("\n") == 2

@@ -1,0 +1,318 @@
+"""Runs side by side: seeds of one algorithm, configuration and environment make a group; groups are compared at a common step."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from thespis.core import Fault
+from thespis.report.panels import COLOURS, DASHES, INK, MUTED, RULE, Run, below, read, short
+from thespis.report.statistics import Scores, improvement, interquartile_mean, interval, profile
+
+__all__ = ["Comparison", "compare", "find"]
+
+FEW = 10  # seeds; docs/report.md has what intervals of fewer cover
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """The run directories named, and every one below a folder named, each once."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise Fault(f"{path} is not a directory")
+        if not (runs := below(path)):
+            raise Fault(f"{path} is no run directory with metrics, and holds none")
+        found |= {p.resolve(): p for p in runs}
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Group:
+    """An algorithm with one configuration: its seeds on each environment."""
+
+    name: str
+    runs: dict[str, list[Run]]
+    """by environment"""
+
+    @property
+    def seeds(self) -> int:
+        """Fewest on an environment."""
+        return min(map(len, self.runs.values()))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    groups: list[Group]
+    envs: list[str]
+    """those that every group was run on"""
+    steps: list[int]
+    """those of the curves: every run was evaluated there"""
+    scale: dict[str, tuple[float, float]] | None
+    """the returns that are score 0 and score 1 on each environment; None: scores are returns"""
+    notes: list[str]
+    """what a reader must know"""
+    draws: int = 2_000
+
+    @property
+    def axis(self) -> str:
+        return "return of an evaluation" if self.scale is None else "normalised score"
+
+    def curves(self, group: Group) -> Scores:
+        """(seeds, steps) for each environment."""
+        found = []
+        for env in self.envs:
+            low, high = self.scale[env] if self.scale else (0.0, 1.0)
+            tables = [dict(zip(*run.column("eval/return_mean"), strict=True)) for run in group.runs[env]]
+            found.append((np.array([[t[s] for s in self.steps] for t in tables]) - low) / (high - low))
+        return found
+
+    @cached_property
+    def scores(self) -> dict[str, list[np.ndarray]]:
+        """(seeds,) for each environment, at the last common step."""
+        return {g.name: [c[:, -1] for c in self.curves(g)] for g in self.groups}
+
+    @cached_property
+    def table(self) -> list[dict[str, Any]]:
+        """A row a group; an interval is None where an environment has a single seed."""
+        rows = []
+        for group in self.groups:
+            scores = self.scores[group.name]
+            low, high = interval(interquartile_mean, scores, draws=self.draws) if group.seeds > 1 else (None, None)
+            values = np.concatenate(scores)
+            rows.append({
+                "group": group.name, "environments": self.envs, "seeds": group.seeds, "step": self.steps[-1],
+                "iqm": float(interquartile_mean(scores)),
+                "interval95": None if low is None or high is None else [float(low), float(high)],
+                "mean": float(values.mean()), "scores": {e: s.tolist() for e, s in zip(self.envs, scores, strict=True)},
+            })  # fmt: skip
+        return rows
+
+    @cached_property
+    def improvements(self) -> list[dict[str, Any]]:
+        """P(group > other) of each pair where both have more than one seed everywhere."""
+        many = [g for g in self.groups if g.seeds > 1]
+        rows = []
+        for i, one in enumerate(many):
+            for other in many[i + 1 :]:
+                x, y = self.scores[one.name], self.scores[other.name]
+                low, high = interval(improvement, x, y, draws=self.draws)
+                between = [float(low), float(high)]
+                rows.append({"group": one.name, "other": other.name, "probability": improvement(x, y), "interval95": between})
+        return rows
+
+    def json(self) -> dict[str, Any]:
+        told = {"groups": self.table, "improvement": self.improvements, "axis": self.axis, "scale": self.scale}
+        return told | {"bootstrap_draws": self.draws, "notes": self.notes}
+
+    def csv(self, file: Path) -> None:
+        """A line a group and step of the curve: iqm, low, high, seeds; no interval, no numbers there."""
+        with file.open("w", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow(["group", "step", "iqm", "low95", "high95", "seeds"])
+            for group in self.groups:
+                middle, low, high = self.band(group)
+                for i, step in enumerate(self.steps):
+                    between = ["", ""] if low is None or high is None else [low[i], high[i]]
+                    writer.writerow([group.name, step, middle[i], *between, group.seeds])
+
+    def band(self, group: Group) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        curves = self.curves(group)
+        low, high = interval(interquartile_mean, curves, draws=self.draws) if group.seeds > 1 else (None, None)
+        return interquartile_mean(curves), low, high
+
+    # ------------------------------------------------------------------------------------------------------ the picture
+
+    def picture(self, file: Path) -> None:
+        """Curves, and below them intervals, profiles and probabilities: only of groups with more than one seed."""
+        many = [g for g in self.groups if g.seeds > 1]
+        below = 1 + bool(many) + bool(self.improvements)
+        rows = [3.6, *([max(2.8, 0.45 * len(self.groups) + 1.4)] if many else [])]
+        figure = Figure(figsize=(10, sum(rows) + 0.4), dpi=144, facecolor="white", layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.add_gridspec(len(rows), below if many else 1, height_ratios=rows)
+        self._curves(_dressed(figure.add_subplot(grid[0, :]), "Interquartile mean, 95% interval", "environment steps", self.axis))
+        if many:
+            self._intervals(_dressed(figure.add_subplot(grid[1, 0]), f"At step {self.steps[-1]:,}", self.axis, ""))
+            self._profiles(
+                _dressed(figure.add_subplot(grid[1, 1]), "Performance profile", f"{self.axis}, τ", "share of runs > τ")
+            )
+        if self.improvements:
+            self._improvements(_dressed(figure.add_subplot(grid[1, 2]), "Probability of improvement", "P(X > Y)", ""))
+        aside = file.with_name(f".{file.name}.tmp")
+        figure.savefig(aside, format="png")
+        aside.replace(file)
+
+    def _style(self, group: Group) -> dict[str, Any]:
+        i = self.groups.index(group)
+        return {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
+
+    def _curves(self, axes: Axes) -> None:
+        for group in self.groups:
+            middle, low, high = self.band(group)
+            seeds = f"{group.seeds} seeds" if group.seeds > 1 else "1 seed: no interval"
+            marker: dict[str, Any] = {"marker": "o", "ms": 4 if len(self.steps) < 30 else 0, "lw": 2 if group.seeds > 1 else 1}
+            axes.plot(self.steps, middle, label=f"{group.name} ({seeds})", **self._style(group), **marker)
+            if low is not None and high is not None:
+                axes.fill_between(self.steps, low, high, color=self._style(group)["color"], alpha=0.18, lw=0)
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
+
+    def _intervals(self, axes: Axes) -> None:
+        axes.use_sticky_edges = False  # room beside the bars
+        for i, (group, row) in enumerate(zip(self.groups, self.table, strict=True)):
+            colour = self._style(group)["color"]
+            if row["interval95"]:
+                axes.barh(-i, row["interval95"][1] - row["interval95"][0], 0.5, row["interval95"][0], color=colour, alpha=0.3)
+                axes.plot([row["iqm"]] * 2, [-i - 0.25, -i + 0.25], color=colour, lw=2.5)
+            values = np.concatenate(self.scores[group.name])
+            axes.scatter(values, [-i] * len(values), s=10, color=colour, zorder=4, linewidths=0)
+        axes.set_yticks([-i for i in range(len(self.groups))], [g.name for g in self.groups])
+        axes.set_ylim(-len(self.groups) + 0.4, 0.6)
+
+    def _profiles(self, axes: Axes) -> None:
+        every = np.concatenate([x for scores in self.scores.values() for x in scores])
+        low, high = every.min(), every.max()
+        edge = 0.05 * (high - low) or 1.0
+        taus = np.linspace(low - edge, high + edge, 201)
+        for group in (g for g in self.groups if g.seeds > 1):
+            scores, style = self.scores[group.name], self._style(group)
+            axes.plot(taus, profile(scores, taus), lw=1.8, **style)
+            axes.fill_between(
+                taus, *interval(lambda s: profile(s, taus), scores, draws=self.draws), color=style["color"], alpha=0.15, lw=0
+            )
+        axes.set_ylim(-0.02, 1.02)
+
+    def _improvements(self, axes: Axes) -> None:
+        for i, row in enumerate(self.improvements):
+            low, high = row["interval95"]
+            axes.barh(-i, high - low, 0.4, low, color=COLOURS[0], alpha=0.3)
+            axes.plot([row["probability"]] * 2, [-i - 0.2, -i + 0.2], color=COLOURS[0], lw=2.5)
+        names = [f"{row['group']}\n> {row['other']}" for row in self.improvements]
+        axes.set_yticks([-i for i in range(len(names))], names)
+        axes.axvline(0.5, color=MUTED, lw=1)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-len(names) + 0.4, 0.6))
+
+
+def _dressed(axes: Axes, title: str, x: str, y: str) -> Axes:
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
+    axes.set_xlabel(x, fontsize=10, color=MUTED)
+    axes.set_ylabel(y, fontsize=10, color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
+    if y:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
+    axes.tick_params(labelsize=9, colors=MUTED, length=0)
+    axes.grid(color=RULE, lw=1)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+# ---------------------------------------------------------------------------------------------------- from runs to groups
+
+
+def compare(paths: Sequence[Path], normalise: str | None = None, draws: int = 2_000) -> Comparison:
+    """Raises Fault where the runs cannot be compared: no common environment or step, one seed twice, a scale that is none."""
+    runs = [run for run in map(read, find(paths)) if run.column("eval/return_mean")[0]]
+    if not runs:
+        raise Fault("no run that is named has an evaluation yet")
+    groups, notes = _groups(runs), []
+    envs = [e for e in dict.fromkeys(_env(r) for r in runs) if all(e in g.runs for g in groups)]
+    if not envs:
+        raise Fault(f"no environment has runs of every group: {'; '.join(f'{g.name} on ' + ', '.join(g.runs) for g in groups)}")
+    if left := sorted({_env(r) for r in runs} - set(envs)):
+        notes.append(f"left out, as not every group was run on it: {', '.join(left)}")
+    used = [run for g in groups for e in envs for run in g.runs[e]]
+    common = sorted(set.intersection(*(set(run.column("eval/return_mean")[0]) for run in used)))
+    if not common:
+        raise Fault("no step at which every run was evaluated; give them one --eval-every")
+    if any(max(run.column("eval/return_mean")[0]) > common[-1] for run in used):
+        notes.append(f"compared at step {common[-1]:,}, the last at which every run was evaluated")
+    steps = [int(s) for s in common]
+    if one := [g.name for g in groups if g.seeds == 1]:
+        notes.append(f"one seed, so only the curve is shown and nothing can be concluded: {'; '.join(one)}")
+    if few := [g.name for g in groups if 1 < g.seeds < FEW]:
+        notes.append(f"fewer than {FEW} seeds, so the intervals are too narrow to be called 95%: {'; '.join(few)}")
+    return Comparison(groups, envs, steps, _scale(used, envs, steps[-1], normalise, notes), notes, draws)
+
+
+def _env(run: Run) -> str:
+    return str(run.config["run"]["env"])
+
+
+def _same(run: Run) -> str:
+    """What makes two runs the same but for seed, length and environment, as text."""
+    more = [run.config["run"].get("num_envs", 1), run.config.get("data"), run.config.get("own_parts", [])]
+    return json.dumps([run.config["algo"], run.config["algo_config"], *more], sort_keys=True)
+
+
+def _groups(runs: Sequence[Run]) -> list[Group]:
+    kinds: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        kinds.setdefault(_same(run), {}).setdefault(_env(run), []).append(run)
+    for by_env in kinds.values():
+        for same in by_env.values():
+            seeds: dict[Any, Run] = {}
+            for run in same:
+                if twice := seeds.get(run.config["run"]["seed"]):
+                    raise Fault(f"{twice.path} and {run.path} are one seed of one thing: name one of them")
+                seeds[run.config["run"]["seed"]] = run
+    firsts = [next(iter(by_env.values()))[0] for by_env in kinds.values()]
+    names = _names(firsts)
+    return [Group(name, by_env) for name, by_env in zip(names, kinds.values(), strict=True)]
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The algorithm, and of several groups of one algorithm what each sets otherwise than the others."""
+    names = []
+    for run in runs:
+        flat = [_flat(r) for r in runs if r.config["algo"] == run.config["algo"]]
+        own = {k: v for k, v in _flat(run).items() if any(f.get(k) != v for f in flat)}
+        names.append(", ".join([run.algo, *(f"{k}={v}" for k, v in own.items())]))
+    return [n if names.count(n) == 1 else f"{n} #{names[:i].count(n) + 1}" for i, n in enumerate(names)]
+
+
+def _flat(run: Run) -> dict[str, str]:
+    more = {"num_envs": run.config["run"].get("num_envs", 1), "data": run.config["run"].get("data")}
+    values = run.config["algo_config"] | more | {"own": " ".join(run.config.get("own_parts", []))}
+    return {k: "×".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in values.items()}
+
+
+def _scale(
+    runs: Sequence[Run], envs: list[str], step: int, normalise: str | None, notes: list[str]
+) -> dict[str, tuple[float, float]] | None:
+    """The returns of score 0 and 1: none wanted, the lowest and highest of all runs at the step, or those of a JSON file."""
+    if normalise is None and len(envs) == 1:
+        return None
+    if normalise in (None, "min-max"):
+        scale = {}
+        for env in envs:
+            last = [dict(zip(*run.column("eval/return_mean"), strict=True))[step] for run in runs if _env(run) == env]
+            if min(last) == max(last):
+                raise Fault(f"normalise: every run on {env} has the same return, so min-max has no scale; give a file of scores")
+            scale[env] = min(last), max(last)
+        notes.append("normalised by min-max: 0 is the lowest and 1 the highest return of these runs, on each environment")
+        return scale
+    assert normalise is not None
+    try:
+        given = json.loads(Path(normalise).read_text())
+        scale = {env: (float(given[env][0]), float(given[env][1])) for env in envs}
+    except FileNotFoundError:
+        raise Fault(f"normalise is {normalise!r}; allowed: min-max, or a JSON file {{environment: [score 0, score 1]}}") from None
+    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise Fault(f"normalise: {normalise} has no [score 0, score 1] for {error}") from None
+    if bad := [e for e, (low, high) in scale.items() if not (math.isfinite(low) and math.isfinite(high) and low < high)]:
+        raise Fault(f"normalise: {normalise}: the scores of {bad[0]} are not two numbers, the lower one first")
+    notes.append(f"normalised by {normalise}: " + ", ".join(f"{e} 0 is {a:g}, 1 is {b:g}" for e, (a, b) in scale.items()))
+    return scale

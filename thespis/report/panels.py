@@ -1,0 +1,238 @@
+"""What a run's metrics show: a panel for each thing that is worth a picture, drawn as SVG or PNG."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from thespis.core import Fault
+from thespis.report.curve import rows
+
+__all__ = ["COLOURS", "Line", "Panel", "Run", "below", "figure", "panels", "read", "short", "svg"]
+
+COLOURS = ("#1d5fd1", "#c4661f", "#2f8f5b", "#8a4fbf", "#b0324a", "#5f6b7a")
+INK, MUTED, RULE, DOTS = "#1f2430", "#5b6270", "#e4e7ec", "#8a93a3"  # a page gives each of these a value for the dark
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+POINTS = 400  # of a line; more are averaged, so that a page of a long run stays small
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, as its files tell it."""
+
+    path: Path
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @property
+    def algo(self) -> str:
+        return Path(str(self.config["algo"])).stem
+
+    @property
+    def title(self) -> str:
+        return f"{self.algo.upper().replace('_', '-')} on {self.config['run']['env']}, seed {self.config['run']['seed']}"
+
+    def column(self, name: str) -> tuple[list[float], list[float]]:
+        """Steps and values of the rows where `name` is a finite number."""
+        good = [r for r in self.rows if isinstance(r.get(name), int | float) and math.isfinite(r[name])]
+        return [r["step"] for r in good], [r[name] for r in good]
+
+
+def read(path: Path) -> Run:
+    """Raises Fault where `path` is no run directory or its files are damaged."""
+    file = path / "config.json"
+    try:
+        config = json.loads(file.read_text())
+        assert isinstance(config["run"], dict)
+        assert isinstance(config["algo_config"], dict)
+        assert config["run"].keys() >= {"env", "seed", "steps"}
+        assert isinstance(config["algo"], str)
+    except FileNotFoundError:
+        raise Fault(f"{path} is not a run directory: it has no config.json") from None
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError):
+        raise Fault(f"{file} is damaged, or was not written by Thespis") from None
+    found = rows(path)
+    if not all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in found):
+        raise Fault(f"{path / 'metrics.jsonl'} is damaged, or was not written by Thespis")
+    return Run(path, config, found)
+
+
+def below(folder: Path) -> list[Path]:
+    """Every run directory with metrics in `folder`, itself included; what lies inside one is not looked at."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        if "config.json" in files:
+            folders.clear()
+            found += [Path(root)] if "metrics.jsonl" in files else []
+    return found
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    spread: Sequence[tuple[float, float]] = ()
+    """(low, high) at each x"""
+    colour: int = 0
+
+
+@dataclass(frozen=True)
+class Panel:
+    name: str
+    """of its file"""
+    title: str
+    x: str
+    y: str
+    lines: list[Line]
+    dots: tuple[Sequence[float], Sequence[float]] = field(default=((), ()))
+    """single training episodes"""
+    says: str = ""
+
+
+def panels(runs: Sequence[Run]) -> list[Panel]:
+    """Those that the runs have numbers for, each with a line a run."""
+    one, found = len(runs) == 1, []
+    steps = "environment steps"
+    band = "Band: one standard deviation of the evaluation's episodes. " if one else "Mean over the evaluation's episodes."
+
+    def add(name: str, title: str, y: str, lines: Iterable[Line], x: str = steps, says: str = "", dots: Any = ((), ())) -> None:
+        if kept := [line for line in lines if len(line.x)]:
+            found.append(Panel(name, title, x, y, kept, dots, says))
+
+    def columns(metric: str) -> list[Line]:
+        return [Line(r.path.name, *_thin(*r.column(metric)), colour=i) for i, r in enumerate(runs)]
+
+    returns = [Line(r.path.name, *r.column("eval/return_mean"), _stds(r) if one else (), i) for i, r in enumerate(runs)]
+    episodes = _thin(*runs[0].column("episode/return")) if one else ((), ())
+    dots = "Dots: training episodes." if len(episodes[0]) else ""
+    add("return", "Return over steps", "return of an episode", returns, says=band + dots, dots=episodes)
+
+    unit, seconds = _unit(max((max(r.column("time/seconds")[1], default=0.0) for r in runs), default=0.0))
+    clocked = []
+    for run, line in zip(runs, returns, strict=True):
+        at, clock = run.column("time/seconds")
+        if clock:  # evaluations do not tell the time: it is read between the rows that do
+            past = np.interp(line.x, [0, *at], [0, *clock]) / seconds
+            clocked.append(Line(line.name, past.tolist(), line.y, line.spread, line.colour))
+    apart = "Time spent stepping and learning, evaluations apart."
+    add("clock", "Return over time", "return of an episode", clocked, unit, apart)
+
+    came, said = ([r.column(f"eval/{name}") for r in runs] for name in ("discounted_mean", "value_mean"))
+    what = "At the first steps of the evaluation's episodes. The return is discounted"
+    what += ", and counts the entropy bonuses that the critic counts."
+    if one:
+        pair = [Line("critic's value", *said[0], colour=0), Line("return that came", *came[0], colour=1)]
+        add("value", "Value against return", "discounted return", pair, says=what)
+    else:
+        bias = [Line(r.path.name, *_minus(s, c), colour=i) for i, (r, s, c) in enumerate(zip(runs, said, came, strict=True))]
+        add("value", "Value bias", "value − discounted return", bias, says=what)
+
+    add("entropy", "Entropy of the policy", "entropy, nats", columns("train/entropy"), says="On the batches that it learnt from.")
+    add("temperature", "Temperature", "reward per nat", columns("train/alpha"), says="What a nat of entropy is worth.")
+    names = list(dict.fromkeys(k for run in runs for row in run.rows for k in row if k.startswith("train/")))
+    losses = sorted((n for n in names if n.endswith("loss")), key=lambda n: n != "train/critic_loss")
+    others = [n for n in names if n not in (*losses, "train/entropy", "train/alpha")]
+    for name in (*losses, *others):
+        plain = name.removeprefix("train/")
+        title = plain.replace("_", " ").capitalize()
+        says = "Mean since the row before." if plain != "q" else "Mean of the critics on the batches that they learnt from."
+        add(re.sub(r"[^\w.-]+", "-", plain), title, "loss" if name in losses else plain, columns(name), says=says)
+    add("throughput", "Throughput", "environment steps / s", columns("time/steps_per_second"), says=apart)
+    return found
+
+
+def _stds(run: Run) -> list[tuple[float, float]]:
+    spread = dict(zip(*run.column("eval/return_std"), strict=True))
+    return [(m - spread.get(s, 0.0), m + spread.get(s, 0.0)) for s, m in zip(*run.column("eval/return_mean"), strict=True)]
+
+
+def _minus(a: tuple[list[float], list[float]], b: tuple[list[float], list[float]]) -> tuple[list[float], list[float]]:
+    other = dict(zip(*b, strict=True))
+    both = [(x, y - other[x]) for x, y in zip(*a, strict=True) if x in other]
+    return [x for x, _ in both], [y for _, y in both]
+
+
+def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """At most POINTS points, each the mean of its neighbours."""
+    if len(x) <= POINTS:
+        return list(x), list(y)
+    parts = [np.array_split(np.asarray(v, float), POINTS) for v in (x, y)]
+    return [float(p.mean()) for p in parts[0]], [float(p.mean()) for p in parts[1]]
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    return ("hours", 3600) if seconds > 7200 else ("minutes", 60) if seconds > 120 else ("seconds", 1)
+
+
+# --------------------------------------------------------------------------------------------------------------- drawing
+
+
+def short(value: float) -> str:
+    """250000 -> 250k, -1.5e6 -> −1.5M."""
+    size, mark = next(((s, m) for s, m in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if abs(value) >= s), (1, ""))
+    return f"{value / size:.4g}{mark}".replace("-", "\N{MINUS SIGN}")
+
+
+def figure(panel: Panel, legend: bool = False, scale: float = 1.0) -> Figure:
+    """The panel, 360 x 220 points; with `legend` its title and the names of its lines are in the picture."""
+    picture = Figure(figsize=(360 / 72, (220 + 50 * legend) / 72), dpi=72 * scale, facecolor="none")
+    FigureCanvasAgg(picture)
+    axes = picture.add_subplot()
+    picture.subplots_adjust(left=0.175, right=0.97, bottom=0.16 if legend else 0.185, top=0.77 if legend else 0.97)
+    many = max(len(line.x) for line in panel.lines) > 30
+    if len(panel.dots[0]):
+        axes.scatter(*panel.dots, s=9, color=DOTS, alpha=0.45, linewidths=0, zorder=2)
+    for line in panel.lines:
+        colour, dash = COLOURS[line.colour % len(COLOURS)], DASHES[line.colour // len(COLOURS) % len(DASHES)]
+        size = 0.0 if many and len(line.x) > 1 else 3.5
+        axes.plot(line.x, line.y, color=colour, ls=dash, lw=1.7, marker="o", ms=size, zorder=4, label=line.name)
+        if line.spread and len(line.x) > 1:
+            low, high = zip(*line.spread, strict=True)
+            axes.fill_between(line.x, low, high, color=colour, alpha=0.18, lw=0, zorder=3)
+    axes.set_xlabel(panel.x, fontsize=11, color=MUTED)
+    axes.set_ylabel(panel.y, fontsize=11, color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
+    axes.tick_params(labelsize=11, colors=MUTED, length=0)
+    axes.grid(color=RULE, lw=1)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.patch.set_visible(False)
+    if legend:
+        picture.set_facecolor("white")
+        axes.set_title(panel.title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=28, x=-0.19)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.215, 0.98), ncols=4, fontsize=10, frameon=False, labelcolor=INK)
+    return picture
+
+
+def svg(panel: Panel) -> str:
+    """The panel as an SVG element whose colours are variables of the page that holds it: var(--c0), var(--ink), ..."""
+    out = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": panel.name, "text.parse_math": False, "path.simplify": True}):
+        figure(panel).savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = out.getvalue()
+    text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])  # those ids stand in each picture of a page
+    text = re.sub(r"\s*\n\s*", " ", text).replace("<svg ", f'<svg role="img" aria-label="{html.escape(panel.title)}" ', 1)
+    for i, colour in enumerate(COLOURS):
+        text = text.replace(colour, f"var(--c{i})")
+    for name, colour in (("ink", INK), ("muted", MUTED), ("rule", RULE), ("dots", DOTS)):
+        text = text.replace(colour, f"var(--{name})")
+    return text
