@@ -21,7 +21,7 @@ import torch
 
 import thespis.algos
 from thespis import config, envs
-from thespis.core import Fault, Learner, leaves, rebuild
+from thespis.core import Fault, Learner, OnPolicy, leaves, rebuild
 from thespis.data import Dataset, dataset
 from thespis.engine import checkpoint, loop
 from thespis.engine import evaluate as evaluation
@@ -168,6 +168,8 @@ def start(
     """A new run directory, and the training in it."""
     _check_device(run.device)
     learner = algo.module.make(cfg, world.spec, **parts)  # every fault of the input is told before anything is written
+    if run.data and isinstance(learner.experience, OnPolicy):
+        raise Fault(f"data: {algo.name} learns from its own steps only; leave it out, or take an off-policy algorithm")
     data = _dataset(run, world)
     if run.data and not (place := dataset.find(run.data)).is_relative_to(dataset.root()):
         run = dataclasses.replace(run, data=str(place.resolve()))  # a folder is found again from anywhere

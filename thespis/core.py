@@ -5,16 +5,17 @@ Data flows one way round: env -> data -> Batch -> update -> State -> act -> env.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 from torch import Tensor
 from torch.utils import _pytree
 
 __all__ = [
-    "Batch", "Box", "Discrete", "Fault", "Learner", "Metrics", "MultiDiscrete", "OffPolicy", "Params", "Spec", "Trained",
-    "leaves", "rebuild", "replace", "tree", "tree_map",
+    "Batch", "Box", "Discrete", "Fault", "Learner", "Metrics", "MultiDiscrete", "OffPolicy", "OnPolicy", "Params", "Spec",
+    "Trained", "leaves", "rebuild", "replace", "tree", "tree_map",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -147,6 +148,35 @@ class OffPolicy:
     pretrain: int = 0
     """updates before the first step, where the run has a dataset"""
 
+    def due(self, steps: int, num_envs: int) -> int:
+        """Updates that so many environment steps call for."""
+        return math.floor(max(steps - self.warmup, 0) * self.updates_per_step)
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    """How an on-policy learner is fed: each rollout is learnt from in epochs of minibatches, and then forgotten."""
+
+    gamma: float
+    rollout: int
+    """steps of every environment in a rollout"""
+    epochs: int
+    """passes over a rollout"""
+    batch_size: int
+    """rows of a minibatch; what is left of an epoch after the last whole one is passed over"""
+    warmup: ClassVar[int] = 0
+    look_every: ClassVar[int] = 1
+    reset_every: ClassVar[None] = None
+    pretrain: ClassVar[int] = 0
+
+    def minibatches(self, num_envs: int) -> int:
+        """Of one epoch. Where a rollout has fewer rows than batch_size, all of them are one."""
+        return max(self.rollout * num_envs // self.batch_size, 1)
+
+    def due(self, steps: int, num_envs: int) -> int:
+        """Updates that so many environment steps call for."""
+        return steps // (self.rollout * num_envs) * self.epochs * self.minibatches(num_envs)
+
 
 @dataclass(frozen=True)
 class Learner:
@@ -161,13 +191,16 @@ class Learner:
     act: Callable[..., Any]
     """(policy, obs (N, obs), explore) -> action (N, action); with a memory, see there"""
     losses: dict[str, Callable[..., tuple[Tensor, Metrics]]]
-    experience: OffPolicy
+    experience: OffPolicy | OnPolicy
     needs: frozenset[str] = frozenset()
     """extra columns of Batch (data/replay.py says which there are)"""
     period: int = 1
     """k runs through 0 .. period - 1: a delayed actor is period 2"""
     alike: Callable[[int], int] = lambda k: k
     """k -> the first that does the same, so that they share a graph"""
+    prepare: Callable[[Any, Batch], tuple[Any, Batch]] | None = None
+    """on-policy: (state, rollout) -> (state, the rows (T * N, ...) that the updates draw from). All that comes in of the rollout
+    is (T, N, ...), with extra "ended" (T, N): where an episode ended, terminated or cut off"""
     memory: Callable[[int], Params] | None = None
     """N -> what acting remembers as an episode begins, each (N, ...). Then `act` is (policy, obs, explore, memory, look) ->
     (action, memory), where look (N,) tells whose obs is new: the others' is the one that they saw last"""

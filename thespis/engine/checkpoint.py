@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from thespis.core import Fault
-from thespis.data import Replay
+from thespis.data import Replay, Rollout
 
 FORMAT = 1
 
@@ -81,7 +81,9 @@ def fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: object
             raise Fault(f"{where} does not fit this environment and configuration: {name} is {a}, wanted {b}")
 
 
-def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Replay, keep: int) -> Path:
+def save(
+    folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Replay | Rollout, keep: int
+) -> Path:
     """A checkpoint of `step` environment steps: only the experience that is not on disk yet is written."""
     target = folder / "checkpoints" / f"{step:09d}"
     if target.exists():  # the same step again (resumed and stopped at once): the old one is as good
@@ -155,7 +157,7 @@ def begun(folder: Path) -> bool:
     return bool(checkpoints(folder)) or (folder / "policy" / "last.json").exists()
 
 
-def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load(folder: Path, replay: Replay | Rollout, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The newest sound checkpoint, and its experience in `replay`. A damaged one is told and the one before it is taken."""
     found = checkpoints(folder)
     if not found:
@@ -176,7 +178,7 @@ def load(folder: Path, replay: Replay, say: Callable[[str], None]) -> tuple[dict
     return meta, tensors
 
 
-def _read(path: Path, replay: Replay) -> tuple[dict[str, Any], dict[str, Tensor], list[tuple[int, dict[str, Tensor]]]]:
+def _read(path: Path, replay: Replay | Rollout) -> tuple[dict[str, Any], dict[str, Tensor], list[tuple[int, dict[str, Tensor]]]]:
     """A checkpoint and the segments it needs. Raises Fault naming the file that is damaged or does not fit."""
     meta = _meta(path)
     tensors = _sound(path / "tensors.safetensors", meta["tensors"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Box, Discrete, Spec
-from thespis.data import Replay
+from thespis.data import Replay, Rollout
 from thespis.envs import reenact
 
 Act = Callable[[Tensor], Tensor]
@@ -19,7 +19,7 @@ Act = Callable[[Tensor], Tensor]
 class Collector:
     """`num_envs` environments in lockstep. An episode is its reset seed and its actions: enough to re-enact it."""
 
-    def __init__(self, envs: Any, spec: Spec, replay: Replay, seed: int):
+    def __init__(self, envs: Any, spec: Spec, replay: Replay | Rollout, seed: int):
         self.envs, self.spec, self.replay, self.n = envs, spec, replay, envs.num_envs
         self.rng = np.random.default_rng(seed)
         self.seeds = [0] * self.n

@@ -40,6 +40,14 @@ class Stepper:
                 self.counts[name] = self.counts.get(name, 0) + 1
         self.updates += 1
 
+    def prepare(self, rollout: Batch) -> Batch:
+        """What the updates on a rollout draw from; what the learner keeps of it goes to its state."""
+        assert self.learner.prepare is not None
+        with torch.no_grad():
+            state, rows = self.learner.prepare(self.state, rollout)
+            self.reset(state)
+        return rows
+
     def reset(self, state: Any) -> None:
         """Starts anew from `state`, where the old one lies."""
         for old, new in zip(leaves(self.state).values(), leaves(state).values(), strict=True):

@@ -3,9 +3,10 @@
 from thespis.nets.blocks import BatchNet, BatchNorm, bottleneck, simba, twins
 from thespis.nets.functions import Build, Net, ensemble, mlp, module, own
 from thespis.nets.normed import layers, normed
+from thespis.nets.policies import Policy, outputs, policy
 from thespis.nets.recurrent import Cell, Recurrent, gru, unroller
 
 __all__ = [
-    "BatchNet", "BatchNorm", "Build", "Cell", "Net", "Recurrent", "bottleneck", "ensemble", "gru", "layers", "mlp", "module",
-    "normed", "own", "simba", "twins", "unroller",
+    "BatchNet", "BatchNorm", "Build", "Cell", "Net", "Policy", "Recurrent", "bottleneck", "ensemble", "gru", "layers", "mlp",
+    "module", "normed", "outputs", "own", "policy", "simba", "twins", "unroller",
 ]  # fmt: skip

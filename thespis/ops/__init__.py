@@ -2,10 +2,10 @@
 
 from thespis.ops.distribution import expectation, held_noise, project, support, zeta
 from thespis.ops.gaussian import squashed_log_prob, squashed_sample
-from thespis.ops.returns import backup
-from thespis.ops.scale import between, cosine, return_scale
+from thespis.ops.returns import backup, gae
+from thespis.ops.scale import between, cosine, moments, return_scale
 
 __all__ = [
-    "backup", "between", "cosine", "expectation", "held_noise", "project", "return_scale", "squashed_log_prob", "squashed_sample",
-    "support", "zeta",
+    "backup", "between", "cosine", "expectation", "gae", "held_noise", "moments", "project", "return_scale", "squashed_log_prob",
+    "squashed_sample", "support", "zeta",
 ]  # fmt: skip
