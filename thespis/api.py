@@ -21,8 +21,8 @@ import torch
 
 import thespis.algos
 from thespis import config, envs
-from thespis.core import Fault, Learner, OnPolicy, leaves, rebuild
-from thespis.data import Dataset, dataset
+from thespis.core import Fault, Learner, leaves, rebuild
+from thespis.data import Dataset, OnPolicy, dataset
 from thespis.engine import checkpoint, loop
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor

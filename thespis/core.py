@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 from torch import Tensor
 from torch.utils import _pytree
 
 __all__ = [
-    "Batch", "Box", "Discrete", "Fault", "Learner", "Metrics", "MultiDiscrete", "OffPolicy", "OnPolicy", "Params", "Spec",
-    "Trained", "leaves", "rebuild", "replace", "tree", "tree_map",
+    "Batch", "Box", "Discrete", "Fault", "Learner", "Metrics", "MultiDiscrete", "OffPolicy", "Params", "Spec", "Trained",
+    "leaves", "rebuild", "replace", "tree", "tree_map",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def tree_map(function: Callable[[Tensor], Tensor], node: T) -> T:
 
 
 class Box(NamedTuple):
-    """Vectors of `dim` floats; as an action space, each in [-1, 1] (the environment rescales)."""
+    """Vectors of `dim` floats; as an action space, each in [-1, 1] (the environment rescales, and clips)."""
 
     dim: int
 
@@ -154,31 +154,6 @@ class OffPolicy:
 
 
 @dataclass(frozen=True)
-class OnPolicy:
-    """How an on-policy learner is fed: each rollout is learnt from in epochs of minibatches, and then forgotten."""
-
-    gamma: float
-    rollout: int
-    """steps of every environment in a rollout"""
-    epochs: int
-    """passes over a rollout"""
-    batch_size: int
-    """rows of a minibatch; what is left of an epoch after the last whole one is passed over"""
-    warmup: ClassVar[int] = 0
-    look_every: ClassVar[int] = 1
-    reset_every: ClassVar[None] = None
-    pretrain: ClassVar[int] = 0
-
-    def minibatches(self, num_envs: int) -> int:
-        """Of one epoch. Where a rollout has fewer rows than batch_size, all of them are one."""
-        return max(self.rollout * num_envs // self.batch_size, 1)
-
-    def due(self, steps: int, num_envs: int) -> int:
-        """Updates that so many environment steps call for."""
-        return steps // (self.rollout * num_envs) * self.epochs * self.minibatches(num_envs)
-
-
-@dataclass(frozen=True)
 class Learner:
     """An algorithm, as the engine sees it: functions only, every tensor in State."""
 
@@ -191,7 +166,8 @@ class Learner:
     act: Callable[..., Any]
     """(policy, obs (N, obs), explore) -> action (N, action); with a memory, see there"""
     losses: dict[str, Callable[..., tuple[Tensor, Metrics]]]
-    experience: OffPolicy | OnPolicy
+    experience: Any
+    """how it is fed: OffPolicy, or OnPolicy (data/rollout.py)"""
     needs: frozenset[str] = frozenset()
     """extra columns of Batch (data/replay.py says which there are)"""
     period: int = 1

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from thespis.core import Batch, OnPolicy, Spec, tree_map
+from thespis.core import Batch, Spec, tree_map
 from thespis.data.replay import ReturnScale, empty_actions
 
 EXTRAS = ("return_scale",)
 """What `Learner.needs` may name here: "return_std" and "return_max" (T, N), as in data/replay.py."""
 COLUMNS = ("obs", "action", "reward", "terminated", "ended", "next_obs")
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    """How an on-policy learner is fed: each rollout is learnt from in epochs of minibatches, and then forgotten."""
+
+    gamma: float
+    rollout: int
+    """steps of every environment in a rollout"""
+    epochs: int
+    """passes over a rollout"""
+    batch_size: int
+    """rows of a minibatch; what is left of an epoch after the last whole one is passed over"""
+    warmup: ClassVar[int] = 0
+    look_every: ClassVar[int] = 1
+    reset_every: ClassVar[None] = None
+    pretrain: ClassVar[int] = 0
+
+    def minibatches(self, num_envs: int) -> int:
+        """Of one epoch. Where a rollout has fewer rows than batch_size, all of them are one."""
+        return max(self.rollout * num_envs // self.batch_size, 1)
+
+    def due(self, steps: int, num_envs: int) -> int:
+        """Updates that so many environment steps call for."""
+        return steps // (self.rollout * num_envs) * self.epochs * self.minibatches(num_envs)
 
 
 class Rollout:

@@ -21,11 +21,8 @@ class Net(NamedTuple):
     """(parameters, x (..., in)) -> (..., out)"""
 
 
-def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu, gain: float | None = None) -> Net:
-    """Linear layers of the given widths with `activation` between them; starts as torch.nn.Linear does.
-
-    With `gain`, that of the last layer, they start orthogonal instead: a gain of 2^0.5 in the others, biases 0.
-    """
+def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu) -> Net:
+    """Linear layers of the given widths with `activation` between them; starts as torch.nn.Linear does."""
     shapes = list(itertools.pairwise(sizes))
 
     def init() -> Params:
@@ -34,9 +31,6 @@ def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu, gai
             bound = 1 / math.sqrt(fan_in)
             params[f"w{i}"] = torch.empty(fan_in, fan_out).uniform_(-bound, bound)
             params[f"b{i}"] = torch.empty(fan_out).uniform_(-bound, bound)
-            if gain is not None:
-                nn.init.orthogonal_(params[f"w{i}"], gain if i == len(shapes) - 1 else 2**0.5)
-                params[f"b{i}"].zero_()
         return params
 
     def apply(p: Params, x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Maths that has a name outside any one paper: tensors in, tensors out."""
 
+from thespis.ops.advantage import gae
 from thespis.ops.distribution import expectation, held_noise, project, support, zeta
 from thespis.ops.gaussian import squashed_log_prob, squashed_sample
-from thespis.ops.returns import backup, gae
+from thespis.ops.returns import backup
 from thespis.ops.scale import between, cosine, moments, return_scale
 
 __all__ = [

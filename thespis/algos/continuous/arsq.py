@@ -75,8 +75,8 @@ def make(cfg: Config, spec: Spec) -> Learner:
         raise Fault(f"arsq: continuous actions (a Box) are needed, the environment's are {spec.action}")
     obs_dim, dim, levels, bins, alpha = spec.obs.dim, spec.action.dim, cfg.levels, cfg.bins, cfg.alpha
     places = levels * dim  # level by level, dimension by dimension
-    values = nets.ensemble(nets.mlp((obs_dim, *cfg.hidden, 1), torch.tanh, 0.01), cfg.critics)
-    scores = nets.ensemble(nets.mlp((obs_dim + dim, *cfg.hidden, places * bins), torch.tanh, 0.01), cfg.critics)
+    values = nets.ensemble(nets.orthogonal((obs_dim, *cfg.hidden, 1), torch.tanh, 0.01), cfg.critics)
+    scores = nets.ensemble(nets.orthogonal((obs_dim + dim, *cfg.hidden, places * bins), torch.tanh, 0.01), cfg.critics)
 
     def part(p: Params, name: str) -> Params:
         return {k.removeprefix(name): x for k, x in p.items() if k.startswith(name)}

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from thespis import nets, ops
 from thespis.config import Count, Fraction, NonNegative, Positive
-from thespis.core import Batch, Learner, Metrics, OnPolicy, Params, Spec, Trained, replace, tree, tree_map
+from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree, tree_map
+from thespis.data import OnPolicy
 from thespis.optim import descend, fresh
 
 
@@ -67,8 +68,10 @@ class State:
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
     """`actor(spec)` and `critic(spec)`: your own modules, obs -> means or logits (one after the other), obs -> value (B, 1)."""
     obs_dim, outputs = spec.obs.dim, nets.outputs(spec)
-    pi = nets.policy(spec, nets.own(actor, spec, obs_dim, outputs) or nets.mlp((obs_dim, *cfg.hidden, outputs), torch.tanh, 0.01))
-    critic_net = nets.own(critic, spec, obs_dim, 1) or nets.mlp((obs_dim, *cfg.hidden, 1), torch.tanh, 1.0)
+    pi = nets.policy(
+        spec, nets.own(actor, spec, obs_dim, outputs) or nets.orthogonal((obs_dim, *cfg.hidden, outputs), torch.tanh, 0.01)
+    )
+    critic_net = nets.own(critic, spec, obs_dim, 1) or nets.orthogonal((obs_dim, *cfg.hidden, 1), torch.tanh, 1.0)
 
     def value(p: Params, x: Tensor) -> Tensor:
         return critic_net.apply(p, x)[..., 0]
