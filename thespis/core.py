@@ -5,7 +5,6 @@ Data flows one way round: env -> data -> Batch -> update -> State -> act -> env.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
@@ -150,7 +149,7 @@ class OffPolicy:
 
     def due(self, steps: int, num_envs: int) -> int:
         """Updates that so many environment steps call for."""
-        return math.floor(max(steps - self.warmup, 0) * self.updates_per_step)
+        return int(max(steps - self.warmup, 0) * self.updates_per_step)
 
 
 @dataclass(frozen=True)
@@ -174,9 +173,8 @@ class Learner:
     """k runs through 0 .. period - 1: a delayed actor is period 2"""
     alike: Callable[[int], int] = lambda k: k
     """k -> the first that does the same, so that they share a graph"""
-    prepare: Callable[[Any, Batch], tuple[Any, Batch]] | None = None
-    """on-policy: (state, rollout) -> (state, the rows (T * N, ...) that the updates draw from). All that comes in of the rollout
-    is (T, N, ...), with extra "ended" (T, N): where an episode ended, terminated or cut off"""
+    prepare: Callable[[Any, Batch], tuple[Any, Batch, Metrics]] | None = None
+    """on-policy: (state, rollout (T, N, ...)) -> (state, the rows (T * N, ...) to draw from, metrics); see data/rollout.py"""
     memory: Callable[[int], Params] | None = None
     """N -> what acting remembers as an episode begins, each (N, ...). Then `act` is (policy, obs, explore, memory, look) ->
     (action, memory), where look (N,) tells whose obs is new: the others' is the one that they saw last"""

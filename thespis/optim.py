@@ -34,13 +34,9 @@ def _one_minus_power(b: float, t: Tensor) -> Tensor:
 
 
 def descend(
-    group: Trained,
-    loss: Callable[..., tuple[Tensor, Metrics]],
-    lr: float | Tensor,
-    *args: object,
-    max_norm: float = math.inf,
-    eps: float = 1e-8,
-) -> tuple[Trained, Metrics]:
+    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object,
+    max_norm: float = math.inf, eps: float = 1e-8,
+) -> tuple[Trained, Metrics]:  # fmt: skip
     """One gradient step of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else.
 
     The only function that knows how a gradient is taken. One longer than `max_norm` is shortened to that; `eps` is Adam's. Adds

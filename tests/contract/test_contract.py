@@ -97,11 +97,12 @@ def steps(learner: Learner, spec: Spec, state: Any, first: int, stop: int) -> tu
     said = []
     with torch.no_grad():
         for i in range(first, stop):
-            given = batch(learner, spec, i)
+            given, told = batch(learner, spec, i), {}
             if learner.prepare:
-                state, given = learner.prepare(state, rollout(learner, spec, i))
+                state, given, told = learner.prepare(state, rollout(learner, spec, i))
             state, metrics = learner.update(state, given, i % learner.period)
-            said.append(metrics)
+            assert not told.keys() & metrics.keys(), "one name, two numbers"
+            said.append(told | metrics)
     return state, said
 
 

@@ -79,7 +79,7 @@ class Rollout:
         self.ended[(self.steps - 1) % self.length, env] = True
 
     def batch(self) -> Batch:
-        """The rollout, (T, N, ...), with extra "ended" (T, N)."""
+        """The rollout, (T, N, ...), with extra "ended" (T, N): where an episode terminated or was cut off."""
         extra = {"ended": self.ended}
         if "return_scale" in self.needs:
             columns = self.scale.columns(self.length * self.num_envs)

@@ -23,6 +23,11 @@ def return_scale(std: Tensor, largest: Tensor, bound: float) -> Tensor:
     return torch.maximum((std.square() + 1e-8).sqrt(), largest / bound)
 
 
+def standardised(x: Tensor) -> Tensor:
+    """To mean 0 and spread 1; what is all the same, to 0."""
+    return (x - x.mean()) / (x.std(correction=0) + 1e-8)
+
+
 def moments(past: Params, x: Tensor) -> Params:
     """{"count": (), "mean": (D,), "var": (D,)} of all rows so far, with those of x (..., D) added (Chan et al. 1983)."""
     x = x.flatten(end_dim=-2)

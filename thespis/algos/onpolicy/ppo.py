@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thespis import nets, ops
 from thespis.config import Count, Fraction, NonNegative, Positive
-from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree, tree_map
+from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import OnPolicy
 from thespis.optim import descend, fresh
 
@@ -77,25 +77,19 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return critic_net.apply(p, x)[..., 0]
 
     def view(seen: Params, obs: Tensor) -> Tensor:  # what the networks are shown
-        return ((obs - seen["mean"]) / (seen["var"] + 1e-8).sqrt()).clamp(-10, 10) if cfg.normalise_obs else obs
+        return ops.whitened(obs, seen) if cfg.normalise_obs else obs
 
-    def prepare(s: State, rollout: Batch) -> tuple[State, Batch]:
+    def prepare(s: State, rollout: Batch) -> tuple[State, Batch, Metrics]:
         shown = replace(rollout, obs=view(s.seen, rollout.obs), next_obs=view(s.seen, rollout.next_obs))
-        if cfg.normalise_reward:
-            spread = (rollout.extra["return_std"].square() + 1e-8).sqrt()
-            shown = replace(shown, reward=(rollout.reward / spread).clamp(-10, 10))
-        old, next_value = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
-        ended = rollout.extra["ended"]
-        advantage = ops.gae(shown.reward, shown.discount, old, next_value, ended, cfg.gamma * cfg.lam)
-        columns = {"advantage": advantage, "value": old, "target": advantage + old}
-        rows = tree_map(lambda x: x.flatten(0, 1), replace(shown, extra=columns))
+        old, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
+        rows, told = ops.judged(shown, old, ahead, cfg.gamma * cfg.lam)
         rows.extra["logp"] = pi.log_prob(pi.apply(s.actor.params, rows.obs), rows.action)
-        return replace(s, seen=ops.moments(s.seen, rollout.obs)) if cfg.normalise_obs else s, rows
+        return replace(s, seen=ops.moments(s.seen, rollout.obs)) if cfg.normalise_obs else s, rows, told
 
     def actor_loss(p: Params, b: Batch) -> tuple[Tensor, Metrics]:  # eqs. 7, 9
         dist, advantage = pi.apply(p, b.obs), b.extra["advantage"]
         if cfg.normalise_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            advantage = ops.standardised(advantage)
         log_ratio = pi.log_prob(dist, b.action) - b.extra["logp"]
         ratio, entropy = log_ratio.exp(), pi.entropy(dist).mean()
         gain = torch.minimum(ratio * advantage, ratio.clamp(1 - cfg.clip, 1 + cfg.clip) * advantage).mean()
