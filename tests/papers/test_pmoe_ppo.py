@@ -206,8 +206,8 @@ def test_defaults_are_the_codes() -> None:
 def test_it_finds_the_best_action_for_each_observation(tmp_path: Any) -> None:
     """-4 (a - s/2)^2 for s = -1 or 1: the known answer is s/2."""
     result = thespis.train(
-        "pmoe_ppo", env="thespis/ActionObservation-v0", out=tmp_path / "run", steps=8_000, num_envs=4, rollout=64, batch_size=64,
-        lr=3e-3, hidden=(16,), q_hidden=(16,), components=2, epochs=8, eval_every=8_000, eval_episodes=2, log_every=4_000,
+        "pmoe_ppo", env="thespis/ActionObservation-v0", out=tmp_path / "run", steps=5_120, num_envs=4, rollout=64, batch_size=128,
+        lr=1e-2, hidden=(16,), q_hidden=(16,), components=2, epochs=8, eval_every=5_120, eval_episodes=2, log_every=2_560,
         value_clip=None, compile_after=-1, sinks=(), panel=False, normalise_obs=False,
     )  # fmt: skip
     policy = thespis.load(result)

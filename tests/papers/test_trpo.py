@@ -99,6 +99,7 @@ def test_the_step_is_that_by_hand(damping: float, iterations: int) -> None:
             break
     ref.assert_same(after.actor, near, rtol=1e-4, atol=1e-6)
     assert float(told["kl"]) == pytest.approx(kl, rel=1e-4)
+    assert float(told["gain"]) == pytest.approx(surrogate(w, b) - surrogate(ref.weights(near), b), rel=1e-3)
     assert told["accepted"] == 1
 
 
@@ -135,7 +136,7 @@ def test_no_step_of_many_leaves_the_region_and_each_gains(max_kl: float) -> None
     """In a wide region the quadratic model errs, so that the line search is what keeps the bound."""
     made, rash = (learner(max_kl=max_kl, damping=1e-3, halvings=n) for n in (10, 1))
     over = worse = stayed = missed = 0
-    for _ in range(40):
+    for _ in range(25):
         s = state(made, 0.6)
         after, b, told = prepared(made, s, ref.rollout())
         w, w2 = ref.weights(s.actor), ref.weights(after.actor)
@@ -150,7 +151,7 @@ def test_no_step_of_many_leaves_the_region_and_each_gains(max_kl: float) -> None
         missed += bool(told["accepted"] == 0)
     assert (over, worse) == (0, 0)
     assert stayed <= 2, "almost all find a step"
-    assert missed > 5, "and many do not at full length"
+    assert missed > 3, "and many do not at full length"
 
 
 def test_where_nothing_is_to_be_gained_the_policy_stays() -> None:

@@ -104,7 +104,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         for i in reversed(range(cfg.halvings)):  # of those that gain within the region, the longest has the last word
             near = theta + 0.5**i * longest
             taken = torch.where((loss(near) < before) & (kl(near) <= cfg.max_kl), near, taken)
-        metrics = {"kl": kl(taken), "accepted": (taken != theta).any().float(), "actor_loss": before}
+        metrics = {"kl": kl(taken), "accepted": (taken != theta).any().float(), "gain": before - loss(taken)}
         return named(taken), metrics | actor_loss(p, b)[1]
 
     def prepare(s: State, rollout: Batch) -> tuple[State, Batch, Metrics]:
