@@ -3,7 +3,7 @@
     python bench/learning.py run sac            every curve and seed of bench/rows/sac.toml that is not done yet
     python bench/learning.py report sac         bench/results/sac.json and sac.png, from the raw curves
 
-A row names the environment, steps, seeds and its curves: each an algorithm of Thespis with options, or a script for a peer.
+A row names the environment, steps, seeds and its curves: each an algorithm of Thespis or a script for a peer, with options.
 Runs follow one another, one thread each; what is done is skipped, and a Thespis run that was stopped goes on where it was.
 Raw curves lie in bench/results/raw/ROW/CURVE-SEED.jsonl: {"step", "return_mean"} a line.
 """
@@ -49,12 +49,12 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             common = ["--env", row["env"], "--steps", row["steps"], "--seed", seed]
+            options = [word for k, v in what.get("options", {}).items() for word in words(k, v)]
             if "script" in what:
-                command = [HERE / what["script"], *common, "--out", path]
+                command = [HERE / what["script"], *common, "--out", path, *options]
                 subprocess.run([sys.executable, *map(str, command)], check=True, env=environ)
                 continue
             folder = Path("runs") / f"bench-{name}-{curve}-{seed}"
-            options = [word for k, v in what.get("options", {}).items() for word in words(k, v)]
             command = ["train", what["algo"], *common, "--out", folder, *options]
             if (folder / "config.json").exists():
                 command = ["resume", folder, "--steps", row["steps"]]

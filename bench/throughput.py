@@ -1,10 +1,12 @@
-"""Environment steps per second of SAC in the steady phase: Thespis against Stable-Baselines3, in one interleaved run.
+"""Environment steps per second in the steady phase: Thespis against Stable-Baselines3, in one interleaved run.
 
     python bench/throughput.py --env HalfCheetah-v5 --threads 1 --rounds 10 --out bench/results/throughput.json
+    python bench/throughput.py --algo ppo --rounds 10 --seconds 20 --out bench/results/throughput_ppo.json
 
-Each library trains in a process of its own, at the paper's settings (batch 256, 2 x 256 ReLU, one update a step). The two
-take turns of a few seconds: while one runs, the other is stopped (SIGSTOP), so both see the same machine. Steps are
-counted inside the environment. What is reported is the median rate of each, its quartiles, and the ratio of each round.
+Each library trains in a process of its own, at the paper's settings: SAC with batch 256, 2 x 256 ReLU, one update a step; PPO as
+in learn_sb3.py, with 8 environments. The two take turns of a few seconds: while one runs, the other is stopped (SIGSTOP), so both
+see the same machine. Steps are counted inside the environment; PPO takes them rollout by rollout, so give it turns of many. What
+is reported is the median rate of each, its quartiles, and the ratio of each round.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-WARMUP = 1_000
+WARMUP = {"sac": 1_000, "ppo": 4_096}
 
 
 class Counted:
@@ -43,27 +45,34 @@ class Counted:
         return Count(gym.make(self.env))
 
 
-def train_thespis(env: str, threads: int, counter: Any) -> None:
+def train_thespis(algo: str, env: str, threads: int, counter: Any) -> None:
     import thespis
 
     folder = Path(tempfile.mkdtemp()) / "run"
     far = 10**9
+    options: dict[str, Any] = {"warmup": WARMUP["sac"]} if algo == "sac" else {"num_envs": 8, "rollout": 256}
     thespis.train(
-        "sac", env=Counted(env, counter), out=folder, steps=far, warmup=WARMUP, threads=threads,
-        eval_every=far, eval_episodes=1, compile_after=0, checkpoint_every=10_000, panel=False,
+        algo, env=Counted(env, counter), out=folder, steps=far, threads=threads, **options,
+        eval_every=far, eval_episodes=1, compile_after=0, checkpoint_every=10_000 if algo == "sac" else 100_000, panel=False,
     )  # fmt: skip
 
 
-def train_sb3(env: str, threads: int, counter: Any) -> None:
+def train_sb3(algo: str, env: str, threads: int, counter: Any) -> None:
     import torch
-    from stable_baselines3 import SAC
+    from stable_baselines3 import PPO, SAC
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
     torch.set_num_threads(threads)
-    SAC("MlpPolicy", Counted(env, counter)(), learning_starts=WARMUP, seed=0, device="cpu").learn(10**9)
+    make = Counted(env, counter)
+    if algo == "sac":
+        SAC("MlpPolicy", make(), learning_starts=WARMUP["sac"], seed=0, device="cpu").learn(10**9)
+    else:
+        PPO("MlpPolicy", VecNormalize(DummyVecEnv([make] * 8)), n_steps=256, batch_size=64, seed=0, device="cpu").learn(10**9)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--algo", choices=("sac", "ppo"), default="sac")
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)
@@ -74,11 +83,12 @@ def main() -> None:
     context = mp.get_context("spawn")
     peers: dict[str, Callable[..., None]] = {"thespis": train_thespis, "sb3": train_sb3}
     counters = {name: context.Value("q", 0, lock=False) for name in peers}
-    processes = {n: context.Process(target=f, args=(args.env, args.threads, counters[n]), daemon=True) for n, f in peers.items()}
+    given = args.algo, args.env, args.threads
+    processes = {n: context.Process(target=f, args=(*given, counters[n]), daemon=True) for n, f in peers.items()}
     try:
         for name, process in processes.items():  # one at a time past the warm-up, the compilation and a while more
             process.start()
-            while counters[name].value < WARMUP + 1_500:
+            while counters[name].value < WARMUP[args.algo] + 1_500:
                 time.sleep(0.2)
                 if not process.is_alive():
                     raise SystemExit(f"{name} ended early")
@@ -97,14 +107,14 @@ def main() -> None:
             process.kill()
     ratios = [a / b for a, b in zip(rates["thespis"], rates["sb3"], strict=True)]
     result = {
-        "what": "SAC, environment steps per second in the steady phase",
+        "what": f"{args.algo.upper()}, environment steps per second in the steady phase",
         "env": args.env, "threads": args.threads, "rounds": args.rounds, "seconds_a_turn": args.seconds,
         "steps_per_second": {
             name: {"median": statistics.median(r), "quartiles": statistics.quantiles(r, n=4)} for name, r in rates.items()
         },
         "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
         "command": "python bench/throughput.py "
-        f"--env {args.env} --threads {args.threads} --rounds {args.rounds} --seconds {args.seconds:g}",
+        f"--algo {args.algo} --env {args.env} --threads {args.threads} --rounds {args.rounds} --seconds {args.seconds:g}",
         "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }  # fmt: skip

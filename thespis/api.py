@@ -23,7 +23,7 @@ import torch
 import thespis.algos
 from thespis import config, envs
 from thespis.core import Fault, Learner, leaves, rebuild
-from thespis.data import Dataset, dataset
+from thespis.data import Dataset, OnPolicy, dataset
 from thespis.engine import checkpoint, fetch, loop, team
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
@@ -172,7 +172,7 @@ def start(
     if run.ray_address and not run.collectors:
         raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
     learner = algo.module.make(cfg, world.spec, **parts)  # every fault of the input is told before anything is written
-    data = _dataset(run, world)
+    data = _dataset(learner, run, world)
     if run.data and not (place := dataset.find(run.data)).is_relative_to(dataset.root()):
         run = dataclasses.replace(run, data=str(place.resolve()))  # a folder is found again from anywhere
     label = re.sub(r"[^\w.-]+", "-", f"{Path(algo.name).stem}-{world.name}-{run.seed}")
@@ -231,7 +231,7 @@ def resume(
     checkpoint.own(folder)
     _check_device(run.device)
     learner = found.module.make(cfg, world.spec, **_parts(found, about, parts))
-    data = _dataset(run, world)
+    data = _dataset(learner, run, world)
     if data and data.digest() != about.get("data"):
         raise Fault(
             f"data: {run.data} has changed since {folder} began; the run can only go on with the dataset that it began with"
@@ -247,7 +247,13 @@ def resume(
         return _train(learner, world, run, folder, about, True, panel, data)
 
 
-def _dataset(run: Run, world: envs.World) -> Dataset | None:
+def _dataset(learner: Learner, run: Run, world: envs.World) -> Dataset | None:
+    if isinstance(learner.experience, OnPolicy):
+        others = {"data": run.data, "collectors": run.collectors, "torchrun's learners": team.many()}
+        if name := next((name for name, value in others.items() if value), None):
+            raise Fault(
+                f"{name}: an on-policy algorithm learns from its own newest steps; leave it out, or take an off-policy one"
+            )
     if run.data is None:
         return None
     spaces = world.observation_space, world.action_space

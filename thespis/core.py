@@ -62,7 +62,7 @@ def tree_map(function: Callable[[Tensor], Tensor], node: T) -> T:
 
 
 class Box(NamedTuple):
-    """Vectors of `dim` floats; as an action space, each in [-1, 1] (the environment rescales)."""
+    """Vectors of `dim` floats; as an action space, each in [-1, 1] (the environment rescales, and clips)."""
 
     dim: int
 
@@ -147,6 +147,10 @@ class OffPolicy:
     pretrain: int = 0
     """updates before the first step, where the run has a dataset"""
 
+    def due(self, steps: int, num_envs: int) -> int:
+        """Updates that so many environment steps call for."""
+        return int(max(steps - self.warmup, 0) * self.updates_per_step)
+
 
 @dataclass(frozen=True)
 class Learner:
@@ -161,13 +165,16 @@ class Learner:
     act: Callable[..., Any]
     """(policy, obs (N, obs), explore) -> action (N, action); with a memory, see there"""
     losses: dict[str, Callable[..., tuple[Tensor, Metrics]]]
-    experience: OffPolicy
+    experience: Any
+    """how it is fed: OffPolicy, or OnPolicy (data/rollout.py)"""
     needs: frozenset[str] = frozenset()
     """extra columns of Batch (data/replay.py says which there are)"""
     period: int = 1
     """k runs through 0 .. period - 1: a delayed actor is period 2"""
     alike: Callable[[int], int] = lambda k: k
     """k -> the first that does the same, so that they share a graph"""
+    prepare: Callable[[Any, Batch], tuple[Any, Batch, Metrics]] | None = None
+    """on-policy: (state, rollout (T, N, ...)) -> (state, the rows (T * N, ...) to draw from, metrics); see data/rollout.py"""
     memory: Callable[[int], Params] | None = None
     """N -> what acting remembers as an episode begins, each (N, ...). Then `act` is (policy, obs, explore, memory, look) ->
     (action, memory), where look (N,) tells whose obs is new: the others' is the one that they saw last"""

@@ -34,17 +34,21 @@ def _one_minus_power(b: float, t: Tensor) -> Tensor:
 
 
 def descend(
-    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object
-) -> tuple[Trained, Metrics]:
+    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object,
+    max_norm: float = math.inf, eps: float = 1e-8,
+) -> tuple[Trained, Metrics]:  # fmt: skip
     """One gradient step of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else.
 
     The only function that knows how a gradient is taken: where torch.distributed is initialized, the mean of every process's.
-    Adds the loss to the metrics under its own name.
+    One longer than `max_norm` is shortened to that; `eps` is Adam's. Adds the loss to the metrics under its own name.
     """
     grads, (value, metrics) = torch.func.grad_and_value(loss, has_aux=True)(group.params, *args)
     if distributed.is_available() and distributed.is_initialized():
         grads = _mean(grads)
-    return adam(group, grads, lr), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
+    if max_norm < math.inf:
+        norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
+        grads = {k: g * (max_norm / (norm + 1e-6)).clamp(max=1) for k, g in grads.items()}
+    return adam(group, grads, lr, eps=eps), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
 
 
 def _mean(grads: Params) -> Params:

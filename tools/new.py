@@ -21,6 +21,8 @@ def new(name: str, family: str = "continuous") -> list[Path]:
         raise ValueError(
             f"A={name}: a name is up to 24 lower-case letters, digits and _, the first a letter, as in make new A=td3"
         )
+    if family == "onpolicy":
+        raise ValueError(f"F={family}: the template is off-policy; copy thespis/algos/onpolicy/ppo.py and its test instead")
     if family not in families:
         raise ValueError(f"F={family}: no such family; there are {', '.join(families)}")
     if name in taken:

@@ -23,7 +23,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 import thespis.algos
 from thespis import config
-from thespis.core import Batch, Box, Discrete, Fault, Learner, MultiDiscrete, OffPolicy, Spec, leaves, rebuild, tree_map
+from thespis.core import Batch, Box, Discrete, Fault, Learner, MultiDiscrete, Spec, leaves, rebuild, tree_map
 from thespis.engine.act import Actor
 from thespis.engine.compile import Stepper
 from thespis.engine.run import Run
@@ -59,6 +59,21 @@ def made(algo: types.ModuleType, cfg: Any = None) -> tuple[Learner, Spec]:
 
 
 def batch(learner: Learner, spec: Spec, seed: int) -> Batch:
+    """What an update is given. On-policy: rows that some fresh state has prepared."""
+    if learner.prepare:
+        with torch.random.fork_rng(), torch.no_grad():
+            return learner.prepare(seeded(seed, learner.init), rollout(learner, spec, seed))[1]
+    return rows(learner, spec, seed)
+
+
+def rollout(learner: Learner, spec: Spec, seed: int) -> Batch:
+    """Three steps of two environments, of which one ends in the middle."""
+    flat = rows(learner, spec, seed)
+    flat.extra["ended"] = torch.tensor([False, False, True, False, False, False])
+    return tree_map(lambda x: x.unflatten(0, (ROWS // 2, 2)), flat)
+
+
+def rows(learner: Learner, spec: Spec, seed: int) -> Batch:
     g = torch.Generator().manual_seed(1000 + seed)
     obs, next_obs = torch.randn(2, ROWS, spec.obs.dim, generator=g)
     if isinstance(spec.action, Box):
@@ -82,8 +97,12 @@ def steps(learner: Learner, spec: Spec, state: Any, first: int, stop: int) -> tu
     said = []
     with torch.no_grad():
         for i in range(first, stop):
-            state, metrics = learner.update(state, batch(learner, spec, i), i % learner.period)
-            said.append(metrics)
+            given, told = batch(learner, spec, i), {}
+            if learner.prepare:
+                state, given, told = learner.prepare(state, rollout(learner, spec, i))
+            state, metrics = learner.update(state, given, i % learner.period)
+            assert not told.keys() & metrics.keys(), "one name, two numbers"
+            said.append(told | metrics)
     return state, said
 
 
@@ -216,7 +235,7 @@ def test_config_through_command_line_and_json_is_the_identity(algo: types.Module
 def test_the_feed_is_the_configs(algo: types.ModuleType) -> None:
     cfg = changed(algo)
     learner, _ = made(algo, cfg)
-    for f in dataclasses.fields(OffPolicy):
+    for f in dataclasses.fields(learner.experience):
         if hasattr(cfg, f.name):
             assert getattr(learner.experience, f.name) == getattr(cfg, f.name), f.name
 
@@ -336,7 +355,7 @@ def test_the_engine_in_place_equals_the_pure_update_to_the_bit(algo: types.Modul
     places = [x.data_ptr() for x in leaves(stepper.state).values()]
     torch.manual_seed(1)
     for i in range(count):
-        stepper.step(batch(learner, spec, i))
+        stepper.step(stepper.prepare(rollout(learner, spec, i)) if learner.prepare else batch(learner, spec, i))
     assert not differing(stepper.state, wanted)
     assert places == [x.data_ptr() for x in leaves(stepper.state).values()]
     for name, mean in stepper.means().items():
@@ -440,7 +459,7 @@ def test_act(algo: types.ModuleType) -> None:
         if isinstance(spec.action, Box):
             assert action.shape == (40, spec.action.dim)
             assert action.is_floating_point()
-            assert bool((action.abs() <= 1).all())
+            assert learner.prepare or bool((action.abs() <= 1).all())  # on-policy: it is the environment that clips
         else:
             ns = torch.tensor(spec.action.n if isinstance(spec.action, Discrete) else spec.action.ns)
             assert action.shape == (40, *ns.shape)

@@ -241,3 +241,24 @@ def test_the_state_given_is_left_and_gradients_are_not_kept() -> None:
     assert torch.equal(given.a, torch.zeros(2))
     assert not any(x.requires_grad for x in leaves(stepper.state).values())
     assert not torch.equal(tree_map(torch.clone, stepper.state).a, given.a)
+
+
+# --------------------------------------------------------------------------------------------------------------- rollouts
+
+
+def test_what_prepare_keeps_lies_where_it_lay_and_what_it_tells_is_the_mean_over_rollouts() -> None:
+    def prepare(s: Toy, rollout: Batch) -> tuple[Toy, Batch, Metrics]:
+        return Toy(s.b, s.a), replace(rollout, reward=rollout.reward + s.a[0]), {"first": s.a[0], "paid": rollout.reward.mean()}
+
+    made = replace(learner(walk), prepare=prepare)
+    stepper = Stepper(made, made.init())
+    places = [x.data_ptr() for x in leaves(stepper.state).values()]
+    assert stepper.prepare(batch(0.5)).reward.tolist() == [0.5] * 3
+    assert (stepper.state.a.tolist(), stepper.state.b.tolist()) == ([1, 1], [0, 0])  # changed places
+    assert stepper.prepare(batch(2.5)).reward.tolist() == [3.5] * 3
+    assert (stepper.state.a.tolist(), stepper.state.b.tolist()) == ([0, 0], [1, 1])
+    assert places == [x.data_ptr() for x in leaves(stepper.state).values()]
+    stepper.step(batch())
+    means = stepper.means()
+    assert (means["first"], means["paid"], means["k"]) == (0.5, 1.5, 0)
+    assert stepper.updates == 1

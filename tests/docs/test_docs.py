@@ -43,6 +43,8 @@ def tiny(args: list[str]) -> list[str]:
     """The same command, so small that it ends in a second."""
     if args[0] in ("train", "resume") and "--help" not in args:
         more = {k: v for k, v in TINY.items() if args[0] == "train" or (k == "--steps" and k in args)}
+        if "--rollout" in args:  # on-policy: no warm-up
+            more["--rollout"] = more.pop("--warmup")
         for name in more:
             if name in args:
                 at = args.index(name)

@@ -90,6 +90,9 @@ def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bi
     found = thespis.algorithms()[name]
     env = "CartPole-v1" if found.family == "discrete" else "Pendulum-v1"
     options = SMALL | {"num_envs": 2, "steps": 120, "eval_every": 60, "updates_per_step": 1.0, "checkpoint_every": 50}
+    if found.family == "onpolicy":  # it stops in the middle of a rollout
+        options = {k: v for k, v in options.items() if k not in ("warmup", "updates_per_step", "n_step", "replay_size")}
+        options |= {"rollout": 16, "batch_size": 8, "epochs": 2}
     if "critic_hidden" in vars(found.config):
         options["critic_hidden"] = (8,)
     Interrupting.at = 0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from thespis.ops import between, cosine, return_scale
+from thespis.ops import between, cosine, moments, return_scale, standardised
 
 F64 = torch.float64
 
@@ -34,3 +34,20 @@ def test_return_scale_is_the_spread_or_what_the_largest_return_asks() -> None:
     scale = return_scale(std, largest, 5)
     assert scale.tolist() == pytest.approx([math.sqrt(4 + 1e-8), 11 / 5, 1e-4], rel=1e-12)
     assert bool((largest / scale <= 5).all())
+
+
+def test_standardised_has_mean_0_and_spread_1_and_one_number_is_0() -> None:
+    x = torch.tensor([1.0, 2.0, 6.0], dtype=F64)
+    assert standardised(x).tolist() == pytest.approx([-2 / math.sqrt(14 / 3), -1 / math.sqrt(14 / 3), 3 / math.sqrt(14 / 3)])
+    assert standardised(torch.tensor([7.0])).tolist() == [0]
+
+
+def test_moments_of_many_parts_are_those_of_the_whole() -> None:
+    seen = {"count": torch.zeros((), dtype=F64), "mean": torch.zeros(2, dtype=F64), "var": torch.ones(2, dtype=F64)}
+    parts = [3 + 5 * torch.randn(size, 2, dtype=F64) for size in (1, 7, 30)]
+    for part in parts:
+        seen = moments(seen, part.reshape(-1, 1, 2))
+    whole = torch.cat(parts)
+    assert float(seen["count"]) == 38
+    torch.testing.assert_close(seen["mean"], whole.mean(0))
+    torch.testing.assert_close(seen["var"], whole.var(0, correction=0))

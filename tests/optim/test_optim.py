@@ -154,3 +154,22 @@ def test_descend_sees_the_first_argument_alone() -> None:
 
     after, _ = descend(group, loss, 0.01, group)
     assert float(after.m["x"]) == pytest.approx(0.1 * 5, rel=1e-6)  # m = (1 - b1) g
+
+
+@pytest.mark.parametrize(("max_norm", "shortened"), [(0.5, True), (1e6, False)])
+def test_a_gradient_is_shortened_as_torch_does(max_norm: float, shortened: bool) -> None:
+    start = randoms()
+    pull = randoms()
+
+    def loss(p: Params) -> tuple[Tensor, Metrics]:
+        return torch.stack([(p[k] * pull[k]).sum() for k in p]).sum(), {}
+
+    theirs = {k: p.clone().requires_grad_() for k, p in start.items()}
+    loss(theirs)[0].backward()
+    length = torch.nn.utils.clip_grad_norm_(list(theirs.values()), max_norm)
+    assert (float(length) > max_norm) == shortened
+    ours, _ = descend(fresh(start), loss, 1e-3, max_norm=max_norm, eps=1e-2)
+    wanted = adam(fresh(start), {k: p.grad for k, p in theirs.items()}, 1e-3, eps=1e-2)
+    for k, p in ours.m.items():
+        torch.testing.assert_close(p, wanted.m[k])
+        torch.testing.assert_close(ours.params[k], wanted.params[k])

@@ -63,6 +63,7 @@ def test_what_it_writes_keeps_the_rules_and_passes_its_own_test(house: Path) -> 
         (("sac",), "is taken"),
         (("continuous",), "is taken"),
         (("fresh", "nowhere"), "there are continuous"),
+        (("fresh", "onpolicy"), "copy thespis/algos/onpolicy/ppo.py"),
         (("there",), "is there already"),
     ],
 )

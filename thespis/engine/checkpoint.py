@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from thespis.core import Fault
-from thespis.data import Replay, Shards
+from thespis.data import Experience, Replay, Rollout
 
 FORMAT = 2
 MISFIT = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError, MemoryError)
@@ -173,9 +173,7 @@ def fitting(folder: Path) -> Iterator[None]:
         raise Fault(f"{newest} does not fit this environment and configuration: {type(error).__name__}: {why}") from error
 
 
-def save(
-    folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Replay | Shards, keep: int
-) -> Path:  # fmt: skip
+def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Experience, keep: int) -> Path:
     """A checkpoint of `step` environment steps: only the experience that is not on disk yet is written."""
     target = folder / "checkpoints" / f"{step:09d}"
     if target.exists():  # the same step again (resumed and stopped at once): the old one is as good
@@ -230,9 +228,10 @@ def unseal(about: dict[str, Any], file: Path) -> None:
         raise Fault(f"{file} is damaged: {SEALED}")
 
 
-def _named(replay: Replay | Shards) -> list[tuple[str, Replay]]:
+def _named(replay: Experience) -> list[tuple[str, Replay | Rollout]]:
     """Each replay, with what the names of its segments begin with: nothing where it is the only one."""
-    return [(f"{i}-" if len(replay.parts) > 1 else "", part) for i, part in enumerate(replay.parts)]
+    parts: Sequence[Replay | Rollout] = replay.parts
+    return [(f"{i}-" if len(parts) > 1 else "", part) for i, part in enumerate(parts)]
 
 
 def _of(name: str, segments: Mapping[str, dict[str, Any]]) -> dict[int, dict[str, Any]]:
@@ -289,7 +288,7 @@ def begun(folder: Path) -> bool:
     return bool(checkpoints(folder)) or (folder / "policy" / "last.json").exists()
 
 
-def load(folder: Path, replay: Replay | Shards, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load(folder: Path, replay: Experience, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The newest sound checkpoint, and its experience in `replay`. A damaged one is told and the one before it is taken."""
     found = checkpoints(folder)
     if not found:
@@ -306,7 +305,7 @@ def load(folder: Path, replay: Replay | Shards, say: Callable[[str], None]) -> t
     for path, why in damaged:
         say(f"{why}; taking the checkpoint before it")
         path.rename(path.with_name(f"damaged-{path.name}"))
-    for part, segments, steps in zip(replay.parts, parts, _steps(meta), strict=True):
+    for (_, part), segments, steps in zip(_named(replay), parts, _steps(meta), strict=True):
         part.load(segments, steps)
     return meta, tensors
 
@@ -315,7 +314,7 @@ Segments = list[tuple[int, dict[str, Tensor]]]
 """(first step, columns) in order"""
 
 
-def _read(path: Path, replay: Replay | Shards) -> tuple[dict[str, Any], dict[str, Tensor], list[Segments]]:
+def _read(path: Path, replay: Experience) -> tuple[dict[str, Any], dict[str, Tensor], list[Segments]]:
     """A checkpoint and the segments that each replay needs. Raises Fault naming the file that is damaged or does not fit."""
     meta = _meta(path)
     tensors = _sound(path / "tensors.safetensors", meta.get("tensors"))

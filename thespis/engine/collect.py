@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Box, Discrete, Spec
-from thespis.data import Replay
+from thespis.data import Replay, Rollout
 from thespis.data.replay import empty_actions
 from thespis.engine.diverge import sound
 from thespis.envs import Vector
@@ -21,7 +21,9 @@ Act = Callable[[Tensor, Tensor], Tensor]  # (observations, the numbers of their 
 class Collector:
     """`num_envs` environments in lockstep. An episode is its reset seed and its actions: enough to re-enact it."""
 
-    def __init__(self, envs: Vector, spec: Spec, replay: Replay, seed: int, begin: Callable[[Tensor], None] | None = None):
+    def __init__(
+        self, envs: Vector, spec: Spec, replay: Replay | Rollout, seed: int, begin: Callable[[Tensor], None] | None = None
+    ):
         """`begin` is told the numbers (k,) of the environments in which an episode begins."""
         self.envs, self.spec, self.replay, self.n, self.begin = envs, spec, replay, envs.num_envs, begin
         self.rng = np.random.default_rng(seed)

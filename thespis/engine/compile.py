@@ -35,10 +35,22 @@ class Stepper:
         if (k, ready) not in self._phases:
             self._phases[k, ready] = self._compile(k, batch) if ready else self._phase(k)
         with torch.no_grad():
-            for name, value in self._phases[k, ready](self.state, batch).items():
-                self.totals[name] = self.totals[name].add_(value) if name in self.totals else value
-                self.counts[name] = self.counts.get(name, 0) + 1
+            self._count(self._phases[k, ready](self.state, batch))
         self.updates += 1
+
+    def prepare(self, rollout: Batch) -> Batch:
+        """What the updates on a rollout draw from; what the learner keeps of it goes to its state, and its metrics to `means`."""
+        assert self.learner.prepare is not None
+        with torch.no_grad():
+            state, rows, metrics = self.learner.prepare(self.state, rollout)
+            self._count({name: value.clone() for name, value in metrics.items()})
+            self.reset(tree_map(torch.clone, state))  # what it passed on as it was must not change before it is read
+        return rows
+
+    def _count(self, metrics: Metrics) -> None:
+        for name, value in metrics.items():
+            self.totals[name] = self.totals[name].add_(value) if name in self.totals else value
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def reset(self, state: Any) -> None:
         """Starts anew from `state`, where the old one lies."""
@@ -46,7 +58,7 @@ class Stepper:
             old.copy_(new)
 
     def means(self) -> dict[str, float]:
-        """Each metric's mean over the updates since the last call: the one place that waits for the device."""
+        """Each metric's mean over the updates, or rollouts, since the last call: the one place that waits for the device."""
         out = {name: float(total) / self.counts[name] for name, total in self.totals.items()}
         self.totals, self.counts = {}, {}
         return out

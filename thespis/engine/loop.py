@@ -1,4 +1,4 @@
-"""The off-policy loop: collect, update, evaluate, log, checkpoint; stop anywhere and go on exactly."""
+"""The loop: collect, update, evaluate, log, checkpoint; stop anywhere and go on exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
-from thespis.data import Dataset, Demonstrations, Replay, Shards
+from thespis.data import Dataset, Demonstrations, Experience, Rollout, Shards, experience
 from thespis.engine import checkpoint, diverge, team
 from thespis.engine.act import Actor
 from thespis.engine.collect import Collector
@@ -108,12 +108,11 @@ class _Training:
         done = [int(c.name) for c in checkpoint.checkpoints(folder)[-1:]] if resume else []
         seeds = diverge.seeds(run.seed if self.leads else [run.seed, team.rank(), *done])  # resumed, the others' are new
         torch.manual_seed(seeds[0])
-        self.replay: Replay | Shards
-        if run.collectors:
-            self.replay = Shards(world.spec, learner.experience, run.collectors, run.num_envs, seeds[1], learner.needs)
-        else:
-            self.replay = Replay(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs)
-        self.source = self.replay if data is None else Demonstrations(world.spec, data, self.replay)
+        self.replay = experience(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs, run.collectors)
+        self.source: Experience | Demonstrations = self.replay
+        if data is not None:
+            assert not isinstance(self.replay, Rollout)
+            self.source = Demonstrations(world.spec, data, self.replay)
         self.pretrain = 0 if data is None else learner.experience.pretrain
         state = team.first(learner.init())
         self.progress = Progress()
@@ -193,9 +192,10 @@ class _Training:
 
     def loop(self, stop: threading.Event) -> bool:
         run, feed, p = self.run, self.learner.experience, self.progress
-        if feed.warmup >= run.steps and not self.pretrain:
+        if not feed.due(run.steps, run.num_envs) and not self.pretrain:
+            why = f"warm-up ({feed.warmup:,} random steps)" if feed.warmup else "less than a rollout"
             self.log.note(
-                f"all {run.steps:,} steps are warm-up ({feed.warmup:,} random steps): nothing will be learnt; see --warmup"
+                f"all {run.steps:,} steps are {why}: nothing will be learnt; see --{'warmup' if feed.warmup else 'rollout'}"
             )
         if p.steps == 0 and p.updates < self.pretrain:
             self.log.note(f"{self.pretrain:,} updates on the dataset before the first step")
@@ -211,7 +211,7 @@ class _Training:
                 p.episodes += self.collect()
             p.steps = self.replay.added * self.learners
             p.seconds += time.perf_counter() - began
-            self.learn(self.pretrain + math.floor(max(p.steps - feed.warmup, 0) * feed.updates_per_step))
+            self.learn(self.pretrain + feed.due(p.steps, run.num_envs))
             self.log.tick(p.steps)
             over = p.steps >= run.steps
             crossed = [over or p.steps // n > before // n for n in (run.log_every, run.eval_every, run.checkpoint_every)]
@@ -231,6 +231,9 @@ class _Training:
     def learn(self, due: int, stop: threading.Event | None = None) -> None:
         """Updates until there have been `due`, or until a signal to stop where one is heeded."""
         began, p, renew = time.perf_counter(), self.progress, self.learner.experience.reset_every
+        if p.updates < due and isinstance(self.replay, Rollout):
+            rollout = tree_map(lambda x: x.to(self.run.device), self.replay.batch())
+            self.replay.learn_from(self.stepper.prepare(rollout))
         while p.updates < due and not (stop and team.any_of(stop.is_set())):
             self.stepper.step(tree_map(lambda x: x.to(self.run.device), self.source.sample()))
             p.updates = self.stepper.updates

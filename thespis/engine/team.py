@@ -23,6 +23,11 @@ def rank() -> int:
     return int(os.environ["RANK"]) if distributed.is_torchelastic_launched() else 0
 
 
+def many() -> bool:
+    """Whether torchrun started several."""
+    return distributed.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
+
+
 def size() -> int:
     """How many learners there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
@@ -31,7 +36,7 @@ def size() -> int:
 @contextmanager
 def team(run: Run) -> Iterator[None]:
     """Where torchrun started several, they meet here. On one machine they speak over loopback alone."""
-    if not distributed.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+    if not many():
         yield
         return
     if run.device != "cpu":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize, relu
 
 from thespis.core import Params, Trained, replace
-from thespis.nets.functions import Net
+from thespis.nets.functions import Net, mlp
 
 
 class BatchNet(NamedTuple):
@@ -55,10 +55,10 @@ def bottleneck(
     dims = [] if batch_norm == "none" else [inputs, *widths[2:]]  # norm 0 stands before layer 0, norm i after layer i
 
     def init() -> Params:
-        p = {f"w{i}": orthogonal(*widths[i : i + 2]) for i in range(2 * blocks + 1)}
+        p = {f"w{i}": _orthogonal(*widths[i : i + 2]) for i in range(2 * blocks + 1)}
         for i, dim in enumerate(dims):
             p |= {f"scale{i}": torch.ones(dim), f"shift{i}": torch.zeros(dim)}
-        p |= {"rms": torch.ones(hidden), "head": orthogonal(hidden, outputs), "bias": torch.zeros(outputs)}
+        p |= {"rms": torch.ones(hidden), "head": _orthogonal(hidden, outputs), "bias": torch.zeros(outputs)}
         return unit_norm(p) if unit else p
 
     def stats() -> Params:
@@ -129,7 +129,7 @@ def rms_normed(x: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt() * scale
 
 
-def orthogonal(fan_in: int, fan_out: int) -> Tensor:
+def _orthogonal(fan_in: int, fan_out: int) -> Tensor:
     """(fan_in, fan_out), its shorter side's vectors orthonormal."""
     return nn.init.orthogonal_(torch.empty(fan_out, fan_in)).T.contiguous()
 
@@ -144,14 +144,14 @@ def simba(sizes: Sequence[int], expansion: int = 4) -> Net:
     blocks, eps = len(sizes) - 2, 1e-6
 
     def init() -> Params:
-        p = {"w_in": orthogonal(inputs, hidden), "b_in": torch.zeros(hidden)}
+        p = {"w_in": _orthogonal(inputs, hidden), "b_in": torch.zeros(hidden)}
         for i in range(blocks):
             p |= {f"scale{i}": torch.ones(hidden), f"shift{i}": torch.zeros(hidden)}
             for name, fan_in, fan_out in (("up", hidden, expansion * hidden), ("down", expansion * hidden, hidden)):
                 p[f"w_{name}{i}"] = torch.randn(fan_in, fan_out) * math.sqrt(2 / fan_in)
                 p[f"b_{name}{i}"] = torch.zeros(fan_out)
         p |= {"scale": torch.ones(hidden), "shift": torch.zeros(hidden)}
-        return p | {"w_out": orthogonal(hidden, outputs), "b_out": torch.zeros(outputs)}
+        return p | {"w_out": _orthogonal(hidden, outputs), "b_out": torch.zeros(outputs)}
 
     def apply(p: Params, x: Tensor) -> Tensor:
         x = x @ p["w_in"] + p["b_in"]
@@ -161,3 +161,14 @@ def simba(sizes: Sequence[int], expansion: int = 4) -> Net:
         return layer_norm(x, (hidden,), p["scale"], p["shift"], eps) @ p["w_out"] + p["b_out"]
 
     return Net(init, apply)
+
+
+def orthogonal(sizes: Sequence[int], activation: Callable[[Tensor], Tensor], gain: float) -> Net:
+    """An mlp that starts orthogonal, with `gain` in the last layer and 2^0.5 in the others, and biases 0."""
+    net, last = mlp(sizes, activation), f"w{len(sizes) - 2}"
+
+    def init() -> Params:
+        p = net.init()
+        return {k: nn.init.orthogonal_(x, gain if k == last else 2**0.5) if k[0] == "w" else x.zero_() for k, x in p.items()}
+
+    return Net(init, net.apply)

@@ -1,11 +1,14 @@
 """Maths that has a name outside any one paper: tensors in, tensors out."""
 
+from thespis.ops.advantage import gae
 from thespis.ops.distribution import expectation, held_noise, project, support, zeta
 from thespis.ops.gaussian import squashed_log_prob, squashed_sample
 from thespis.ops.returns import backup
-from thespis.ops.scale import between, cosine, return_scale
+from thespis.ops.rollouts import judged, whitened
+from thespis.ops.scale import between, cosine, moments, return_scale, standardised
+from thespis.ops.solve import conjugate_gradient
 
 __all__ = [
-    "backup", "between", "cosine", "expectation", "held_noise", "project", "return_scale", "squashed_log_prob", "squashed_sample",
-    "support", "zeta",
+    "backup", "between", "conjugate_gradient", "cosine", "expectation", "gae", "held_noise", "judged", "moments", "project",
+    "return_scale", "squashed_log_prob", "squashed_sample", "standardised", "support", "whitened", "zeta",
 ]  # fmt: skip

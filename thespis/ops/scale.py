@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from thespis.core import Params
+
 
 def between(x: Tensor, low: float, high: float) -> Tensor:
     """Any x to within (low, high), by a tanh: 0 to the middle."""
@@ -19,3 +21,18 @@ def cosine(t: Tensor, first: float, last: float, steps: int) -> Tensor:
 def return_scale(std: Tensor, largest: Tensor, bound: float) -> Tensor:
     """What rewards are divided by: the spread of returns, or more, where else the largest would exceed `bound`."""
     return torch.maximum((std.square() + 1e-8).sqrt(), largest / bound)
+
+
+def standardised(x: Tensor) -> Tensor:
+    """To mean 0 and spread 1; what is all the same, to 0."""
+    return (x - x.mean()) / (x.std(correction=0) + 1e-8)
+
+
+def moments(past: Params, x: Tensor) -> Params:
+    """{"count": (), "mean": (D,), "var": (D,)} of all rows so far, with those of x (..., D) added (Chan et al. 1983)."""
+    x = x.flatten(end_dim=-2)
+    count = past["count"] + len(x)
+    mean, var, part = x.mean(0), x.var(0, correction=0), len(x) / count
+    shift = mean - past["mean"]
+    spread = torch.lerp(past["var"], var, part) + shift.square() * part * (1 - part)
+    return {"count": count, "mean": past["mean"] + shift * part, "var": spread}

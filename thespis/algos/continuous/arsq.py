@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from thespis import nets, ops
@@ -75,8 +75,8 @@ def make(cfg: Config, spec: Spec) -> Learner:
         raise Fault(f"arsq: continuous actions (a Box) are needed, the environment's are {spec.action}")
     obs_dim, dim, levels, bins, alpha = spec.obs.dim, spec.action.dim, cfg.levels, cfg.bins, cfg.alpha
     places = levels * dim  # level by level, dimension by dimension
-    values = nets.ensemble(_orthogonal((obs_dim, *cfg.hidden, 1)), cfg.critics)
-    scores = nets.ensemble(_orthogonal((obs_dim + dim, *cfg.hidden, places * bins)), cfg.critics)
+    values = nets.ensemble(nets.orthogonal((obs_dim, *cfg.hidden, 1), torch.tanh, 0.01), cfg.critics)
+    scores = nets.ensemble(nets.orthogonal((obs_dim + dim, *cfg.hidden, places * bins), torch.tanh, 0.01), cfg.critics)
 
     def part(p: Params, name: str) -> Params:
         return {k.removeprefix(name): x for k, x in p.items() if k.startswith(name)}
@@ -142,9 +142,3 @@ def make(cfg: Config, spec: Spec) -> Learner:
         losses={"critic": critic_loss}, needs=frozenset({"demo"}),
         experience=replace(feed, demo_fraction=cfg.demo_fraction, demo_slice=cfg.demo_slice, pretrain=cfg.pretrain),
     )  # fmt: skip
-
-
-def _orthogonal(sizes: tuple[int, ...]) -> nets.Net:  # gain 2^0.5, of the last layer 0.01; biases 0 (authors' code)
-    net, gain = nets.mlp(sizes, torch.tanh), {f"w{len(sizes) - 2}": 0.01}
-    fill = lambda k, x: nn.init.orthogonal_(x, gain.get(k, 2**0.5)) if "w" in k else torch.zeros_like(x)
-    return nets.Net(lambda: {k: fill(k, x) for k, x in net.init().items()}, net.apply)

@@ -1,0 +1,1 @@
+"""Learning from the policy's own newest steps; any kind of action."""

@@ -1,0 +1,132 @@
+"""Mirror Descent Policy Optimization, on-policy: several full-batch steps on one trust-region problem around the old policy.
+
+Paper: Tomar et al. 2022, "Mirror Descent Policy Optimization", arXiv:2005.09814.
+Parent: the policy gradient, which the first inner step of every rollout is: there the divergence has no slope.
+Departures: t_k is 1 in the first rollout (authors' code: 1 + 1 / K) and never 0: it stays at 1 / K from the K-th on; rewards are
+scaled by the spread of returns when the rollout is full, where the authors scale each as it comes; the KL alone, not the
+Tsallis divergences.
+Assumed: equations and numbers were read in the authors' code (manantomar/Mirror-Descent-Policy-Optimization, mdpo_on), as the
+paper's own tables were not at hand; that step sizes and value_clip shrink as well is what that code sets out to do.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thespis import nets, ops
+from thespis.config import Count, Fraction, Positive
+from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree
+from thespis.data import OnPolicy
+from thespis.optim import descend, fresh
+
+
+@dataclass(frozen=True)
+class Config:
+    iterations: Count = 4_882
+    """K, the rollouts of the run: steps / (rollout * environments); t_k = 1 - k / K is the divergence's inverse weight (authors'
+    code, whose 10M steps these are)"""
+    inner_steps: Count = 10
+    """m, actor steps on each rollout, every one on all of its rows (authors' code)"""
+    lr: Positive = 3e-4
+    """Adam step size of actor and critic (authors' code)"""
+    anneal: bool = True
+    """lr and value_clip times t_k as well (authors' code asks for it, but hands its schedules constants)"""
+    hidden: tuple[Count, ...] = (64, 64)
+    """widths of the hidden layers, tanh between them (authors' code)"""
+    value_clip: Positive | None = 0.2
+    """how far a value may go from the old one and still gain (authors' code); None: as far as it likes"""
+    rollout: Count = 2048
+    """steps of each environment between two rounds of learning (authors' code)"""
+    epochs: Count = 5
+    """passes of the value function over a rollout (authors' code)"""
+    batch_size: Count = 128
+    """rows of a minibatch of the value function (authors' code)"""
+    gamma: Fraction = 0.99
+    """discount (authors' code)"""
+    lam: Fraction = 0.95
+    """lambda of the generalised advantages (authors' code)"""
+    max_norm: Positive = 0.5
+    """longest gradient of the actor (authors' code)"""
+    normalise_obs: bool = True
+    """observations by the mean and spread of all so far, within 10 (authors' code)"""
+    normalise_reward: bool = True
+    """rewards by the spread of discounted returns, within 10 (authors' code)"""
+
+
+@tree
+class State:
+    actor: Trained
+    critic: Trained
+    rollouts: Tensor
+    """(), rollouts learnt from, the one at work among them: k + 1"""
+    seen: Params
+    """count, mean and variance of the observations"""
+
+
+def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
+    """`actor(spec)` and `critic(spec)`: your own modules, obs -> means or logits (one after the other), obs -> value (B, 1)."""
+    obs_dim, outputs = spec.obs.dim, nets.outputs(spec)
+    pi = nets.policy(
+        spec, nets.own(actor, spec, obs_dim, outputs) or nets.orthogonal((obs_dim, *cfg.hidden, outputs), torch.tanh, 0.01)
+    )
+    critic_net = nets.own(critic, spec, obs_dim, 1) or nets.orthogonal((obs_dim, *cfg.hidden, 1), torch.tanh, 1.0)
+
+    def value(p: Params, x: Tensor) -> Tensor:
+        return critic_net.apply(p, x)[..., 0]
+
+    def view(seen: Params, obs: Tensor) -> Tensor:  # what the networks are shown
+        return ops.whitened(obs, seen) if cfg.normalise_obs else obs
+
+    def t(s: State) -> Tensor:  # t_k
+        return (1 - (s.rollouts - 1) / cfg.iterations).clamp(1 / cfg.iterations, 1)
+
+    def shrunk(s: State) -> Tensor:  # what lr and value_clip are multiplied by
+        return t(s) if cfg.anneal else torch.ones_like(s.rollouts)
+
+    def actor_loss(
+        p: Params, old: nets.Dist, t: Tensor, b: Batch
+    ) -> tuple[Tensor, Metrics]:  # mean(KL(pi || old) / t_k - ratio A)
+        dist = pi.apply(p, b.obs)
+        ratio = (pi.log_prob(dist, b.action) - pi.log_prob(old, b.action)).exp()
+        gain, kl = (ratio * ops.standardised(b.extra["advantage"])).mean(), pi.kl(dist, old).mean()
+        return kl / t - gain, {"kl": kl, "entropy": pi.entropy(dist).mean()}
+
+    def critic_loss(p: Params, part: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
+        v, old, target = value(p, b.obs), b.extra["value"], b.extra["target"]
+        error = (v - target).square()
+        if cfg.value_clip is not None:
+            room = cfg.value_clip * part
+            error = torch.maximum(error, (old + (v - old).clamp(-room, room) - target).square())
+        return error.mean(), {"value": v.mean()}
+
+    def prepare(s: State, rollout: Batch) -> tuple[State, Batch, Metrics]:
+        s = replace(s, rollouts=s.rollouts + 1)
+        shown = replace(rollout, obs=view(s.seen, rollout.obs), next_obs=view(s.seen, rollout.next_obs))
+        before, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
+        rows, metrics = ops.judged(shown, before, ahead, cfg.gamma * cfg.lam)
+        old, new = pi.apply(s.actor.params, rows.obs), s.actor
+        for _ in range(cfg.inner_steps):
+            new, _ = descend(new, actor_loss, cfg.lr * shrunk(s), old, t(s), rows, max_norm=cfg.max_norm, eps=1e-5)
+        reached, told = actor_loss(new.params, old, t(s), rows)
+        seen = ops.moments(s.seen, rollout.obs) if cfg.normalise_obs else s.seen
+        return replace(s, actor=new, seen=seen), rows, metrics | told | {"actor_loss": reached, "t": t(s)}
+
+    def init() -> State:
+        seen = {"count": torch.tensor(1e-4), "mean": torch.zeros(obs_dim), "var": torch.ones(obs_dim)}
+        return State(fresh(pi.init()), fresh(critic_net.init()), torch.zeros(()), seen)
+
+    def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # the value function's; the policy has moved already
+        new, metrics = descend(s.critic, critic_loss, cfg.lr * shrunk(s), shrunk(s), b)
+        return replace(s, critic=new), metrics
+
+    def act(p: dict[str, Params], obs: Tensor, explore: bool) -> Tensor:
+        dist = pi.apply(p["actor"], view(p["seen"], obs))
+        return pi.sample(dist) if explore else pi.mode(dist)
+
+    return Learner(
+        init, update, lambda s: {"actor": s.actor.params, "seen": s.seen}, act, prepare=prepare,
+        losses={"actor": actor_loss, "critic": critic_loss},
+        experience=OnPolicy(cfg.gamma, cfg.rollout, cfg.epochs, cfg.batch_size),
+        needs=frozenset({"return_scale"} if cfg.normalise_reward else ()),
+    )  # fmt: skip

@@ -1,0 +1,139 @@
+"""What the policy did since it last learnt: T steps of N environments, learnt from as a whole and then forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thespis.core import Batch, Spec, tree_map
+from thespis.data.replay import ReturnScale, empty_actions
+
+EXTRAS = ("return_scale",)
+"""What `Learner.needs` may name here: "return_std" and "return_max" (T, N), as in data/replay.py."""
+COLUMNS = ("obs", "action", "reward", "terminated", "ended", "next_obs")
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    """How an on-policy learner is fed: each rollout is learnt from in epochs of minibatches, and then forgotten."""
+
+    gamma: float
+    rollout: int
+    """steps of every environment in a rollout"""
+    epochs: int
+    """passes over a rollout"""
+    batch_size: int
+    """rows of a minibatch; what is left of an epoch after the last whole one is passed over"""
+    warmup: ClassVar[int] = 0
+    look_every: ClassVar[int] = 1
+    reset_every: ClassVar[None] = None
+    pretrain: ClassVar[int] = 0
+
+    def minibatches(self, num_envs: int) -> int:
+        """Of one epoch. Where a rollout has fewer rows than batch_size, all of them are one."""
+        return max(self.rollout * num_envs // self.batch_size, 1)
+
+    def due(self, steps: int, num_envs: int) -> int:
+        """Updates that so many environment steps call for."""
+        return steps // (self.rollout * num_envs) * self.epochs * self.minibatches(num_envs)
+
+
+class Rollout:
+    """Takes steps as a Replay does; when it is full, `batch` is the rollout and `sample` gives minibatches of `rows`."""
+
+    def __init__(self, spec: Spec, feed: OnPolicy, num_envs: int = 1, seed: int = 0, needs: frozenset[str] = frozenset()):
+        if unknown := needs.difference(EXTRAS):
+            raise ValueError(f"a learner needs {sorted(unknown)}; a rollout gives {EXTRAS}")
+        self.feed, self.num_envs, self.needs, self.length = feed, num_envs, needs, feed.rollout
+        self.scale = ReturnScale(num_envs, feed.gamma)
+        shape = (feed.rollout, num_envs)
+        self.obs, self.next_obs = torch.zeros(2, *shape, spec.obs.dim)
+        self.action = empty_actions(spec, feed.rollout * num_envs).unflatten(0, shape)
+        self.reward = torch.zeros(shape)
+        self.terminated, self.ended = torch.zeros(2, *shape, dtype=torch.bool)
+        self.steps = 0  # ever added
+        self.rng = torch.Generator().manual_seed(seed)
+        self.rows: Batch | None = None
+        self.order: list[Tensor] = []  # of the minibatches that are left of this epoch
+
+    @property
+    def added(self) -> int:
+        """Transitions ever added."""
+        return self.steps * self.num_envs
+
+    @property
+    def parts(self) -> list[Rollout]:
+        """As a Replay's: itself."""
+        return [self]
+
+    def add(
+        self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray,
+        last: np.ndarray,
+    ) -> None:  # fmt: skip
+        """One step of every environment: obs and last (N, obs), action (N, ...), the others (N,)."""
+        t = self.steps % self.length
+        row = (obs, action, reward, terminated, terminated | truncated, last)
+        for name, value in zip(COLUMNS, row, strict=True):
+            getattr(self, name)[t] = torch.from_numpy(value)
+        if "return_scale" in self.needs:
+            self.scale.add(reward, terminated | truncated)
+        self.steps += 1
+
+    def cut(self, env: int) -> None:
+        """Ends the newest step of one environment as a time limit would: what follows is another episode."""
+        self.ended[(self.steps - 1) % self.length, env] = True
+        self.scale.past[env] = 0.0
+
+    def batch(self) -> Batch:
+        """The rollout, (T, N, ...), with extra "ended" (T, N): where an episode terminated or was cut off."""
+        extra = {"ended": self.ended}
+        if "return_scale" in self.needs:
+            columns = self.scale.columns(self.length * self.num_envs)
+            extra |= {k: v.reshape(self.length, self.num_envs) for k, v in columns.items()}
+        discount = self.feed.gamma * ~self.terminated
+        return Batch(self.obs, self.action, self.reward, discount, self.next_obs, extra)
+
+    def learn_from(self, rows: Batch) -> None:
+        """The rows (T * N, ...) that `sample` draws from."""
+        self.rows, self.order = rows, []
+
+    def sample(self) -> Batch:
+        """The next minibatch; each epoch has an order of its own."""
+        assert self.rows is not None
+        if not self.order:
+            count, size = len(self.rows.reward), self.feed.batch_size
+            self.order = list(torch.randperm(count, generator=self.rng).split(size))[: self.feed.minibatches(self.num_envs)]
+        index = self.order.pop(0)
+        return tree_map(lambda x: x[index], self.rows)
+
+    # ------------------------------------------------------------------------------------------------- to and from disk
+
+    def save(self) -> dict[str, Tensor]:
+        """The steps that are not learnt from yet. A rollout is small, so all of it is in the checkpoint."""
+        rows = {name: getattr(self, name)[: self.steps % self.length] for name in COLUMNS}
+        return rows | (self.scale.tensors() if "return_scale" in self.needs else {})
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        for name in COLUMNS:
+            getattr(self, name)[: len(saved[name])] = saved[name]
+        if "return_scale" in self.needs:
+            self.scale.restore(saved)
+
+    def oldest(self) -> int:
+        """No step is kept on disk apart."""
+        return self.steps
+
+    def segment(self, start: int, stop: int) -> dict[str, Tensor]:
+        return {}
+
+    def can(self, action: Tensor) -> bool:
+        """Whether a segment may hold these actions."""
+        return False
+
+    def load(self, segments: Iterable[tuple[int, Any]], stop: int) -> None:
+        self.steps = stop
