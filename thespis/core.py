@@ -147,10 +147,6 @@ class OffPolicy:
     pretrain: int = 0
     """updates before the first step, where the run has a dataset"""
 
-    def due(self, steps: int, num_envs: int) -> int:
-        """Updates that so many environment steps call for."""
-        return int(max(steps - self.warmup, 0) * self.updates_per_step)
-
 
 @dataclass(frozen=True)
 class Learner:
@@ -179,5 +175,4 @@ class Learner:
     """N -> what acting remembers as an episode begins, each (N, ...). Then `act` is (policy, obs, explore, memory, look) ->
     (action, memory), where look (N,) tells whose obs is new: the others' is the one that they saw last"""
     value: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
-    """(state, obs (B, obs), action (B, ...)) -> the mean of the critics (B,), in units of reward; and what they count at obs
-    besides the reward (B,), an entropy bonus. Only looked at, never learnt from"""
+    """(state, obs, action) -> the critics' mean (B,), in units of reward; and the entropy bonus at obs (B,). For the report"""

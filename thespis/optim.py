@@ -11,8 +11,8 @@ from thespis.core import Metrics, Params, Trained
 
 def fresh(params: Params) -> Trained:
     """Parameters with optimiser moments at zero."""
-    zeros = {k: torch.zeros_like(p) for k, p in params.items()}
-    return Trained(params, zeros, {k: torch.zeros_like(p) for k, p in params.items()}, torch.zeros(()))
+    m, v = ({k: torch.zeros_like(p) for k, p in params.items()} for _ in range(2))
+    return Trained(params, m, v, torch.zeros(()))
 
 
 def adam(
@@ -34,13 +34,12 @@ def _one_minus_power(b: float, t: Tensor) -> Tensor:
 
 
 def descend(
-    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object,
-    max_norm: float = math.inf, eps: float = 1e-8,
-) -> tuple[Trained, Metrics]:  # fmt: skip
+    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object, max_norm: float = math.inf
+) -> tuple[Trained, Metrics]:
     """One gradient step of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else.
 
     The only function that knows how a gradient is taken: where torch.distributed is initialized, the mean of every process's.
-    One longer than `max_norm` is shortened to that; `eps` is Adam's. Adds the loss to the metrics under its own name.
+    One longer than `max_norm` is shortened to that. Adds the loss to the metrics under its own name.
     """
     grads, (value, metrics) = torch.func.grad_and_value(loss, has_aux=True)(group.params, *args)
     if distributed.is_available() and distributed.is_initialized():
@@ -48,17 +47,16 @@ def descend(
     if max_norm < math.inf:
         norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
         grads = {k: g * (max_norm / (norm + 1e-6)).clamp(max=1) for k, g in grads.items()}
-    return adam(group, grads, lr, eps=eps), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
+    return adam(group, grads, lr), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
 
 
 def _mean(grads: Params) -> Params:
     """Over every process, as one message."""
     from torch.distributed._functional_collectives import all_reduce  # the one that torch.compile can trace
 
-    flat = torch.cat([g.flatten() for g in grads.values()])
     everyone = distributed.group.WORLD
     assert everyone is not None
-    mean = all_reduce(flat, "sum", everyone) / everyone.size()
+    mean = all_reduce(torch.cat([g.flatten() for g in grads.values()]), "sum", everyone) / everyone.size()
     parts = mean.split([g.numel() for g in grads.values()])
     return {k: part.view_as(g) for (k, g), part in zip(grads.items(), parts, strict=True)}
 

@@ -90,7 +90,7 @@ def test_a_rollout_smaller_than_a_minibatch_is_one():
 
 
 def test_updates_are_due_when_a_rollout_is_full():
-    assert [FEED.due(steps, N) for steps in (0, 9, 10, 19, 20)] == [0, 0, 4, 4, 8]
+    assert [filled().due(steps) for steps in (0, 9, 10, 19, 20)] == [0, 0, 4, 4, 8]
 
 
 def test_saved_and_restored_in_the_middle_it_goes_on_the_same():

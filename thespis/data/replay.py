@@ -6,6 +6,7 @@ N environments step together: row t * N + i is environment i's step t, and the o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -50,6 +51,10 @@ class Replay:
     def added(self) -> int:
         """Transitions ever added."""
         return self.steps * self.num_envs
+
+    def due(self, steps: int) -> int:
+        """Updates that so many environment steps call for."""
+        return updates(self.feed, steps)
 
     @property
     def parts(self) -> list[Replay]:
@@ -186,6 +191,10 @@ class Replay:
             self.steps = start + take // n
             after = part["next"] if take == len(ended) else part["obs"][take : take + n]
             self.obs[self._rows(self.steps)] = after
+
+
+def updates(feed: OffPolicy, steps: int) -> int:
+    return math.floor(max(steps - feed.warmup, 0) * feed.updates_per_step)
 
 
 class ReturnScale:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Batch, OffPolicy, Spec, leaves, rebuild
-from thespis.data.replay import Replay
+from thespis.data.replay import Replay, updates
 
 
 class Shards:
@@ -38,6 +38,10 @@ class Shards:
     def added(self) -> int:
         """Transitions ever added."""
         return sum(part.added for part in self.parts)
+
+    def due(self, steps: int) -> int:
+        """Updates that so many environment steps call for."""
+        return updates(self.feed, steps)
 
     def sample(self) -> Batch:
         """A batch drawn uniformly."""

@@ -192,7 +192,7 @@ class _Training:
 
     def loop(self, stop: threading.Event) -> bool:
         run, feed, p = self.run, self.learner.experience, self.progress
-        if not feed.due(run.steps, run.num_envs) and not self.pretrain:
+        if not self.replay.due(run.steps) and not self.pretrain:
             why = f"warm-up ({feed.warmup:,} random steps)" if feed.warmup else "less than a rollout"
             self.log.note(
                 f"all {run.steps:,} steps are {why}: nothing will be learnt; see --{'warmup' if feed.warmup else 'rollout'}"
@@ -211,7 +211,7 @@ class _Training:
                 p.episodes += self.collect()
             p.steps = self.replay.added * self.learners
             p.seconds += time.perf_counter() - began
-            self.learn(self.pretrain + feed.due(p.steps, run.num_envs))
+            self.learn(self.pretrain + self.replay.due(p.steps))
             self.log.tick(p.steps)
             over = p.steps >= run.steps
             crossed = [over or p.steps // n > before // n for n in (run.log_every, run.eval_every, run.checkpoint_every)]

@@ -88,8 +88,6 @@ def own(build: Build | None, spec: Spec, inputs: int, outputs: int) -> Net | Non
 
 def ensemble(net: Net, members: int) -> Net:
     """`members` independent copies on a leading axis of every parameter; apply gives (members, ..., out)."""
-    if members > 10_000:  # only a damaged file asks for them
-        raise Fault(f"an ensemble of {members} networks; allowed: 10,000 at most")
 
     def init() -> Params:
         each = [net.init() for _ in range(members)]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from thespis import nets, ops
-from thespis.config import Ascending, Count, Fraction, Natural, NonNegative, Positive, Range
+from thespis.config import Ascending, Count, Fraction, Members, Natural, NonNegative, Positive, Range
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -30,7 +30,7 @@ class Config:
     """target smoothing coefficient (assumed)"""
     hidden: tuple[Count, ...] = (512, 512, 512)
     """widths of the hidden layers, tanh between them (authors' code)"""
-    critics: Count = 2
+    critics: Members = 2
     """pairs of a value and an advantage; targets and acting take the minimum (authors' code)"""
     alpha: Positive = 0.01
     """temperature, in the unit of the rewards: about a hundredth of their size (assumed)"""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -27,7 +27,7 @@ class Config:
     """smoothing coefficient of the value target (authors' code)"""
     hidden: tuple[Count, ...] = (256, 256)
     """widths of the hidden layers, ReLU between them (authors' code)"""
-    critics: Count = 2
+    critics: Members = 2
     """number of soft Q-functions; the value takes the minimum (authors' code)"""
     alpha: NonNegative = 0.2
     """weight of the entropy, fixed; lambda in the authors' code (their example: 0.2)"""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, Positive
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -33,7 +33,7 @@ class Config:
     """target smoothing coefficient (sac)"""
     hidden: tuple[Count, ...] = (256, 256)
     """widths of the hidden layers, ReLU between them (sac); the routing is linear in the observation (authors' code)"""
-    critics: Count = 2
+    critics: Members = 2
     """number of soft Q-functions; targets and actor take the minimum (authors' code)"""
     alpha: Positive | None = None
     """fixed temperature; None learns it under the entropy constraint (authors' code)"""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Natural, Positive, Range
+from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Range
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -33,7 +33,7 @@ class Config:
     """plain layers; with dropout and layer norm in the critics (DroQ); or layer-normed residual blocks of one width (SimBa)"""
     dropout: Annotated[float, Range(0, 0.99)] = 0.0
     """share of a critic's hidden units left out at each pass, where net is normed (DroQ: 0.01)"""
-    critics: Count = 10
+    critics: Members = 10
     """number of soft Q-functions, N (section 3)"""
     subset: Count = 2
     """how many of them, drawn anew for each update, make the target's minimum, M (section 3)"""

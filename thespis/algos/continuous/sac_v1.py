@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -25,7 +25,7 @@ class Config:
     """smoothing coefficient of the value target (table 1)"""
     hidden: tuple[Count, ...] = (256, 256)
     """widths of the hidden layers, ReLU between them (table 1)"""
-    critics: Count = 2
+    critics: Members = 2
     """number of soft Q-functions; the value takes the minimum (section 4.2)"""
     reward_scale: Positive = 5.0
     """1 / temperature; 5 for Hopper, HalfCheetah, Walker2d and Ant, 20 for Humanoid (table 2)"""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, Positive
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -31,7 +31,7 @@ class Config:
     """widths of the critics and of the actor's encoder, whose last is also the GRU's (authors' code)"""
     model_hidden: tuple[Count, ...] = (400, 300)
     """widths of the model's hidden layers (authors' code)"""
-    critics: Count = 2
+    critics: Members = 2
     """number of soft Q-functions; targets and actor take the minimum (authors' code)"""
     alpha: Positive | None = None
     """fixed temperature; None learns it under the entropy constraint (authors' code)"""

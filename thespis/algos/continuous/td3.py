@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Members, Natural, NonNegative, Positive
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -26,7 +26,7 @@ class Config:
     """target smoothing coefficient (section 6.1)"""
     hidden: tuple[Count, ...] = (256, 256)
     """widths of the hidden layers, ReLU between them (authors' code)"""
-    critics: Count = 2
+    critics: Members = 2
     """number of critics; the target takes the minimum (section 4.2)"""
     delay: Count = 2
     """critic updates for each update of actor and targets (section 5.2)"""

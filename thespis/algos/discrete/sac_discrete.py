@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Natural, Positive
+from thespis.config import Count, Fraction, Members, Natural, Positive
 from thespis.core import Batch, Discrete, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -26,7 +26,7 @@ class Config:
     """target smoothing coefficient (the paper copies its targets every 8,000 steps)"""
     hidden: tuple[Count, ...] = (256, 256)
     """widths of the hidden layers, ReLU between them (not in the paper)"""
-    critics: Count = 2
+    critics: Members = 2
     """number of soft Q-functions; targets and actor take the minimum (section 3)"""
     alpha: Positive | None = None
     """fixed temperature; None learns it under the entropy constraint (eq. 11)"""

@@ -107,7 +107,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         rows, metrics = ops.judged(shown, before, ahead, cfg.gamma * cfg.lam)
         old, new = pi.apply(s.actor.params, rows.obs), s.actor
         for _ in range(cfg.inner_steps):
-            new, _ = descend(new, actor_loss, cfg.lr * shrunk(s), old, t(s), rows, max_norm=cfg.max_norm, eps=1e-5)
+            new, _ = descend(new, actor_loss, cfg.lr * shrunk(s), old, t(s), rows, max_norm=cfg.max_norm)
         reached, told = actor_loss(new.params, old, t(s), rows)
         seen = ops.moments(s.seen, rollout.obs) if cfg.normalise_obs else s.seen
         return replace(s, actor=new, seen=seen), rows, metrics | told | {"actor_loss": reached, "t": t(s)}

@@ -131,9 +131,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return State(fresh(means.init() | mixing), fresh(critic_net.init()), fresh(q_net.init()), seen)
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:
-        actor, m1 = descend(s.actor, actor_loss, cfg.lr, best(s, b), b, max_norm=cfg.max_norm, eps=1e-5)
-        critic, m2 = descend(s.critic, critic_loss, cfg.lr, b, max_norm=cfg.max_norm, eps=1e-5)
-        worth, m3 = descend(s.q, q_loss, cfg.lr, b, max_norm=cfg.max_norm, eps=1e-5)
+        actor, m1 = descend(s.actor, actor_loss, cfg.lr, best(s, b), b, max_norm=cfg.max_norm)
+        critic, m2 = descend(s.critic, critic_loss, cfg.lr, b, max_norm=cfg.max_norm)
+        worth, m3 = descend(s.q, q_loss, cfg.lr, b, max_norm=cfg.max_norm)
         return replace(s, actor=actor, critic=critic, q=worth), m1 | m2 | m3
 
     def act(p: dict[str, Params], obs: Tensor, explore: bool) -> Tensor:

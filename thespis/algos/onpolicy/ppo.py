@@ -4,7 +4,7 @@ Paper: Schulman et al. 2017, "Proximal Policy Optimization Algorithms", arXiv:17
 Parent: advantage actor-critic, whose gradient it takes where the policy is still the old one: at each rollout's first minibatch.
 Departures: actor and critic are apart, so the weight of the value loss falls away and each gradient is shortened by itself;
 rewards are scaled by the spread of returns when the rollout is full, where other codes scale each as it comes.
-Assumed: what the paper leaves open is as in openai/baselines (ppo2): orthogonal start, Adam's epsilon of 1e-5, shortened
+Assumed: what the paper leaves open is as in openai/baselines (ppo2): orthogonal start, shortened
 gradients, normalised advantages, and on MuJoCo normalised observations and rewards.
 """
 
@@ -109,8 +109,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return State(fresh(pi.init()), fresh(critic_net.init()), seen)
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # one minibatch of algorithm 1
-        actor, m1 = descend(s.actor, actor_loss, cfg.lr, b, max_norm=cfg.max_norm, eps=1e-5)
-        critic, m2 = descend(s.critic, critic_loss, cfg.lr, b, max_norm=cfg.max_norm, eps=1e-5)
+        actor, m1 = descend(s.actor, actor_loss, cfg.lr, b, max_norm=cfg.max_norm)
+        critic, m2 = descend(s.critic, critic_loss, cfg.lr, b, max_norm=cfg.max_norm)
         return replace(s, actor=actor, critic=critic), m1 | m2
 
     def act(p: dict[str, Params], obs: Tensor, explore: bool) -> Tensor:
