@@ -1,6 +1,7 @@
 """Collectors in other processes: what reaches the learner is what happened, once, however many of them die."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -305,7 +306,7 @@ def gone(pids, seconds=90):
 
 
 def killer(folder, kills, every, done):
-    """Kills a collector every so often; `folder` holds a file for each that has made an environment."""
+    """Kills a collector every so often; `folder` holds a file for each that has made a segment's steps."""
     dead, choice = set(), random.Random(0)
     while len(dead) < kills and not done.is_set():
         pids = {int(p.name) for p in folder.iterdir()} - dead - {os.getpid()}
@@ -324,10 +325,16 @@ def killed(tmp_path, kills, every, pace, collectors, **options):
     folder.mkdir()
 
     def own():  # registered nowhere, and known to this process alone
-        (folder / str(os.getpid())).touch()
-        env = gym.make("thespis/Counter-v0")
+        env, steps = gym.make("thespis/Counter-v0"), itertools.count()
         step = env.unwrapped.step
-        env.unwrapped.step = lambda action: (time.sleep(pace), step(action))[1]
+
+        def slow(action):
+            if next(steps) == remote.SEGMENT:
+                (folder / str(os.getpid())).touch()
+            time.sleep(pace)
+            return step(action)
+
+        env.unwrapped.step = slow
         return env
 
     thread = threading.Thread(target=lambda: count.append(killer(folder, kills, every, done)))

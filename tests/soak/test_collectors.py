@@ -20,7 +20,7 @@ ray = pytest.importorskip("ray")
 
 def test_fifty_kills_of_collectors(tmp_path, capsys):
     with remote.cluster(4, None):
-        cuts, kills, _ = killed(tmp_path, kills=50, every=1.5, pace=0.01, collectors=4, steps=30_000, updates_per_step=0.02)
+        cuts, kills, _ = killed(tmp_path, kills=50, every=1.5, pace=0.03, collectors=4, steps=12_000, updates_per_step=0.02)
     assert kills == 50
     assert 0 < cuts <= capsys.readouterr().out.count("died; another takes its place") <= 50
 
