@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -125,14 +126,14 @@ class Fake:
         pass
 
 
-def made(monkeypatch, fake, collectors, num_envs=1, steps=2000, warmup=100, ups=1.0, env="thespis/Counter-v0"):
+def made(monkeypatch, fake, collectors, num_envs=1, steps=2000, warmup=100, ups=1.0, env="thespis/Counter-v0", skip=None):
     monkeypatch.setitem(sys.modules, "ray", fake)
     world = envs.world(env)
     learner = sac.make(sac.Config(hidden=(4,), warmup=warmup, updates_per_step=ups), world.spec)
-    run = Run(steps=steps, collectors=collectors, num_envs=num_envs)
+    run = Run(steps=steps, collectors=collectors, num_envs=num_envs, on_env_error="restart" if skip else "stop")
     shards = Shards(world.spec, learner.experience, collectors, num_envs)
     policy = learner.policy(learner.init())
-    return remote.Collectors(learner, world, run, shards, 0, lambda _: None), lambda: policy
+    return remote.Collectors(learner, world, run, shards, 0, lambda _: None, skip), lambda: policy
 
 
 def stepped(c, policy, times):
@@ -215,6 +216,28 @@ def test_resumed_collectors_have_seeds_of_their_own_and_cut_what_was(monkeypatch
     while held.added < 1400:
         second.step(policy, 0)
     assert 0 < assert_true_to_life(held) <= 2
+
+
+class Flaky(Counter):
+    """Every third episode raises: in its first step, or in its third."""
+
+    raised: ClassVar[list[int]] = []
+
+    def step(self, action):
+        if self.episode % 3 == 0 and self.t == 2 * (self.episode % 2):
+            Flaky.raised.append(self.t)
+            raise RuntimeError("broken")
+        return super().step(action)
+
+
+def test_environments_that_fail_in_a_collector_are_replaced_and_counted(monkeypatch):
+    Flaky.raised, told = [], []
+    c, policy = made(monkeypatch, Fake(), 2, num_envs=2, env=Flaky, skip=told.append)
+    while c.replay.added < 2000:
+        c.step(policy, 0)
+    assert len(told) == len(Flaky.raised) > 50
+    assert all("Flaky" in str(fault) and "broken" in str(fault) for fault in told)
+    assert assert_true_to_life(c.replay) == sum(t > 0 for t in Flaky.raised)  # an episode that fails at once leaves no row
 
 
 @pytest.mark.parametrize("at", [0, 1, remote.SEGMENT - 1, remote.SEGMENT, 45])
