@@ -141,8 +141,9 @@ def test_the_critics_loss_gradient_and_step_are_those_by_hand(anneal: bool, valu
     made = learner(iterations=10, anneal=anneal, value_clip=value_clip)
     s = state(made, 6)  # the sixth rollout is at work: k = 5, t = 0.5
     _, b, _ = prepared(made, s)
-    b = replace(b, extra={**b.extra, "value": torch.randn(BATCH, dtype=F64), "target": torch.randn(BATCH, dtype=F64)})
     w, part = ref.weights(s.critic.params), 0.5 if anneal else 1.0
+    old = torch.tensor([float(tanh_net(w, o)[0]) + 0.3 * (-1) ** i for i, o in enumerate(b.obs.numpy())])  # 0.2 is near, 0.4 far
+    b = replace(b, extra={**b.extra, "value": old.double(), "target": torch.randn(BATCH, dtype=F64)})
 
     def by_hand() -> float:
         errors = []
