@@ -346,13 +346,14 @@ def test_train_says_where_it_is_and_how_to_go_on(capsys):
     assert re.search(r"^return +-?\d+\.\d \(last evaluation\)$", out, re.M)
     assert re.search(rf"^run +{folder}$", out, re.M)
     assert re.search(rf"^curve +{folder}/curve.png$", out, re.M)
+    assert re.search(rf"^report +{folder}/report/index.html$", out, re.M)
     assert re.search(rf"^go on +thespis resume {folder} --steps 120$", out, re.M)
     about = json.loads(Path(folder, "config.json").read_text())
     assert about["run"]["seed"] == 5
     assert {about["algo_config"][k] for k in ("lr", "tau", "updates_per_step")} == {0.01, 0.1, 0.5}
     assert Path(folder, "curve.png").read_bytes().startswith(b"\x89PNG")
     names = {p.name for p in Path(folder).iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "curve.png", "policy", "checkpoints", "replay", ".lock"}
+    assert names == {"config.json", "metrics.jsonl", "curve.png", "report", "policy", "checkpoints", "replay", ".lock"}
 
 
 def test_out_may_be_an_empty_directory(capsys):
