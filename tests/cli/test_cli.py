@@ -548,7 +548,7 @@ def test_a_signal_to_the_whole_group_stops_it_and_all_is_kept(capsys, number, op
     assert "run      run\n" in lines
     assert lines[-1] == "go on    thespis resume run\n"
     assert not any("\x1b" in line or "\r" in line for line in lines)  # no terminal: plain lines
-    assert all(re.match(r"(step|return|run|curve|go on) ", line) for line in lines), lines
+    assert all(re.match(r"(step|return|run|curve|report|go on) ", line) for line in lines), lines
     last = checkpoint.checkpoints(Path("run"))[-1]
     assert json.loads(Path("run/policy/last.json").read_text())["step"] == int(last.name)
     with pytest.raises(ProcessLookupError):  # nobody is left behind
