@@ -346,13 +346,14 @@ def test_train_says_where_it_is_and_how_to_go_on(capsys):
     assert re.search(r"^return +-?\d+\.\d \(last evaluation\)$", out, re.M)
     assert re.search(rf"^run +{folder}$", out, re.M)
     assert re.search(rf"^curve +{folder}/curve.png$", out, re.M)
+    assert re.search(rf"^report +{folder}/report/index.html$", out, re.M)
     assert re.search(rf"^go on +thespis resume {folder} --steps 120$", out, re.M)
     about = json.loads(Path(folder, "config.json").read_text())
     assert about["run"]["seed"] == 5
     assert {about["algo_config"][k] for k in ("lr", "tau", "updates_per_step")} == {0.01, 0.1, 0.5}
     assert Path(folder, "curve.png").read_bytes().startswith(b"\x89PNG")
     names = {p.name for p in Path(folder).iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "curve.png", "policy", "checkpoints", "replay", ".lock"}
+    assert names == {"config.json", "metrics.jsonl", "curve.png", "report", "policy", "checkpoints", "replay", ".lock"}
 
 
 def test_out_may_be_an_empty_directory(capsys):
@@ -547,7 +548,7 @@ def test_a_signal_to_the_whole_group_stops_it_and_all_is_kept(capsys, number, op
     assert "run      run\n" in lines
     assert lines[-1] == "go on    thespis resume run\n"
     assert not any("\x1b" in line or "\r" in line for line in lines)  # no terminal: plain lines
-    assert all(re.match(r"(step|return|run|curve|go on) ", line) for line in lines), lines
+    assert all(re.match(r"(step|return|run|curve|report|go on) ", line) for line in lines), lines
     last = checkpoint.checkpoints(Path("run"))[-1]
     assert json.loads(Path("run/policy/last.json").read_text())["step"] == int(last.name)
     with pytest.raises(ProcessLookupError):  # nobody is left behind
