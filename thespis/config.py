@@ -49,7 +49,7 @@ Fraction = Annotated[float, Range(0, 1)]
 NonNegative = Annotated[float, Range(0)]
 Natural = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
-Members = Annotated[int, Range(1, 1_000)]  # of an ensemble: a damaged file may ask for any number
+Members = Annotated[int, Range(1, 1_000)]  # of networks: a damaged file may ask for any number
 Interval = Annotated[tuple[float, float], Ascending()]
 
 

@@ -9,13 +9,12 @@ Assumed: the paper was not at hand; update equals the authors' code (Holiday-Rob
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Natural, NonNegative, Positive, Range
+from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -32,7 +31,7 @@ class Config:
     """target smoothing coefficient; of parameters alone (authors' code)"""
     hidden: tuple[Count, ...] = (128, 256)
     """width of the actor and of each critic, four times that inside a block (authors' code); one number: of all"""
-    blocks: Annotated[int, Range(1, 100)] = 2
+    blocks: Members = 2
     """residual blocks of every network (authors' code)"""
     batch_norm: nets.BatchNorm = "shared"
     """normalise over (s, a) and (s', a') together, over each alone, or not at all (authors' code: together)"""

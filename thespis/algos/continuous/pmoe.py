@@ -138,10 +138,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return s, m1 | m2 | m3 | {"alpha": alpha(s)}
 
     def act(p: dict[str, Params], obs: Tensor, explore: bool) -> Tensor:
-        if explore:
-            return pi(p["actor"], p["routing"], obs)[0]
         likeliest = routing_net.apply(p["routing"], obs).argmax(-1)[:, None, None].expand(-1, -1, action_dim)
-        return gaussians(p["actor"], obs)[0].gather(-2, likeliest).squeeze(-2).tanh()
+        mean = gaussians(p["actor"], obs)[0].gather(-2, likeliest).squeeze(-2).tanh()
+        return pi(p["actor"], p["routing"], obs)[0] if explore else mean
 
     return Learner(
         init, update, lambda s: {"actor": s.actor.params, "routing": s.routing.params}, act,
