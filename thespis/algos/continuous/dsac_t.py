@@ -63,8 +63,7 @@ class Config:
 @tree
 class State:
     actor: Trained
-    critic: Trained
-    """both critics, on a leading axis"""
+    critic: Trained  # both, on a leading axis
     actor_target: Params
     critic_target: Params
     log_alpha: Trained
@@ -86,9 +85,6 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         mean, log_std = actor_net.apply(p, obs).chunk(2, -1)
         return mean, log_std.clamp(*cfg.log_std)
 
-    def pi(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.squashed_sample(*gaussian(p, obs))
-
     def z(p: Params, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:  # mean and std of the soft return, (2, B)
         out = critics.apply(p, torch.cat([obs, action], -1))
         return out[..., 0], softplus(out[..., 1])
@@ -97,7 +93,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return s.log_alpha.params["x"].exp()
 
     def targets(s: State, b: Batch) -> tuple[Tensor, Tensor]:  # for the mean (refinement 1) and for the spread, (B,)
-        action, logp = pi(s.actor_target, b.next_obs)
+        action, logp = ops.squashed_sample(*gaussian(s.actor_target, b.next_obs))
         mean, std = z(s.critic_target, b.next_obs, action)
         sample = mean + std * torch.randn_like(std).clamp(-3, 3)
         first = mean[0] < mean[1]  # refinement 2: mean and sample of the critic with the smaller mean
@@ -118,7 +114,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return loss.mean(-1).sum(), {"q": mean.mean(), "q_std": std.mean(), "spread": spread}
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:
-        action, logp = pi(p, b.obs)
+        action, logp = ops.squashed_sample(*gaussian(p, b.obs))
         return (alpha(s) * logp - z(s.critic.params, b.obs, action)[0].amin(0)).mean(), {"entropy": -logp.mean()}
 
     def alpha_loss(p: Params, entropy: Tensor) -> tuple[Tensor, Metrics]:  # authors' code: on log alpha
@@ -148,6 +144,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         init, update, lambda s: s.actor.params, act,
         losses={"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss},
         experience=OffPolicy(cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, cfg.warmup, cfg.updates_per_step),
-        value=lambda s, *x: (z(s.critic.params, *x)[0].mean(0), -alpha(s) * pi(s.actor.params, x[0])[1]),
+        value=lambda s, *x: (
+            z(s.critic.params, *x)[0].mean(0), -alpha(s) * ops.squashed_sample(*gaussian(s.actor.params, x[0]))[1]),
         period=cfg.delay,
     )  # fmt: skip
