@@ -66,7 +66,10 @@ def _fill(aside: Path, folder: Path, repo: str, policy: api.Policy) -> None:
         if not (folder / name).is_file():
             continue
         if name.endswith(".json"):
-            checkpoint.write_json(aside / name, _nameless(checkpoint.read_json(folder / name)))
+            about = checkpoint.read_json(folder / name)
+            if sealed := "sha256" in about:
+                checkpoint.unseal(about, folder / name)
+            (checkpoint.write_sealed if sealed else checkpoint.write_json)(aside / name, _nameless(about))
         else:
             shutil.copyfile(folder / name, aside / name)
     if (folder / "curve.png").is_file():

@@ -66,7 +66,7 @@ def import_sb3(file: str | Path, env: api.Env, out: str | Path | None = None) ->
         (aside / "policy").mkdir(parents=True)
         checkpoint.write_json(aside / "config.json", about)
         checkpoint.write_tensors(aside / "policy/last.safetensors", tensors)
-        checkpoint.write_json(aside / "policy/last.json", about | {"step": steps, "return_mean": None})
+        checkpoint.write_sealed(aside / "policy/last.json", about | {"step": steps, "return_mean": None})
 
     checkpoint.write(target, fill)
     return target

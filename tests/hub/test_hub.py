@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 import thespis
 from thespis import cli, hub
 from thespis.core import Fault
-from thespis.engine import fetch
+from thespis.engine import checkpoint, fetch
 
 TINY = {
     "steps": 60, "warmup": 30, "hidden": (8,), "batch_size": 8, "eval_every": 20, "eval_episodes": 3, "log_every": 20,
@@ -153,7 +153,7 @@ def test_what_a_push_leaves_behind(server, done, tmp_path):
     for file in run / "config.json", run / "policy/last.json":
         about = json.loads(file.read_text())
         about["run"]["data"] = "/home/me/secret/set"
-        file.write_text(json.dumps(about))
+        (checkpoint.write_sealed if about.pop("sha256", None) else checkpoint.write_json)(file, about)
     thespis.push(run, "me/more")
     there = server.root / "me/more/main"
     assert (there / "replay.mp4").read_text() == "a"
@@ -173,6 +173,7 @@ def test_what_comes_from_there_is_not_trusted(server, done):
     thespis.push(done, "you/odd")
     there = server.root / "you/odd/main"
     about = json.loads((there / "policy/last.json").read_text())
+    del about["sha256"]
     for change, words in (
         ({"algo": "/tmp/evil.py"}, "never runs code"),
         ({"algo": "os"}, "algorithm 'os'"),
@@ -180,10 +181,10 @@ def test_what_comes_from_there_is_not_trusted(server, done):
         ({"algo_config": {"lr": "x"}}, "lr is 'x'"),
         ({"algo_config": about["algo_config"] | {"hidden": [9]}}, "does not fit"),
     ):
-        (there / "policy/last.json").write_text(json.dumps(about | change))
+        checkpoint.write_sealed(there / "policy/last.json", about | change)
         assert words in one_line(thespis.load, "hf://you/odd")
     (there / "policy/last.safetensors").write_bytes(b"\x80\x04junk")
-    (there / "policy/last.json").write_text(json.dumps(about))
+    checkpoint.write_sealed(there / "policy/last.json", about)
     assert "damaged" in one_line(thespis.load, "hf://you/odd")
     (there / "policy/extra.pkl").write_bytes(b"\x80\x04.")
     shutil.rmtree(there / "policy")
