@@ -382,7 +382,7 @@ def test_where_all_are_damaged_none_is_moved(tmp_path):
         grow(ring, 10, step)
         other_format(save(tmp_path, step, ring, keep=3) / "checkpoint.json")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(Fault, match=r"000000030.*format 1"):
+    with pytest.raises(Fault, match=r"000000030.*format 2"):
         checkpoint.load(tmp_path, replay(), pytest.fail)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -110,14 +110,14 @@ def test_what_came_of_a_value_is_the_geometric_sum(n, terminated):
 
 def test_the_value_is_asked_of_each_episodes_own_steps_and_changes_nothing_else():
     e = Evaluator(envs.world("thespis/Counter-v0"), 12, seed=4)
-    result = e(quarter, lambda o, a: (o[:, 3] + torch.randn(()), a[:, 0]), 1.0)
+    result = e(quarter, value=lambda o, a: (o[:, 3] + torch.randn(()), a[:, 0]), gamma=1.0)
     plain = e(quarter)
     assert {k: result[k] for k in plain} == plain
     came = []
     for seed in e.seeds:  # the bonus is the action; what is cut off is worth the number of its last step, its reward not counted
         total, n = expected(seed)
         came.append(total + (n - 1) / 4 - (0 if seed % 2 == 0 else n + 1 / 4 - (n - 1)))
-    said = e(quarter, lambda o, a: (o[:, 3], a[:, 0]), 1.0)
+    said = e(quarter, value=lambda o, a: (o[:, 3], a[:, 0]), gamma=1.0)
     assert said["value_mean"] == 0
     assert said["discounted_mean"] == pytest.approx(np.mean(came))
 

@@ -45,7 +45,7 @@ def run_of(folder, name, observed=OBS, wanted=None):
     more = 3 if algo.family == "discrete" else 1  # or its choice would hardly ever change
     tensors = {k: more * x for k, x in leaves(learner.policy(learner.init())).items()}
     checkpoint.write_tensors(folder / "policy/last.safetensors", tensors)
-    checkpoint.write_json(folder / "policy/last.json", about)
+    checkpoint.write_sealed(folder / "policy/last.json", about)
     return folder
 
 

@@ -197,10 +197,13 @@ def test_norms_are_free_where_they_are_to_be() -> None:
 
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(7, 4), (4, 7), (5, 5)])
 def test_orthogonal(fan_in: int, fan_out: int) -> None:
-    w = orthogonal(fan_in, fan_out).double()
-    assert w.shape == (fan_in, fan_out)
-    gram = w.T @ w if fan_in >= fan_out else w @ w.T
-    torch.testing.assert_close(gram, torch.eye(len(gram), dtype=torch.float64), rtol=1e-5, atol=1e-6)
+    p = double(orthogonal((fan_in, 6, fan_out), torch.tanh, 0.1).init())
+    for w, gain in ((p["w0"], 2**0.5), (p["w1"], 0.1)):
+        gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
+        torch.testing.assert_close(gram, gain**2 * torch.eye(len(gram), dtype=torch.float64), rtol=1e-5, atol=1e-6)
+    assert (p["w0"].shape, p["w1"].shape) == ((fan_in, 6), (6, fan_out))
+    assert not p["b0"].any()
+    assert not p["b1"].any()
 
 
 # ------------------------------------------------------------------------------------------------------------------- SimBa
