@@ -27,7 +27,7 @@ from thespis.core import Fault
 from thespis.engine.run import Run
 from thespis.export import export as export_policy
 from thespis.report.dashboard import serve
-from thespis.report.sweep import best
+from thespis.report.sweep import best, word
 from thespis.sweep import sweep as run_sweep
 
 USAGE = """\
@@ -244,20 +244,21 @@ def sweep(args: list[str]) -> int:
         search=given.sweep.search, parallel=given.sweep.parallel, out=given.out, **options,
         say=lambda line: print(line, file=sys.stderr if given.sweep.json else sys.stdout, flush=True),
     )  # fmt: skip
+    code = 130 if not found["finished"] else 2 if found["failed"] else 0
     if given.sweep.json:
         print(json.dumps(found))
-    elif found["finished"]:
-        columns = [*found["over"], "seeds", "interquartile mean", "95% interval", "mean"]
-        table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-        for row in best(found):
-            table.add_row(*row["name"].split(", ")[: len(found["over"])], str(row["seeds"]), *_statistics(row))
-        Console().print(table)
-    if not given.sweep.json:
-        for name in ("picture", "csv"):
-            print(*([f"{name:8} {found[name]}"] if name in found else []), sep="\n", end="\n" if name in found else "")
-        if not found["finished"]:
-            print("go on    with the same command")
-    return 130 if not found["finished"] else 2 if found["failed"] else 0
+        return code
+    if code == 130:
+        print("go on    with the same command")
+        return code
+    table = Table(
+        *found["over"], "seeds", "interquartile mean", "95% interval", "mean", box=None, header_style="bold", pad_edge=False
+    )
+    for row in best(found):
+        table.add_row(*(Text(word(v)) for v in row["values"].values()), str(row["seeds"]), *_statistics(row))
+    Console().print(table)
+    print(*(f"{name:8} {found[name]}" for name in ("picture", "csv") if name in found), sep="\n")
+    return code
 
 
 def _statistics(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -373,9 +374,8 @@ def list_(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "resume": resume, "sweep": sweep, "evaluate": evaluate, "report": report, "compare": compare, "dashboard": dashboard,
-    "export": export, "import": import_, "push": push, "load": load,
-    "list": list_,
+    "train": train, "resume": resume, "sweep": sweep, "evaluate": evaluate, "report": report, "compare": compare,
+    "dashboard": dashboard, "export": export, "import": import_, "push": push, "load": load, "list": list_,
 }  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def build(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
 
 
 def read(hint: Any, text: str) -> Any:
-    """The value that `text` stands for where `hint` is declared; the values of a tuple are apart by spaces. ValueError if none."""
+    """The value of type `hint` that `text` stands for, or ValueError; the values of a tuple are apart by spaces."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return fit(hint, read(args[0], text))

@@ -180,10 +180,16 @@ Ended = tuple[Job, str | None]
 
 
 class Pool(Protocol):
-    slots: int
-    busy: int
+    @property
+    def slots(self) -> int:
+        """How many may be under way."""
 
-    def start(self, job: Job) -> None: ...
+    @property
+    def busy(self) -> int:
+        """How many are."""
+
+    def start(self, job: Job) -> None:
+        """Begins one more."""
 
     def wait(self, seconds: float) -> Ended | None:
         """One that has ended, if any does in that time."""
@@ -205,7 +211,8 @@ class OneByOne:
         self.busy = 0
 
     def start(self, job: Job) -> None:
-        self.job, self.said, self.busy = job, tempfile.TemporaryFile("w+", errors="replace"), 1
+        self.job, self.busy = job, 1
+        self.said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115, as it is read when the process has ended
         self.process = subprocess.Popen(
             [sys.executable, "-c", self.CODE, json.dumps(job)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=self.said, start_new_session=True,  # Ctrl-C is for the sweep, which passes it on
@@ -354,6 +361,8 @@ def sweep(
             raise Fault("search: nothing to search; name ranges or values with --over")
     label = re.sub(r"[^\w.-]+", "-", f"sweep-{Path(found.name).stem}-{world.name}")
     folder = Path(out).expanduser() if out else Path("runs") / label
+    if run.data and Path(run.data).expanduser().is_dir():
+        run = dataclasses.replace(run, data=str(Path(run.data).expanduser().resolve()))
     made = _Sweep(found, world, dataclasses.replace(run, ray_address=None), cfg, axes, limits, folder, say)
     made.try_all()
     with cluster(parallel, run.ray_address, "parallel") if parallel > 1 or run.ray_address else _nothing() as _:
@@ -453,7 +462,9 @@ class _Sweep:
         del run["env"]
         place = str((self.folder / setting.name / f"seed-{seed}").resolve())
         options = run | config.to_json(setting.cfg)
-        return {"folder": place, "algo": self.algo.name, "env": self.world.name, "options": options, "key": [setting.name, seed]}
+        own = self.algo.name.endswith(".py")
+        algo = str(Path(self.algo.name).resolve()) if own else self.algo.name
+        return {"folder": place, "algo": algo, "env": self.world.name, "options": options, "key": [setting.name, seed]}
 
     def score(self, setting: Setting, seed: int) -> float | None:
         """The last evaluation of a run that is done. Raises Fault where another run is in its place."""
@@ -483,7 +494,7 @@ class _Sweep:
         for setting, scores in all_scores:
             mean = float(np.mean(list(scores.values()))) if len(scores) == len(self.seeds) else None
             bad = any((setting.name, seed) in self.failed for seed in self.seeds)
-            found.append((setting.values, min(whole, default=0.0) if bad else mean))
+            found.append((setting.values, min(whole, default=None) if bad else mean))
         return found
 
     def __call__(self, pool: Callable[[], Pool]) -> dict[str, Any]:
@@ -556,7 +567,7 @@ class _Sweep:
         self.trials.append(propose(self.axes, self.past(), self.run.seed))
         self.write()
         setting = self.settings[-1]
-        self.say(f"trial    {setting.name}: " + ", ".join(f"{k}={_told(v)}" for k, v in setting.values.items()))
+        self.say(f"trial    {setting.name}: " + summary.words(setting.values))
         return setting
 
     # ------------------------------------------------------------------------------------------------------- its summary
@@ -565,9 +576,8 @@ class _Sweep:
         rows = []
         for setting in self.settings:
             scores = self.scores(setting)
-            name = ", ".join(f"{k}={_told(v)}" for k, v in setting.values.items()) or self.algo.name
             values = {k: list(v) if isinstance(v, tuple) else v for k, v in setting.values.items()}
-            rows.append(summary.row(name, values, setting.name, scores))
+            rows.append(summary.row(values, setting.name, scores))
         found = {
             "finished": finished, "out": str(self.folder), "algo": self.algo.name, "env": self.world.name,
             "steps": self.run.steps, "search": self.limits.search, "over": {a.name: a.json() for a in self.axes},
@@ -589,7 +599,8 @@ def _label(job: Job) -> str:
 def differs(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """What an old sweep or run sets otherwise than a new one, in words; more seeds, values or trials are no difference."""
     for part in (p for p in ("algo_config", "run") if p in new):
-        had = old.get(part) if isinstance(old.get(part), dict) else {}
+        found = old.get(part)
+        had = found if isinstance(found, dict) else {}
         for name, value in new[part].items():
             if had.get(name) != value:
                 return f"its {name} is {had.get(name)!r}, here {value!r}"

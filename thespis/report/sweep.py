@@ -17,19 +17,30 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from thespis.report.panels import COLOURS, DOTS, INK, MUTED, RULE, short
 from thespis.report.statistics import interquartile_mean, interval
 
-__all__ = ["picture", "row", "table"]
+__all__ = ["best", "picture", "row", "table", "word", "words"]
 
 MOST = 20  # settings in a picture
 SIZE = 13  # points of most words; the picture is 6.4 inches wide, and is to be read at 400 pixels
 
 
-def row(name: str, values: Mapping[str, Any], folder: str, scores: Mapping[int, float]) -> dict[str, Any]:
+def word(value: Any) -> str:
+    """A value of a setting, short."""
+    if isinstance(value, list | tuple):
+        return "x".join(map(word, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={word(value)}" for name, value in values.items())
+
+
+def row(values: Mapping[str, Any], folder: str, scores: Mapping[int, float]) -> dict[str, Any]:
     """A setting and its scores by seed: the last evaluation of each run. Without a run its statistics are None, without two its
     interval is."""
     found = np.array(list(scores.values()))
     low, high = interval(interquartile_mean, [found]) if len(found) > 1 else (None, None)
     return {
-        "name": name, "values": dict(values), "folder": folder, "seeds": len(found),
+        "name": words(values) or "as it is", "values": dict(values), "folder": folder, "seeds": len(found),
         "iqm": float(interquartile_mean([found])) if len(found) else None,
         "interval95": None if low is None or high is None else [float(low), float(high)],
         "mean": float(found.mean()) if len(found) else None, "scores": {str(k): v for k, v in scores.items()},
@@ -49,8 +60,16 @@ def table(found: dict[str, Any], file: Path) -> None:
         writer = csv.writer(out)
         writer.writerow([*names, "seeds", "iqm", "low95", "high95", "mean", "folder"])
         for r in best(found):
-            values = [" ".join(map(str, v)) if isinstance(v, list) else v for v in (r["values"][n] for n in names)]
-            writer.writerow([*values, r["seeds"], r["iqm"], *(r["interval95"] or ["", ""]), r["mean"], r["folder"]])
+            writer.writerow(
+                [
+                    *(word(v) if isinstance(v, list) else v for v in r["values"].values()),
+                    r["seeds"],
+                    r["iqm"],
+                    *(r["interval95"] or ["", ""]),
+                    r["mean"],
+                    r["folder"],
+                ]
+            )
 
 
 def picture(found: dict[str, Any], file: Path) -> None:
@@ -74,8 +93,8 @@ def _grid(found: dict[str, Any]) -> Figure:
             axes.barh(-i - 0.12, high - low, 0.3, low, color=colour, alpha=0.3)
         axes.plot([r["iqm"]] * 2, [-i - 0.3, -i + 0.06], color=colour, lw=3)
         axes.scatter(scores, [-i - 0.12] * len(scores), s=22, color=colour, zorder=4, linewidths=0)
-        words = f"{textwrap.shorten(r['name'], 44, placeholder='…')}  ({r['seeds']})"
-        axes.annotate(words, (0.01, -i + 0.3), xycoords=("axes fraction", "data"), fontsize=SIZE, color=INK, va="center")
+        said = f"{textwrap.shorten(r['name'], 44, placeholder='…')}  ({r['seeds']})"
+        axes.annotate(said, (0.01, -i + 0.3), xycoords=("axes fraction", "data"), fontsize=SIZE, color=INK, va="center")
     axes.set(yticks=[], ylim=(-len(shown) + 0.45, 0.6))
     axes.margins(x=0.06)
     return _dressed(axes, "return of the last evaluation (number of seeds)", None)
@@ -103,16 +122,14 @@ def _search(found: dict[str, Any]) -> Figure:
         axes.margins(x=0.1, y=0.1)
         _dressed(axes, name, "return")
         if listed:
-            words = ["x".join(map(str, v)) if isinstance(v, list) else str(v) for v in over]
-            axes.set_xticks(range(len(words)), [textwrap.shorten(w, 12, placeholder="…") for w in words])
-            axes.set_xlim(-0.5, len(words) - 0.5)
+            axes.set_xticks(range(len(over)), [textwrap.shorten(word(v), 12, placeholder="…") for v in over])
+            axes.set_xlim(-0.5, len(over) - 0.5)
         elif over["log"]:
             axes.set_xscale("log")
             axes.set_xlim(over["from"] / 1.3, over["to"] * 1.3)
             axes.xaxis.set_major_locator(LogLocator(10, numticks=4))
-            axes.xaxis.set_major_formatter(
-                FuncFormatter(lambda v, _: f"{v:g}".replace("e-0", "e-").replace("-", "\N{MINUS SIGN}"))
-            )
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"1e{round(np.log10(v))}".replace("-", "\N{MINUS SIGN}")))
+            axes.tick_params(which="minor", length=0)
             axes.xaxis.set_minor_formatter(NullFormatter())
     return figure
 
