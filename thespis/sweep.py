@@ -107,8 +107,8 @@ def axis(algo: api.Algorithm, name: str, given: str | Sequence[Any], search: boo
             raise Fault(f"over: {name} is {given!r}; a range is LOW..HIGH, of numbers")
     if not values:
         raise Fault(f"over: {name} has no values")
-    if twice := next((v for i, v in enumerate(values) if v in values[:i]), None):
-        raise Fault(f"over: {name} has {_told(twice)} twice")
+    if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+        raise Fault(f"over: {name} has {_told(twice[0])} twice")
     return Axis(plain, tuple(values), span)
 
 
@@ -498,7 +498,6 @@ class _Sweep:
         return found
 
     def __call__(self, pool: Callable[[], Pool]) -> dict[str, Any]:
-        existed = self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         with alone(self.folder):
             self.open()
@@ -507,9 +506,8 @@ class _Sweep:
             whole = (self.limits.search or len(self.settings)) * len(self.seeds)
             done = len(self.settings) * len(self.seeds) - len(jobs)
             what = f"{self.limits.search} trials" if self.limits.search else f"{len(self.settings)} settings"
-            self.say(
-                f"sweep    {self.folder}: {what} x {len(self.seeds)} seeds = {whole} runs{f', {done} done' if existed else ''}"
-            )
+            already = f", {done} done already" if done else ""
+            self.say(f"sweep    {self.folder}: {what}, {len(self.seeds)} seeds of each, {whole} runs{already}")
             for a in self.axes:
                 self.say(f"over     {a}")
             with loop.stop_signals() as stop:
