@@ -73,6 +73,14 @@ class Axis:
         values = [list(v) if isinstance(v, tuple) else v for v in self.values]
         return {"from": values[0], "to": values[1], "log": self.log} if self.range else values
 
+    def of(self, value: Any, file: Path) -> Any:
+        """A trial's value, from JSON. Raises Fault where it is none of these."""
+        value = tuple(value) if isinstance(value, list) else value
+        kinds = {type(v) for v in self.values}
+        if type(value) not in kinds or not (self.values[0] <= value <= self.values[1] if self.range else value in self.values):
+            raise Fault(f"{file} is damaged: {self.name} is {value!r} in a trial")
+        return value
+
     def __str__(self) -> str:
         if not self.range:
             return f"{self.name}: {', '.join(map(_told, self.values))}"
@@ -451,9 +459,7 @@ class _Sweep:
         checkpoint.unseal(old, file)
         if other := differs(old, self.about()):
             raise Fault(f"out: {self.folder} holds another sweep: {other}; give another with --out")
-        lists = {a.name: a.values for a in self.axes if not a.range}
-        fixed = lambda k, v: next((x for x in lists[k] if x == (tuple(v) if isinstance(v, list) else v)), v) if k in lists else v
-        self.trials = [{k: fixed(k, v) for k, v in trial.items()} for trial in old["trials"]]
+        self.trials = [{a.name: a.of(trial[a.name], file) for a in self.axes} for trial in old["trials"]]
 
     # ---------------------------------------------------------------------------------------------------------- its runs
 
@@ -479,6 +485,8 @@ class _Sweep:
         if not (file := folder / "policy" / "last.json").exists():
             return None
         last = checkpoint.read_json(file)
+        if not isinstance(last, dict):
+            raise Fault(f"{file} is damaged, or was not written by Thespis")
         checkpoint.unseal(last, file)
         return last["return_mean"] if last["step"] >= setting.run.steps else None
 
@@ -607,8 +615,8 @@ def differs(old: dict[str, Any], new: dict[str, Any]) -> str | None:
             return f"its {name} is {old.get(name)!r}, here {new[name]!r}"
     if "over" not in new:
         return None
-    over, trials = old.get("over"), old.get("trials")
-    if not isinstance(over, dict) or not isinstance(trials, list) or not all(isinstance(t, dict) for t in trials):
+    over, trials, seeds = (old.get(name) for name in ("over", "trials", "seeds"))
+    if not isinstance(over, dict) or not isinstance(trials, list) or not isinstance(seeds, list):
         return "its sweep.json is none that this version writes"
     if list(over) != list(new["over"]):
         return f"it is over {' and '.join(over) or 'nothing'}, here {' and '.join(new['over']) or 'nothing'}"
@@ -620,7 +628,9 @@ def differs(old: dict[str, Any], new: dict[str, Any]) -> str | None:
             return f"its {name} is {json.dumps(values)}, here {json.dumps(new['over'][name])}"
         if not fixed and (gone := [v for v in values if v not in new["over"][name]]):
             return f"it has {name} {gone[0]!r} too"
-    if gone := [seed for seed in old.get("seeds", []) if seed not in new["seeds"]]:
+    if any(not isinstance(trial, dict) or trial.keys() != over.keys() for trial in trials):
+        return "its trials are none that this version writes"
+    if gone := [seed for seed in seeds if seed not in new["seeds"]]:
         return f"it has seed {gone[0]} too"
     if new["search"] and len(trials) > new["search"]:
         return f"it has {len(trials)} trials already"

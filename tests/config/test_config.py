@@ -202,8 +202,9 @@ def test_text_is_read_as_its_field_has_it(name: str, text: str, value: Any) -> N
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("lr", "0"), ("lr", "nan"), ("lr", "inf"), ("lr", "None"), ("lr", ""), ("steps", "1.5"), ("steps", "-1"), ("hidden", "8,8"),
-        ("hidden", "8 0"), ("log_std", "1"), ("log_std", "1 2 3"), ("alpha", "none"), ("which", "worst"), ("video", "1"),
+        ("lr", "0"), ("lr", "nan"), ("lr", "inf"), ("lr", "None"), ("lr", ""), ("steps", "1.5"), ("steps", "-1"),
+        ("hidden", "8,8"), ("hidden", "8 0"), ("log_std", "1"), ("log_std", "1 2 3"), ("alpha", "none"),
+        ("which", "worst"), ("video", "1"),
     ],
 )  # fmt: skip
 def test_text_that_is_no_value_of_its_field(name: str, text: str) -> None:

@@ -275,7 +275,7 @@ def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path,
     monkeypatch.setattr(module, "OneByOne", Seen)
     thread = threading.Thread(target=kill)
     thread.start()
-    long = SMALL | {"steps": 3000, "eval_every": 1000, "checkpoint_every": 50, "updates_per_step": 0.2}
+    long = SMALL | {"steps": 1000, "eval_every": 500, "checkpoint_every": 50, "updates_per_step": 0.2}
     found = thespis.sweep("sac", ENV, seeds=1, out=tmp_path / "a", say=said.append, **long)
     thread.join()
     assert found["finished"]
@@ -338,6 +338,18 @@ def test_a_search_stays_within_its_ranges_and_is_a_function_of_its_past(inside, 
 
 
 @pytest_optuna
+@pytest.mark.parametrize(("name", "value"), [("lr", 1.0), ("lr", "1e-4"), ("batch_size", 5.0), ("hidden", [16]), ("gone", 1)])
+def test_a_trial_that_no_search_proposed_is_refused(inside, tmp_path, name, value):
+    swept(tmp_path, SPACE, search=1)
+    about = json.loads((tmp_path / "sweep.json").read_text())
+    del about["sha256"]
+    about["trials"][0][name] = value
+    checkpoint.write_sealed(tmp_path / "sweep.json", about)
+    with pytest.raises(Fault, match=rf"{name} is .* in a trial|its trials are none"):
+        swept(tmp_path, SPACE, search=2)
+
+
+@pytest_optuna
 def test_proposals_draw_near_to_the_best():
     """On -(log10 lr + 3.3)^2, whose mean under the uniform distribution from 1e-5 to 1e-2 is -(3^2 / 12 + 0.2^2) = -0.79."""
     axes, past = [Axis("lr", (1e-5, 1e-2), True)], []
@@ -385,24 +397,29 @@ def test_the_command_prints_one_object_and_faults_in_one_line(inside, tmp_path, 
 
 
 def tasks():
-    """The processes of Ray's that train."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
+    """Our processes of Ray's that train."""
+    parents, found = {}, []
+    for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if place.read_bytes().startswith(b"ray::work"):
-                found.append(int(place.parent.name))
-    return found
+            parents[int(place.name)] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if (place / "cmdline").read_bytes().startswith(b"ray::work"):
+                found.append(int(place.name))
+
+    def ours(pid):
+        return pid == os.getpid() or (pid in parents and ours(parents[pid]))
+
+    return [pid for pid in found if ours(pid)]
 
 
 @pytest.mark.slow
 def test_tasks_of_ray_are_retried_and_end_with_the_same_bits(tmp_path):
     pytest.importorskip("ray")
-    long, said = SMALL | {"steps": 2000, "eval_every": 1000, "checkpoint_every": 50, "updates_per_step": 0.2}, []
-    before, killed = set(tasks()), []
+    long, said = SMALL | {"steps": 1000, "eval_every": 500, "checkpoint_every": 50, "updates_per_step": 0.2}, []
+    killed = []
 
     def kill():
         when(lambda: len(checkpoint.checkpoints(tmp_path / "a/lr=0.0001/seed-0")) > 1)
-        for pid in set(tasks()) - before:
+        for pid in tasks():
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
