@@ -1,3 +1,4 @@
+# docs/examples/sweep.py
 import thespis
 
 small = {"steps": 300, "warmup": 100, "hidden": (32, 32), "eval_episodes": 2}

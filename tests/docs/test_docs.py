@@ -43,9 +43,9 @@ def tiny(args: list[str]) -> list[str]:
     """The same command, so small that it ends in a second."""
     if args[0] in ("train", "resume", "sweep") and "--help" not in args:
         more = {k: v for k, v in TINY.items() if args[0] != "resume" or (k == "--steps" and k in args)}
-        if args[0] == "sweep":  # two runs, each in a process of its own
-            more |= {"--seeds": "1"} | ({"--search": "2"} if "--search" in args else {})
-            args = [a.partition(",")[0] if "tau=" in a and ".." not in a else a for a in args]
+        if args[0] == "sweep":  # one run, as each has a process of its own
+            more |= {"--seeds": "1"} | ({"--search": "1"} if "--search" in args else {})
+            args = [a.partition(",")[0] if "=" in a else a for a in args]
         if "--rollout" in args:  # on-policy: no warm-up
             more["--rollout"] = more.pop("--warmup")
         for name in more:
