@@ -61,7 +61,7 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@rm -f $@ $(PEERS)
 	@echo "Installing the pinned versions into .venv (torch is large: this takes a minute or more, once)"
-	@$(PIP) --editable ".[dev,video,data,ray,onnx,hub,dashboard]"
+	@$(PIP) --editable ".[dev,video,data,ray,sweep,onnx,hub,dashboard]"
 	@touch $@
 
 $(PEERS): $(READY)

@@ -8,8 +8,9 @@ from thespis.core import Fault
 from thespis.export import export
 from thespis.hub import push
 from thespis.sb3 import import_sb3
+from thespis.sweep import sweep
 
 __all__ = [
     "Fault", "Policy", "Result", "algorithms", "compare", "evaluate", "export", "import_sb3", "load", "push", "report", "resume",
-    "train",
+    "sweep", "train",
 ]  # fmt: skip

@@ -147,14 +147,19 @@ def train(
     """
     found = algorithm(algo)
     world = envs.world(env)
-    runs, fields = ({f.name for f in dataclasses.fields(c)} for c in (Run, found.module.Config))
     parts = {k: options.pop(k) for k in _takes(found) if k in options}
+    run, cfg = configure(found, world, options)
+    return start(found, cfg, run, world, out, parts, panel, own_env=not isinstance(env, str))
+
+
+def configure(algo: Algorithm, world: envs.World, options: dict[str, Any]) -> tuple[Run, Any]:
+    """The run and the Config that the names of `options` belong to. Raises Fault on an unknown name or a wrong value."""
+    runs, fields = ({f.name for f in dataclasses.fields(c)} for c in (Run, algo.module.Config))
     for name in options:
         if name not in runs | fields:
-            raise Fault(f"{name} is not an option of {algo}{config.near(name, runs | fields)}")
+            raise Fault(f"{name} is not an option of {algo.name}{config.near(name, runs | fields)}")
     run = config.build(Run, {k: v for k, v in options.items() if k in runs} | {"env": world.name})
-    cfg = config.check(dataclasses.replace(found.config, **{k: v for k, v in options.items() if k in fields}))
-    return start(found, cfg, run, world, out, parts, panel, own_env=not isinstance(env, str))
+    return run, config.check(dataclasses.replace(algo.config, **{k: v for k, v in options.items() if k in fields}))
 
 
 def start(
@@ -168,10 +173,7 @@ def start(
     own_env: bool = False,
 ) -> Result:
     """A new run directory, and the training in it."""
-    _check_device(run.device)
-    if run.ray_address and not run.collectors:
-        raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
-    learner = algo.module.make(cfg, world.spec, **parts)  # every fault of the input is told before anything is written
+    learner = ready(algo, cfg, run, world, parts)  # every fault of the input is told before anything is written
     data = _dataset(learner, run, world)
     if run.data and not (place := dataset.find(run.data)).is_relative_to(dataset.root()):
         run = dataclasses.replace(run, data=str(place.resolve()))  # a folder is found again from anywhere
@@ -194,6 +196,23 @@ def start(
                 for path in [folder] if made else folder.iterdir():  # it never began: the same command may be given again
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             raise
+
+
+def ready(algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[str, Any]) -> Learner:
+    """The learner. Raises Fault for what algorithm, configuration, run and environment cannot be together."""
+    _check_device(run.device)
+    if run.ray_address and not run.collectors:
+        raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
+    learner = algo.module.make(cfg, world.spec, **parts)
+    if isinstance(learner.experience, OnPolicy):
+        others = {"data": run.data, "collectors": run.collectors, "torchrun's learners": team.many()}
+        if name := next((name for name, value in others.items() if value), None):
+            raise Fault(
+                f"{name}: an on-policy algorithm learns from its own newest steps; leave it out, or take an off-policy one"
+            )
+    if run.data is not None:
+        dataset.find(run.data)
+    return learner
 
 
 def describe(
@@ -229,8 +248,7 @@ def resume(
     folder = _folder(path)
     about, found, cfg, run, world = _open(folder, env, algo)
     checkpoint.own(folder)
-    _check_device(run.device)
-    learner = found.module.make(cfg, world.spec, **_parts(found, about, parts))
+    learner = ready(found, cfg, run, world, _parts(found, about, parts))
     data = _dataset(learner, run, world)
     if data and data.digest() != about.get("data"):
         raise Fault(
@@ -248,12 +266,6 @@ def resume(
 
 
 def _dataset(learner: Learner, run: Run, world: envs.World) -> Dataset | None:
-    if isinstance(learner.experience, OnPolicy):
-        others = {"data": run.data, "collectors": run.collectors, "torchrun's learners": team.many()}
-        if name := next((name for name, value in others.items() if value), None):
-            raise Fault(
-                f"{name}: an on-policy algorithm learns from its own newest steps; leave it out, or take an off-policy one"
-            )
     if run.data is None:
         return None
     spaces = world.observation_space, world.action_space

@@ -1,4 +1,5 @@
-"""The command line: thespis train, resume, evaluate, report, compare, dashboard, export, import, push, load, list."""
+"""The command line: thespis train, resume, sweep, evaluate, report, compare, dashboard, export, import, push, load,
+list."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,12 +27,15 @@ from thespis.core import Fault
 from thespis.engine.run import Run
 from thespis.export import export as export_policy
 from thespis.report.dashboard import serve
+from thespis.report.sweep import best, word
+from thespis.sweep import sweep as run_sweep
 
 USAGE = """\
 thespis: actor-critic learning
 
   thespis train ALGORITHM --env ENV --steps N     train an agent (thespis train sac --help: every option)
   thespis resume DIR [--steps N]                  go on exactly where a run stopped
+  thespis sweep ALGORITHM --over NAME=A,B ...     many settings and seeds; the same command goes on where it stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis report DIR... [--video]                 a page of a run, or of several, with every curve
   thespis compare DIR... [--json]                 seeds of algorithms side by side, with intervals
@@ -169,11 +173,22 @@ class List:
     """one JSON array on standard output"""
 
 
-def train(args: list[str]) -> int:
-    if not args or args[0] in ("-h", "--help"):
-        print("usage: thespis train ALGORITHM [--env ENV] [--steps N] [options]; ALGORITHM is one of")
-        print("  " + ", ".join(api.algorithms()) + ", or the path of a Python file of your own")
-        return 0
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    over: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUES")] = ()
+    """an option of train and its values, as algo.lr=1e-4,3e-4; of a search also a range, algo.lr=1e-5..1e-2; may be repeated"""
+    seeds: config.Count = 5
+    """how many, from --seed on, each setting is trained with"""
+    search: config.Natural = 0
+    """trials that Optuna proposes (needs thespis[sweep]); 0: every combination of the values"""
+    parallel: config.Count = 1
+    """runs at a time (more than one needs thespis[ray])"""
+    json: bool = False
+    """one JSON object on standard output, and what happens on standard error"""
+
+
+def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str, Any, Any]] = ()) -> tuple[api.Algorithm, Any]:
+    """The algorithm that is named first, and the options of its runs: `run`, `algo`, `out` and `more`."""
     algo, args = api.algorithm(args[0]), args[1:]
     cls = algo.module.Config
     own = {f.name for f in dataclasses.fields(cls)} - {f.name for f in dataclasses.fields(Run)}
@@ -181,19 +196,75 @@ def train(args: list[str]) -> int:
     args = [
         re.sub(r"^--(?!algo\.)([\w-]+)", lambda m: f"--algo.{m[1]}" if m[1].replace("-", "_") in own else m[0], a) for a in args
     ]
-    train = dataclasses.make_dataclass(
-        "Train",
+    options = dataclasses.make_dataclass(
+        command.capitalize(),
         [
             ("run", Annotated[Run, tyro.conf.arg(name="")], dataclasses.field(default=Run())),
-            ("out", Annotated[Path | None, tyro.conf.arg(help="run directory; default: runs/ALGORITHM-ENV-SEED")], None),
+            *more,
+            ("out", Annotated[Path | None, tyro.conf.arg(help=out)], None),
             ("algo", cls, dataclasses.field(default=algo.config)),
         ],
     )
-    given = _parse(
-        train, args, f"thespis train {algo.name}", f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME."
-    )
+    words = f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME."
+    return algo, _parse(options, args, f"thespis {command} {algo.name}", words)
+
+
+def _unnamed(command: str, args: list[str]) -> bool:
+    """Whether an algorithm is still to be named; says which there are."""
+    if args and args[0] not in ("-h", "--help"):
+        return False
+    print(f"usage: thespis {command} ALGORITHM [--env ENV] [--steps N] [options]; ALGORITHM is one of")
+    print("  " + ", ".join(api.algorithms()) + ", or the path of a Python file of your own")
+    return True
+
+
+def train(args: list[str]) -> int:
+    if _unnamed("train", args):
+        return 0
+    algo, given = _training("train", args, "run directory; default: runs/ALGORITHM-ENV-SEED")
     run, cfg = config.check(given.run), config.check(given.algo)
     return _ran(api.start(algo, cfg, run, envs.world(run.env), given.out, {}))
+
+
+def sweep(args: list[str]) -> int:
+    if _unnamed("sweep", args):
+        return 0
+    more = [("sweep", Annotated[Sweep, tyro.conf.arg(name="")], dataclasses.field(default=Sweep()))]
+    algo, given = _training("sweep", args, "folder of the runs; default: runs/sweep-ALGORITHM-ENV", more)
+    pairs = [text.partition("=") for text in given.sweep.over]
+    if bad := next((name for name, _, values in pairs if not values), None):
+        raise Fault(f"--over is {bad!r}; allowed: NAME=VALUE,VALUE,... as in --over algo.lr=1e-4,3e-4")
+    names = [name for name, *_ in pairs]
+    if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
+        raise Fault(f"--over {twice} is given twice; give all its values at once")
+    options = {f.name: getattr(x, f.name) for x in (given.algo, given.run) for f in dataclasses.fields(x)}
+    del options["env"]
+    found = run_sweep(
+        algo.name, given.run.env, over={name: values for name, _, values in pairs}, seeds=given.sweep.seeds,
+        search=given.sweep.search, parallel=given.sweep.parallel, out=given.out, **options,
+        say=lambda line: print(line, file=sys.stderr if given.sweep.json else sys.stdout, flush=True),
+    )  # fmt: skip
+    code = 130 if not found["finished"] else 2 if found["failed"] else 0
+    if given.sweep.json:
+        print(json.dumps(found))
+        return code
+    if code == 130:
+        print("go on    with the same command")
+        return code
+    table = Table(
+        *found["over"], "seeds", "interquartile mean", "95% interval", "mean", box=None, header_style="bold", pad_edge=False
+    )
+    for row in best(found):
+        table.add_row(*(Text(word(v)) for v in row["values"].values()), str(row["seeds"]), *_statistics(row))
+    Console().print(table)
+    print(*(f"{name:8} {found[name]}" for name in ("picture", "csv") if name in found), sep="\n")
+    return code
+
+
+def _statistics(row: dict[str, Any]) -> tuple[str, str, str]:
+    """The interquartile mean, its interval and the mean, in words."""
+    numbers = [f"{x:,.4g}" if abs(x) < 1000 else f"{x:,.0f}" for x in (row["iqm"], row["mean"], *(row["interval95"] or ()))]
+    return numbers[0], f"{numbers[2]} to {numbers[3]}" if row["interval95"] else "none of one seed", numbers[1]
 
 
 def resume(args: list[str]) -> int:
@@ -233,9 +304,7 @@ def compare(args: list[str]) -> int:
     columns = "group", "seeds", "interquartile mean", "95% interval", "mean"
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in found["groups"]:
-        numbers = [f"{x:,.4g}" if abs(x) < 1000 else f"{x:,.0f}" for x in (row["iqm"], row["mean"], *(row["interval95"] or ()))]
-        between = f"{numbers[2]} to {numbers[3]}" if row["interval95"] else "none of one seed"
-        table.add_row(Text(row["group"]), str(row["seeds"]), numbers[0], between, numbers[1])
+        table.add_row(Text(row["group"]), str(row["seeds"]), *_statistics(row))
     Console().print(f"[bold]{found['axis']}[/bold] at step {row['step']:,} on {', '.join(row['environments'])}", highlight=False)
     Console().print(table)
     for row in found["improvement"]:
@@ -305,9 +374,8 @@ def list_(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "resume": resume, "evaluate": evaluate, "report": report, "compare": compare, "dashboard": dashboard,
-    "export": export, "import": import_, "push": push, "load": load,
-    "list": list_,
+    "train": train, "resume": resume, "sweep": sweep, "evaluate": evaluate, "report": report, "compare": compare,
+    "dashboard": dashboard, "export": export, "import": import_, "push": push, "load": load, "list": list_,
 }  # fmt: skip
 
 
@@ -368,7 +436,7 @@ def _options(cls: Any, prefix: str = "--") -> dict[str, Any]:
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         inner = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
         if dataclasses.is_dataclass(inner):
-            found |= _options(inner, prefix if name == "run" else f"{prefix}{name}.")
+            found |= _options(inner, prefix if name in ("run", "sweep") else f"{prefix}{name}.")
         else:
             found[prefix + name.replace("_", "-")] = hint
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -60,7 +61,7 @@ def check(config: C, where: str = "") -> C:
     for f in dataclasses.fields(config):  # type: ignore[arg-type]
         given = getattr(config, f.name)
         try:
-            values[f.name] = _fit(hints[f.name], given)
+            values[f.name] = fit(hints[f.name], given)
         except (ValueError, OverflowError):
             raise Fault(f"{where}{f.name} is {given!r}; allowed: {words(hints[f.name])}") from None
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
@@ -73,6 +74,25 @@ def build(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
         if name not in names:
             raise Fault(f"{where}{name} is not an option{near(name, names)}")
     return check(cls(**values), where)
+
+
+def read(hint: Any, text: str) -> Any:
+    """The value of type `hint` that `text` stands for, or ValueError; the values of a tuple are apart by spaces."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return fit(hint, read(args[0], text))
+    if origin in (typing.Union, types.UnionType):
+        return None if text == "None" and type(None) in args else read(next(a for a in args if a is not type(None)), text)
+    if origin is Literal:
+        return fit(hint, next((a for a in args if str(a) == text), text))
+    if origin is tuple:
+        words = text.split()
+        return fit(
+            hint, [read(h, w) for h, w in zip([args[0]] * len(words) if args[-1] is Ellipsis else args, words, strict=True)]
+        )
+    if hint is bool:
+        return fit(hint, {"true": True, "false": False}.get(text.lower()))
+    return fit(hint, text if hint is str else int(text) if re.fullmatch("[+-]?[0-9]+", text) else float(text))
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -90,21 +110,21 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else f"; allowed: {', '.join(sorted(names))}"
 
 
-def _fit(hint: Any, value: Any) -> Any:
+def fit(hint: Any, value: Any) -> Any:
     """The value as `hint` wants it (an int where a float is wanted, a list for a tuple), or ValueError."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        value = _fit(args[0], value)
+        value = fit(args[0], value)
         if not all(value in r for r in args[1:] if isinstance(r, Range | Ascending)):
             raise ValueError
         return value
     if origin in (typing.Union, types.UnionType):
-        return None if value is None and type(None) in args else _fit(next(a for a in args if a is not type(None)), value)
+        return None if value is None and type(None) in args else fit(next(a for a in args if a is not type(None)), value)
     if origin is Literal and value in args:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(_fit(h, v) for h, v in zip(inner, value, strict=True))
+        return tuple(fit(h, v) for h, v in zip(inner, value, strict=True))
     if hint in (int, float):
         value = value.item() if isinstance(value, np.generic) else value
         if hint is float and type(value) is int:

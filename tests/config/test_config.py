@@ -3,12 +3,12 @@
 import json
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 import pytest
 
-from thespis.config import Count, Fraction, Natural, Positive, Range, build, check, near, to_json
+from thespis.config import Count, Fraction, Natural, Positive, Range, build, check, near, read, to_json
 from thespis.core import Fault
 
 
@@ -183,3 +183,30 @@ def test_a_range_holds_what_its_words_say(given: Range, inside: list[float], out
 
 def test_the_words_of_an_open_range_with_an_end_differ_from_those_of_a_closed_one() -> None:
     assert str(Range(0, 1, open=True)) != str(Range(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("lr", "1e-4", 1e-4), ("lr", "1", 1.0), ("steps", "12", 12), ("steps", "1e3", 1000), ("hidden", "64 64", (64, 64)),
+        ("hidden", "8", (8,)), ("hidden", "", ()), ("log_std", "-5 2", (-5.0, 2.0)), ("alpha", "None", None),
+        ("alpha", "0.2", 0.2), ("shift", "-2", -2.0), ("which", "best", "best"), ("label", "1", "1"), ("label", "None", "None"),
+        ("video", "true", True), ("video", "False", False),
+    ],
+)  # fmt: skip
+def test_text_is_read_as_its_field_has_it(name: str, text: str, value: Any) -> None:
+    found = read(get_type_hints(Options, include_extras=True)[name], text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lr", "0"), ("lr", "nan"), ("lr", "inf"), ("lr", "None"), ("lr", ""), ("steps", "1.5"), ("steps", "-1"),
+        ("hidden", "8,8"), ("hidden", "8 0"), ("log_std", "1"), ("log_std", "1 2 3"), ("alpha", "none"),
+        ("which", "worst"), ("video", "1"),
+    ],
+)  # fmt: skip
+def test_text_that_is_no_value_of_its_field(name: str, text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011, whose words nobody sees
+        read(get_type_hints(Options, include_extras=True)[name], text)

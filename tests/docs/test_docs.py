@@ -41,8 +41,11 @@ def commands(block: str) -> list[list[str]]:
 
 def tiny(args: list[str]) -> list[str]:
     """The same command, so small that it ends in a second."""
-    if args[0] in ("train", "resume") and "--help" not in args:
-        more = {k: v for k, v in TINY.items() if args[0] == "train" or (k == "--steps" and k in args)}
+    if args[0] in ("train", "resume", "sweep") and "--help" not in args:
+        more = {k: v for k, v in TINY.items() if args[0] != "resume" or (k == "--steps" and k in args)}
+        if args[0] == "sweep":  # one run, as each has a process of its own
+            more |= {"--seeds": "1"} | ({"--search": "1"} if "--search" in args else {})
+            args = [a.partition(",")[0] if "=" in a else a for a in args]
         if "--rollout" in args:  # on-policy: no warm-up
             more["--rollout"] = more.pop("--warmup")
         for name in more:
@@ -114,6 +117,7 @@ def test_a_page_runs_from_top_to_bottom(
 def test_every_option_named_exists() -> None:
     helps = [
         *(["train", name, "--help"] for name in thespis.algorithms()),
+        ["sweep", "sac", "--help"],
         ["resume", "--help"],
         ["evaluate", "--help"],
         ["import", "sb3", "--help"],

@@ -73,7 +73,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(_torch(run))
         stack.enter_context(team.team(run))
-        stop = stack.enter_context(_stop_signals())
+        stop = stack.enter_context(stop_signals())
         while True:
             try:
                 with ExitStack() as own:
@@ -342,7 +342,7 @@ def _torch(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """Set by Ctrl-C or SIGTERM: the step under way is finished first. A second Ctrl-C interrupts at once."""
     stop = threading.Event()
 

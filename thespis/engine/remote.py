@@ -278,21 +278,22 @@ def _first(error: BaseException) -> str:
 
 
 @contextmanager
-def cluster(collectors: int, address: str | None) -> Iterator[None]:
+def cluster(count: int, address: str | None, name: str = "collectors") -> Iterator[None]:
     """A connection to the Ray cluster at `address`; without one, to one of this process's own, on loopback, that ends with it.
 
-    A process that is connected already stays so. Raises Fault where there is no Ray, no cluster, or no room in it.
+    It is to have a CPU for each of `count` processes, which the option `name` asks for. A process that is connected already stays
+    so. Raises Fault where there is no Ray, no cluster, or no room in it.
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")  # collectors are not of less use than the learner that waits for them
         import ray
     except ImportError as error:
-        raise Fault(f'collectors need Ray ({error}): pip install "thespis[ray]"') from error
+        raise Fault(f'{name} is {count}, which needs Ray ({error}): pip install "thespis[ray]"') from error
     if ray.is_initialized():
         if address:
             raise Fault(f"ray_address is {address!r}; this process is connected to a Ray cluster already: leave it out")
-        _room(ray, collectors)
+        _room(ray, count, name)
         yield
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -300,13 +301,13 @@ def cluster(collectors: int, address: str | None) -> Iterator[None]:
     try:
         if address is None:
             with _loopback():
-                ray.init("local", num_cpus=collectors, include_dashboard=False, _temp_dir=place, **QUIET)
+                ray.init("local", num_cpus=count, include_dashboard=False, _temp_dir=place, **QUIET)
         else:
             _join(ray, address)
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():  # Ray puts its own
                 signal.signal(number, handler)
-        _room(ray, collectors)
+        _room(ray, count, name)
         yield
     finally:
         ray.shutdown()
@@ -326,9 +327,9 @@ def _join(ray: Any, address: str) -> None:
         raise Fault(f"ray_address is {address!r}; {why}; allowed: host:port, auto") from error
 
 
-def _room(ray: Any, collectors: int) -> None:
-    if (cpus := int(ray.cluster_resources().get("CPU", 0))) < collectors:
-        raise Fault(f"collectors is {collectors}; the Ray cluster has {cpus} CPUs, and each collector takes one")
+def _room(ray: Any, count: int, name: str) -> None:
+    if (cpus := int(ray.cluster_resources().get("CPU", 0))) < count:
+        raise Fault(f"{name} is {count}; the Ray cluster has {cpus} CPUs, and each of its processes takes one")
 
 
 @contextmanager
