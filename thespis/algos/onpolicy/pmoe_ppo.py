@@ -140,7 +140,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         mean, log_std, logw = mixture(p["actor"], view(p["seen"], obs))
         if explore:  # the largest of logits plus Gumbel noise is a sample of the softmax
             mean, logw = mean + log_std.exp() * torch.randn_like(mean), logw - torch.empty_like(logw).exponential_().log()
-        return mean.take_along_dim(logw.argmax(-1)[:, None, None], -2).squeeze(-2)
+        return mean.gather(-2, logw.argmax(-1)[:, None, None].expand(-1, -1, mean.shape[-1])).squeeze(-2)
 
     return Learner(
         init, update, lambda s: {"actor": s.actor.params, "seen": s.seen}, act, prepare=prepare,
