@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import typing
 import warnings
 from collections import deque
@@ -42,6 +43,7 @@ from thespis.engine.run import Run
 from thespis.report import sweep as summary
 
 RETRIES = 3  # of a run whose process dies
+WAIT = 60.0  # seconds for another process to leave a run's directory
 NOT_SWEPT = {
     "env": "a sweep is of one environment",
     "seed": "every setting has the same seeds; give --seeds, and the first of them with --seed",
@@ -159,6 +161,7 @@ def work(job: Job) -> str | None:
     """Begins a run, or goes on with it. What went wrong, in a line; None where it came to its end or was told to stop."""
     folder = Path(job["folder"])
     try:
+        _wait(folder)
         if (folder / "config.json").exists():
             api.resume(folder, env=job["env"], algo=job["algo"], panel=False)
         else:
@@ -168,6 +171,19 @@ def work(job: Job) -> str | None:
     except (Fault, OSError) as fault:
         return " ".join(str(fault).split())
     return None
+
+
+def _wait(folder: Path) -> None:
+    """For the run of a sweep that was killed, which is writing its last checkpoint there. Raises Fault where it does not end."""
+    until = time.monotonic() + WAIT
+    while folder.is_dir():
+        try:
+            with alone(folder):
+                return
+        except Fault:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def child(job: str) -> int:
@@ -515,7 +531,8 @@ class _Sweep:
             done = len(self.settings) * len(self.seeds) - len(jobs)
             what = f"{self.limits.search} trials" if self.limits.search else f"{len(self.settings)} settings"
             already = f", {done} done already" if done else ""
-            self.say(f"sweep    {self.folder}: {what}, {len(self.seeds)} seeds of each, {whole} runs{already}")
+            count = f"{len(self.seeds)} seeds" if len(self.seeds) > 1 else "1 seed"
+            self.say(f"sweep    {self.folder}: {what}, {count} of each, {whole} runs{already}")
             for a in self.axes:
                 self.say(f"over     {a}")
             with loop.stop_signals() as stop:

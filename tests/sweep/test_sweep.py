@@ -20,6 +20,7 @@ import thespis
 from thespis import cli
 from thespis.core import Fault
 from thespis.engine import checkpoint, remote
+from thespis.engine.lock import alone
 
 module = importlib.import_module("thespis.sweep")  # thespis.sweep is the function
 Axis, propose = module.Axis, module.propose
@@ -250,6 +251,25 @@ def test_what_was_killed_before_it_said_what_it_is_begins_anew(inside, tmp_path)
     swept(tmp_path / "new")
     assert module.work({"folder": str(tmp_path.parent / "lonely"), "algo": "sac", "env": ENV, "options": SMALL}) is None
     assert_bitwise(tmp_path.parent / "lonely", tmp_path / "new/seed-0")
+
+
+def test_a_run_that_another_process_is_leaving_is_waited_for(tmp_path, monkeypatch):
+    job, held, over = {"folder": str(tmp_path), "algo": "sac", "env": ENV, "options": SMALL}, threading.Event(), threading.Event()
+
+    def hold():
+        with alone(tmp_path):
+            held.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    monkeypatch.setattr(module, "WAIT", 0.5)
+    assert "is in use" in (module.work(job) or "")
+    monkeypatch.setattr(module, "WAIT", 60.0)
+    threading.Timer(0.5, over.set).start()
+    assert module.work(job) is None
+    thread.join()
 
 
 def when(there, seconds=90):
