@@ -125,7 +125,7 @@ def learnt():
             if t % 5 == 0:
                 for i, collector in enumerate(collectors):
                     policy = learner.policy(row(state, i))
-                    collector.step(lambda obs, policy=policy: learner.act(policy, obs, True))
+                    collector.step(lambda obs, rows, policy=policy: learner.act(policy, obs, True))
             state, _ = update(state, stacked([collector.replay.sample() for collector in collectors]))
     return {name: Learnt(CONFIG, row(state, i)) for i, name in enumerate(NAMES)}
 

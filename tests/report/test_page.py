@@ -118,7 +118,7 @@ def test_words_of_a_run_cannot_become_markup(tmp_path):
         (lambda run: (run / "config.json").unlink(), "not a run directory"),
         (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
         (lambda run: (run / "config.json").write_text('{"run": 3}'), "config.json is damaged"),
-        (lambda run: (run / "metrics.jsonl").write_text("3\n4\n"), "metrics.jsonl is damaged"),
+        (lambda run: (run / "metrics.jsonl").write_text("3\n4\n"), "metrics.jsonl: line 1 is not a row of metrics"),
     ],
 )
 def test_damage_is_told_in_a_line_and_no_page_is_written(tmp_path, break_, match):
