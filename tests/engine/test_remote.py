@@ -319,7 +319,7 @@ def listening(pids):
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
-def gone(pids, seconds=90):
+def gone(pids, seconds=180):
     until = time.monotonic() + seconds
     while pids & living().keys():
         if time.monotonic() > until:
