@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, tanh
 
 from thespis.core import Box, MultiDiscrete, Params, Spec
-from thespis.nets.functions import Net
+from thespis.nets.blocks import orthogonal
+from thespis.nets.functions import Build, Net, own
 
 Dist = tuple[Tensor, ...]
 """(mean (B, A), log std (B, A)) of a Gaussian; or the log-probabilities of each choice, (B, n) each"""
@@ -43,6 +44,16 @@ def outputs(spec: Spec) -> int:
 def policy(spec: Spec, net: Net, log_std: float = 0.0) -> Policy:
     """`net`: obs -> outputs(spec). Where actions are a Box, a parameter "log_std" beside the network's starts at `log_std`."""
     return _gaussian(spec.action.dim, net, log_std) if isinstance(spec.action, Box) else _choices(spec, net)
+
+
+def actor_critic(
+    spec: Spec, hidden: Sequence[int], actor: Build | None = None, critic: Build | None = None
+) -> tuple[Policy, Net]:
+    """A policy, and a network obs -> value (B,): tanh and orthogonal, as on-policy codes start them, or the user's modules."""
+    obs, out = spec.obs.dim, outputs(spec)
+    pi = policy(spec, own(actor, spec, obs, out) or orthogonal((obs, *hidden, out), tanh, 0.01))
+    net = own(critic, spec, obs, 1) or orthogonal((obs, *hidden, 1), tanh, 1.0)
+    return pi, Net(net.init, lambda p, x: net.apply(p, x)[..., 0])
 
 
 def _gaussian(dim: int, net: Net, log_std: float) -> Policy:

@@ -67,14 +67,8 @@ class State:
 
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
     """`actor(spec)` and `critic(spec)`: your own modules, obs -> means or logits (one after the other), obs -> value (B, 1)."""
-    obs_dim, outputs = spec.obs.dim, nets.outputs(spec)
-    pi = nets.policy(
-        spec, nets.own(actor, spec, obs_dim, outputs) or nets.orthogonal((obs_dim, *cfg.hidden, outputs), torch.tanh, 0.01)
-    )
-    critic_net = nets.own(critic, spec, obs_dim, 1) or nets.orthogonal((obs_dim, *cfg.hidden, 1), torch.tanh, 1.0)
-
-    def value(p: Params, x: Tensor) -> Tensor:
-        return critic_net.apply(p, x)[..., 0]
+    pi, critic_net = nets.actor_critic(spec, cfg.hidden, actor, critic)
+    value, obs_dim = critic_net.apply, spec.obs.dim
 
     def view(seen: Params, obs: Tensor) -> Tensor:  # what the networks are shown
         return ops.whitened(obs, seen) if cfg.normalise_obs else obs
