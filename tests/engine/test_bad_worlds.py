@@ -22,6 +22,8 @@ from thespis.engine import checkpoint
 from thespis.engine.evaluate import ATTEMPTS, Evaluator
 from thespis.envs.probes import Counter
 
+from .runs import assert_equal
+
 SMALL = {
     "hidden": (8,), "batch_size": 16, "warmup": 40, "num_envs": 3, "steps": 300, "eval_every": 150, "eval_episodes": 5,
     "log_every": 30, "checkpoint_every": 90, "updates_per_step": 0.5, "compile_after": -1, "sinks": (), "panel": False,
@@ -74,21 +76,6 @@ def assert_true_to_life(columns):
 
 def meta(folder):
     return json.loads((checkpoint.checkpoints(folder)[-1] / "checkpoint.json").read_text())
-
-
-def outcome(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rows = [{k: v for k, v in row.items() if k not in ("time/seconds", "time/steps_per_second")} for row in rows]
-    last = checkpoint.checkpoints(folder)[-1]
-    return [load_file(f) for f in (last / "tensors.safetensors", *sorted((folder / "policy").glob("*.safetensors")))], rows
-
-
-def assert_equal(folder, whole):
-    (tensors, rows), (wanted, wanted_rows) = outcome(folder), outcome(whole)
-    assert rows == wanted_rows
-    for a, b in zip(tensors, wanted, strict=True):
-        assert a.keys() == b.keys()
-        assert [k for k in a if not a[k].equal(b[k])] == []
 
 
 def last_faults(folder):

@@ -20,6 +20,8 @@ from thespis.core import Fault, OffPolicy
 from thespis.data import Replay
 from thespis.engine import checkpoint
 
+from .runs import assert_equal
+
 SMALL = {
     "hidden": (8,), "batch_size": 16, "warmup": 30, "steps": 120, "eval_every": 50, "eval_episodes": 2,
     "log_every": 20, "checkpoint_every": 40, "updates_per_step": 0.5, "compile_after": -1, "sinks": (), "panel": False,
@@ -118,22 +120,6 @@ def assert_true_to_life(rows):
     goes_on = ~ended[:-1]
     assert obs[1:][goes_on].equal(after[:-1][goes_on])
     assert (obs[1:][ended[:-1]][:, 1] == 0).all()
-
-
-def outcome(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rows = [{k: v for k, v in row.items() if k not in ("time/seconds", "time/steps_per_second")} for row in rows]
-    last = checkpoint.checkpoints(folder)[-1]
-    tensors = [load_file(f) for f in (last / "tensors.safetensors", *sorted((folder / "policy").glob("*.safetensors")))]
-    return tensors, rows
-
-
-def assert_equal(folder, whole):
-    (tensors, rows), (wanted, wanted_rows) = outcome(folder), outcome(whole)
-    assert rows == wanted_rows
-    for a, b in zip(tensors, wanted, strict=True):
-        assert a.keys() == b.keys()
-        assert [k for k in a if not a[k].equal(b[k])] == []
 
 
 def assert_finite(folder):
