@@ -239,15 +239,19 @@ def resume(
     path: str | Path | Result,
     steps: int | None = None,
     *,
+    ray_address: str | None = None,
     env: Env | None = None,
     algo: str | None = None,
     panel: bool | None = None,
     **parts: Any,
 ) -> Result:
-    """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for)."""
+    """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for). Its collectors join
+    the Ray cluster at `ray_address` from now on (default: as before)."""
     folder = _folder(path)
     about, found, cfg, run, world = _open(folder, env, algo)
     checkpoint.own(folder)
+    changed = {k: v for k, v in {"steps": steps, "ray_address": ray_address}.items() if v is not None}
+    run = config.check(dataclasses.replace(run, **changed))
     learner = ready(found, cfg, run, world, _parts(found, about, parts))
     data = _dataset(learner, run, world)
     if data and data.digest() != about.get("data"):
@@ -255,13 +259,11 @@ def resume(
             f"data: {run.data} has changed since {folder} began; the run can only go on with the dataset that it began with"
         )
     with alone(folder) if team.rank() == 0 else nullcontext():
-        if steps is not None:
-            run = config.check(dataclasses.replace(run, steps=steps))
-            if done := [int(c.name) for c in checkpoint.checkpoints(folder) if int(c.name) > run.steps]:
-                raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
-            about["run"]["steps"] = run.steps
-            if team.rank() == 0:
-                checkpoint.write_json(folder / "config.json", about)
+        if steps and (done := [int(c.name) for c in checkpoint.checkpoints(folder) if int(c.name) > steps]):
+            raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
+        about["run"] |= changed
+        if changed and team.rank() == 0:
+            checkpoint.write_json(folder / "config.json", about)
         return _train(learner, world, run, folder, about, True, panel, data)
 
 

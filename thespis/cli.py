@@ -56,6 +56,8 @@ class Resume:
     """run directory"""
     steps: config.Count | None = None
     """environment steps in all; default: as many as the run was started for"""
+    ray_address: str | None = None
+    """host:port of the Ray cluster that its collectors are to join from now on, auto, or local; default: as before"""
     env: str | None = None
     """the environment again, where it is one of your own"""
     algo: str | None = None
@@ -269,7 +271,7 @@ def _statistics(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def resume(args: list[str]) -> int:
     given = config.check(_parse(Resume, args, "thespis resume", "Go on exactly where a run stopped."))
-    return _ran(api.resume(given.dir, given.steps, env=given.env, algo=given.algo))
+    return _ran(api.resume(given.dir, given.steps, ray_address=given.ray_address, env=given.env, algo=given.algo))
 
 
 def evaluate(args: list[str]) -> int:

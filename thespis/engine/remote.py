@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+import thespis
 from thespis.core import Fault, Learner, OffPolicy, Spec, tree_map
 from thespis.data import Replay, Shards
 from thespis.engine.act import Actor
@@ -31,6 +33,7 @@ from thespis.envs import World, vector
 SEGMENT = 32  # steps of each environment between two looks at the newest parameters
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 DEATHS = 5  # of one collector in a row, before it is taken for a fault of the environment
+JOIN = 30.0  # seconds in which a cluster must have let one in
 
 
 class Segment(NamedTuple):
@@ -74,8 +77,13 @@ class Tape(Replay):
 class Worker:
     """Steps environments of its own, on one thread."""
 
-    def begin(self, shipped: tuple[Learner, World, Run], seeds: tuple[int, int]) -> Fault | None:
-        learner, world, run = shipped
+    def begin(self, version: str, shipped: list[Any], seeds: tuple[int, int]) -> Fault | None:
+        """`shipped` holds Ray's reference to (Learner, World, Run), which only the same version can be sure to understand."""
+        import ray
+
+        if thespis.__version__ != version:
+            return Fault(f"thespis is {thespis.__version__} on {socket.gethostname()}, the learner's {version}; install the same")
+        learner, world, run = ray.get(shipped[0])
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         torch.manual_seed(seeds[0])
@@ -223,7 +231,7 @@ class Collectors:
         seeds = np.random.SeedSequence([self.seed, i, slot.life]).generate_state(2).tolist()
         actor = self.ray.remote(Worker).options(num_cpus=1, max_restarts=0, max_task_retries=0)
         slot.actor, slot.steps, slot.made, slot.sent = actor.remote(), 0, 0, self.taken
-        slot.asked = slot.actor.begin.remote(self.shipped, seeds)
+        slot.asked = slot.actor.begin.remote(thespis.__version__, [self.shipped], seeds)
 
     def _bury(self, i: int, slot: _Slot, error: Exception) -> None:
         """What it was asked for is lost, its episodes end as by a time limit, and another takes its place."""
@@ -279,7 +287,8 @@ def _first(error: BaseException) -> str:
 
 @contextmanager
 def cluster(count: int, address: str | None, name: str = "collectors") -> Iterator[None]:
-    """A connection to the Ray cluster at `address`; without one, to one of this process's own, on loopback, that ends with it.
+    """A connection to the Ray cluster at `address`; to one of this process's own, on loopback, that ends with it, if that is None
+    or "local".
 
     It is to have a CPU for each of `count` processes, which the option `name` asks for. A process that is connected already stays
     so. Raises Fault where there is no Ray, no cluster, or no room in it.
@@ -290,6 +299,7 @@ def cluster(count: int, address: str | None, name: str = "collectors") -> Iterat
         import ray
     except ImportError as error:
         raise Fault(f'{name} is {count}, which needs Ray ({error}): pip install "thespis[ray]"') from error
+    address = None if address == "local" else address
     if ray.is_initialized():
         if address:
             raise Fault(f"ray_address is {address!r}; this process is connected to a Ray cluster already: leave it out")
@@ -315,16 +325,48 @@ def cluster(count: int, address: str | None, name: str = "collectors") -> Iterat
             shutil.rmtree(place, ignore_errors=True)
 
 
+TRY = """\
+import sys, ray
+try:
+    ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+except Exception as error:
+    sys.exit(" ".join(str(error.__cause__ or error).split()))
+"""
+REFUSED = "InvalidAuthToken"
+WHY = {
+    REFUSED: "it asks for a token other than this process's: see ray get-auth-token and RAY_AUTH_TOKEN_PATH",
+    "No node info found": "this machine is no part of it: ray start --address=HOST:PORT makes it one",
+}
+
+
 def _join(ray: Any, address: str) -> None:
-    """Asks first whether anybody listens there: Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        if address != "auto":
-            socket.create_connection((host, int(port)), timeout=5).close()
-        ray.init(address, **QUIET)
-    except (OSError, ValueError, OverflowError, RuntimeError) as error:
-        why = f"no Ray cluster can be joined there ({_first(error)})"
-        raise Fault(f"ray_address is {address!r}; {why}; allowed: host:port, auto") from error
+    """By a process of its own first, which can be given up: Ray would try for minutes, deaf to signals."""
+    from ray._raylet import Config
+
+    patience = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_gcs_server_request_timeout_seconds": "10"}
+    with _loopback():  # else Ray looks for 127.0.0.1 at the machine's other address
+        try:
+            if address != "auto":
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=5).close()
+            given = os.environ.get("RAY_AUTH_MODE")
+            for mode in [given] if given else ["disabled", "token"]:  # the token is shown only to who asks for it
+                env, command = os.environ | patience | {"RAY_AUTH_MODE": mode}, [sys.executable, "-c", TRY, address]
+                tried = subprocess.run(command, env=env, capture_output=True, text=True, timeout=JOIN)
+                if REFUSED not in tried.stderr:
+                    break
+            if tried.returncode:
+                said = tried.stderr.strip() or f"exit code {tried.returncode}"
+                raise OSError(next((why for sign, why in WHY.items() if sign in said), said.splitlines()[-1]))
+            os.environ["RAY_AUTH_MODE"] = mode
+            Config.initialize("")  # Ray has a copy of its own
+            ray.init(address, **QUIET)
+        except Exception as error:
+            first = (
+                f"nobody answers as Ray does in {JOIN:.0f} s" if isinstance(error, subprocess.TimeoutExpired) else _first(error)
+            )
+            why = f"no Ray cluster can be joined there ({first})"
+            raise Fault(f"ray_address is {address!r}; {why}; allowed: host:port, auto, local") from error
 
 
 def _room(ray: Any, count: int, name: str) -> None:

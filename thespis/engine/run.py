@@ -24,7 +24,8 @@ class Run:
     """processes that step num_envs environments each while this one learns (needs thespis[ray]); 0: this one does both.
     Resuming is then not bit for bit: episodes under way are cut as a time limit would"""
     ray_address: str | None = None
-    """host:port of a Ray cluster that the collectors join, or auto for the one on this machine; default: one of the run's own"""
+    """host:port of a Ray cluster that the collectors join, auto for the one on this machine, or local for one of the run's own,
+    the default"""
     on_env_error: Literal["stop", "restart"] = "stop"
     """where an environment fails: end the run, or make that environment anew and go on"""
     env_timeout: Positive | None = None
