@@ -7,6 +7,7 @@ import math
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -278,6 +279,24 @@ def test_where_no_cluster_is_one_line_says_so(address, tmp_path):
     pytest.importorskip("ray")
     with pytest.raises(Fault, match="no Ray cluster can be joined there"):
         thespis.train("sac", env="thespis/Counter-v0", out=tmp_path / "run", collectors=2, ray_address=address, **SMALL)
+
+
+def test_what_listens_and_is_not_ray_is_given_up(monkeypatch, tmp_path):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(remote, "JOIN", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Fault, match=r"no Ray cluster can be joined there \(nobody answers as Ray does in 3 s\)"):
+            thespis.train("sac", env="thespis/Counter-v0", out=tmp_path / "run", collectors=2, ray_address=address, **SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_collector_of_another_version_says_so(monkeypatch):
+    c, policy = made(monkeypatch, Fake(), 1)
+    begin = remote.Worker.begin
+    monkeypatch.setattr(remote.Worker, "begin", lambda self, version, *more: begin(self, "9.9", *more))
+    with pytest.raises(Fault, match=rf"collector 0: thespis is {thespis.__version__} on .*, the learner's 9.9; install the same"):
+        stepped(c, policy, 10)
 
 
 # ----------------------------------------------------------------------------------------------------------- with Ray itself

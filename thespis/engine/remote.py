@@ -362,9 +362,8 @@ def _join(ray: Any, address: str) -> None:
             Config.initialize("")  # Ray has a copy of its own
             ray.init(address, **QUIET)
         except Exception as error:
-            first = (
-                f"nobody answers as Ray does in {JOIN:.0f} s" if isinstance(error, subprocess.TimeoutExpired) else _first(error)
-            )
+            late = isinstance(error, subprocess.TimeoutExpired)
+            first = f"nobody answers as Ray does in {JOIN:.0f} s" if late else _first(error)
             why = f"no Ray cluster can be joined there ({first})"
             raise Fault(f"ray_address is {address!r}; {why}; allowed: host:port, auto, local") from error
 
