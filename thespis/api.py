@@ -250,7 +250,7 @@ def resume(
     folder = _folder(path)
     about, found, cfg, run, world = _open(folder, env, algo)
     checkpoint.own(folder)
-    changed = {k: v for k, v in {"steps": steps, "ray_address": ray_address}.items() if v is not None}
+    changed: dict[str, Any] = {k: v for k, v in {"steps": steps, "ray_address": ray_address}.items() if v is not None}
     run = config.check(dataclasses.replace(run, **changed))
     learner = ready(found, cfg, run, world, _parts(found, about, parts))
     data = _dataset(learner, run, world)

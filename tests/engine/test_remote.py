@@ -267,6 +267,14 @@ def test_an_address_for_nobody_is_refused(tmp_path):
         thespis.train("sac", env="thespis/Counter-v0", out=tmp_path / "run", ray_address="auto", **SMALL)
 
 
+def test_resume_refuses_an_address_for_nobody_and_changes_nothing(tmp_path):
+    run = thespis.train("sac", env="thespis/Counter-v0", out=tmp_path / "run", **SMALL | {"steps": 200}).path
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(Fault, match=r"ray_address is '127.0.0.1:1'; it says where collectors are"):
+        thespis.resume(run, 300, ray_address="127.0.0.1:1")
+    assert (run / "config.json").read_bytes() == before
+
+
 def test_without_ray_one_line_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Fault, match=r'pip install "thespis\[ray\]"'):

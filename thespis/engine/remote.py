@@ -341,7 +341,7 @@ WHY = {
 
 def _join(ray: Any, address: str) -> None:
     """By a process of its own first, which can be given up: Ray would try for minutes, deaf to signals."""
-    from ray._raylet import Config
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
     patience = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_gcs_server_request_timeout_seconds": "10"}
     with _loopback():  # else Ray looks for 127.0.0.1 at the machine's other address
