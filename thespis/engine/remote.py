@@ -326,11 +326,12 @@ def cluster(count: int, address: str | None, name: str = "collectors") -> Iterat
 
 
 TRY = """\
-import sys, ray
+import os, sys, ray
 try:
     ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 except Exception as error:
-    sys.exit(" ".join(str(error.__cause__ or error).split()))
+    print(" ".join(str(error.__cause__ or error).split()), file=sys.stderr, flush=True)
+    os._exit(1)
 """
 REFUSED = "InvalidAuthToken"
 WHY = {
@@ -352,19 +353,22 @@ def _join(ray: Any, address: str) -> None:
             given = os.environ.get("RAY_AUTH_MODE")
             for mode in [given] if given else ["disabled", "token"]:  # the token is shown only to who asks for it
                 env, command = os.environ | patience | {"RAY_AUTH_MODE": mode}, [sys.executable, "-c", TRY, address]
-                tried = subprocess.run(command, env=env, capture_output=True, text=True, timeout=JOIN)
-                if REFUSED not in tried.stderr:
+                try:
+                    tried = subprocess.run(command, env=env, capture_output=True, timeout=JOIN)
+                    code, said = tried.returncode, tried.stderr.decode(errors="replace").strip()
+                except subprocess.TimeoutExpired as late:  # which may have said why
+                    code, said = 1, (late.stderr or b"").decode(errors="replace").strip()
+                    said += f"\nnobody answers as Ray does in {JOIN:.0f} s"
+                if REFUSED not in said:
                     break
-            if tried.returncode:
-                said = tried.stderr.strip() or f"exit code {tried.returncode}"
+            if code:
+                said = said or f"exit code {code}"
                 raise OSError(next((why for sign, why in WHY.items() if sign in said), said.splitlines()[-1]))
             os.environ["RAY_AUTH_MODE"] = mode
             Config.initialize("")  # Ray has a copy of its own
             ray.init(address, **QUIET)
         except Exception as error:
-            late = isinstance(error, subprocess.TimeoutExpired)
-            first = f"nobody answers as Ray does in {JOIN:.0f} s" if late else _first(error)
-            why = f"no Ray cluster can be joined there ({first})"
+            why = f"no Ray cluster can be joined there ({_first(error)})"
             raise Fault(f"ray_address is {address!r}; {why}; allowed: host:port, auto, local") from error
 
 
