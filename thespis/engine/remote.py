@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-import thespis
 from thespis.core import Fault, Learner, OffPolicy, Spec, tree_map
 from thespis.data import Replay, Shards
 from thespis.engine.act import Actor
@@ -81,8 +80,8 @@ class Worker:
         """`shipped` holds Ray's reference to (Learner, World, Run), which only the same version can be sure to understand."""
         import ray
 
-        if thespis.__version__ != version:
-            return Fault(f"thespis is {thespis.__version__} on {socket.gethostname()}, the learner's {version}; install the same")
+        if (own := _version()) != version:
+            return Fault(f"thespis is {own} on {socket.gethostname()}, the learner's {version}; install the same")
         learner, world, run = ray.get(shipped[0])
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
@@ -231,7 +230,7 @@ class Collectors:
         seeds = np.random.SeedSequence([self.seed, i, slot.life]).generate_state(2).tolist()
         actor = self.ray.remote(Worker).options(num_cpus=1, max_restarts=0, max_task_retries=0)
         slot.actor, slot.steps, slot.made, slot.sent = actor.remote(), 0, 0, self.taken
-        slot.asked = slot.actor.begin.remote(thespis.__version__, [self.shipped], seeds)
+        slot.asked = slot.actor.begin.remote(_version(), [self.shipped], seeds)
 
     def _bury(self, i: int, slot: _Slot, error: Exception) -> None:
         """What it was asked for is lost, its episodes end as by a time limit, and another takes its place."""
@@ -278,6 +277,10 @@ class Collectors:
             slot.life = life + 1
             for env in range(self.run.num_envs):
                 slot.part.cut(env)
+
+
+def _version() -> str:
+    return str(sys.modules["thespis"].__version__)
 
 
 def _first(error: BaseException) -> str:
