@@ -113,7 +113,7 @@ def _describe(module: ModuleType, name: str, family: str) -> Algorithm:
 
 
 def header(module: ModuleType) -> dict[str, str]:
-    """What an algorithm's header says by its first words: {"Paper": ..., "Parent": ...}, each as one line without its full stop."""
+    """What a file's header says by its first words: {"Paper": ..., "Parent": ...}, each as one line without its full stop."""
     parts = re.split(r"^([A-Z]\w+):", inspect.cleandoc(module.__doc__ or ""), flags=re.MULTILINE)
     return {name: " ".join(text.split()).rstrip(".") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 

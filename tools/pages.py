@@ -209,7 +209,7 @@ def comment(source: str) -> str:
 
 def holds(algo: api.Algorithm, function: tuple[str, int, str]) -> bool:
     name = function[0]
-    return name == "update" or name in EQUATIONS.get(file(algo), {})
+    return name == "update" or name.endswith("_loss") or name in EQUATIONS.get(file(algo), {})
 
 
 def table(algo: api.Algorithm) -> str:
@@ -231,9 +231,9 @@ def result(row: Row, told: str) -> str:
     lines += [f"![{row.title}]({picture})", ""] if (RESULTS / f"{row.name}.png").is_file() and picture not in told else []
     if numbers := list(means(found.get("curves", {}))):
         lines += ["| curve | seeds | mean | 95% interval | standard deviation |", "|---|---|---|---|---|"]
-        for name, seeds, c in numbers:
+        for name, many, c in numbers:
             low, high = c["interval95"]
-            lines.append(f"| {name} | {seeds or ''} | {c['mean']:,.4g} | {low:,.4g} to {high:,.4g} | {c['std']:,.3g} |")
+            lines.append(f"| {name} | {many or ''} | {c['mean']:,.4g} | {low:,.4g} to {high:,.4g} | {c['std']:,.3g} |")
     seeds = f", seeds {', '.join(map(str, found['seeds']))}" if "seeds" in found else ""
     steps = f" {found['steps']:,} steps." if isinstance(found.get("steps"), int) else ""
     lines += [
@@ -309,7 +309,7 @@ def mathml(text: str) -> str:
 
     def drawn(m: re.Match[str]) -> str:
         if m["block"]:
-            parts = (f"<span>{drawing(part)}</span>" for part in re.split(r"(?<=,) *\\quad", m["block"]))
+            parts = (f"<span>{drawing(part, large=True)}</span>" for part in re.split(r"(?<=,) *\\quad", m["block"]))
             return f'<div class="formula">{"".join(parts)}</div>'
         return f"<span>{drawing(m['line'])}</span>" if m["line"] else m[0]  # a span: a line that begins with math is no block
 
@@ -321,13 +321,13 @@ def barred(m: re.Match[str]) -> str:
     return f"<code>{html.escape(m[1])}</code>".replace("\\|", "&#124;")
 
 
-def drawing(latex: str) -> str:
-    """LaTeX as MathML, with what latex2mathml leaves out: letters by their own code points, and room around log and min."""
+def drawing(latex: str, large: bool = False) -> str:
+    """LaTeX as MathML, with what latex2mathml leaves out: letters by their own code points, and room around log."""
     for name, letter in {r"\mathcal H": "ℋ", r"\mathcal N": "𝒩", r"\mathbb E": "𝔼"}.items():
         latex = latex.replace(name, letter)
     room = '<mspace width="0.17em"/>'
-    drawn = re.sub(r"<m([io])>(log|min|max)</m\1>", rf"{room}\g<0>{room}", convert(" ".join(latex.split())))
-    return drawn.replace("|", "&#124;")
+    drawn = re.sub("<mi>log</mi>", rf"{room}\g<0>{room}", convert(" ".join(latex.split())))
+    return drawn.replace("<math ", '<math displaystyle="true" ' if large else "<math ").replace("|", "&#124;")
 
 
 def write(src: Path) -> None:
