@@ -31,7 +31,6 @@ from thespis import api, config
 HOUSE = Path(__file__).parents[1]
 RESULTS, ROWS = HOUSE / "bench/results", HOUSE / "bench/rows"
 ALGOS = api.algorithms()
-NEWLINE = "\n"
 WIDE = "---\nhide: [toc]\n---\n\n"
 EQUATIONS: dict[str, dict[str, str]] = tomllib.loads((HOUSE / "docs/equations.toml").read_text())
 """{"sac": {"critic_loss": LaTeX, a formula a line}}: what the function of that name in that file computes"""
@@ -90,14 +89,13 @@ def parent(algo: api.Algorithm) -> tuple[str, str]:
 
 def fields(algo: api.Algorithm) -> Iterator[tuple[str, Any, str, str]]:
     """(name, default, what is allowed, what it is and where that stands) of each field of Config."""
-    tree = ast.parse(inspect.getsource(algo.module.Config)).body[0]
+    (tree,) = ast.parse(inspect.getsource(algo.module.Config)).body
     assert isinstance(tree, ast.ClassDef)
     hints = typing.get_type_hints(algo.module.Config, include_extras=True)
-    for field, words in zip(tree.body[::2], tree.body[1::2], strict=True):
-        assert isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)  # noqa: PT018
-        assert isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant)  # noqa: PT018
-        name = field.target.id
-        yield name, getattr(algo.config, name), config.words(hints[name]), str(words.value.value)
+    for field, words in itertools.pairwise(tree.body):
+        match field, words:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                yield name, getattr(algo.config, name), config.words(hints[name]), " ".join(text.split())
 
 
 def functions(algo: api.Algorithm) -> Iterator[tuple[str, int, str]]:
@@ -129,6 +127,7 @@ def section(algo: api.Algorithm) -> tuple[str, str]:
 def page(algo: api.Algorithm, measured: list[Row]) -> str:
     head, (what, told), own = api.header(algo.module), section(algo), subject_of(algo, measured)
     beside = [r for r in measured if r.found and r not in own and algo.name in r.algos]
+    waiting = [r for r in measured if not r.found and (r in own or algo.name in r.algos)]
     default = "CartPole-v1" if algo.family == "discrete" else "Pendulum-v1"
     world = next((r.found["env"] for r in own if "env" in r.found), default)
     by_line = f", and [line by line](../docs/{algo.name}.md)" if (HOUSE / f"docs/{algo.name}.md").is_file() else ""
@@ -149,7 +148,7 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         told,
         *(result(r, told) for r in own if r.found),
         "" if told or any(r.found for r in own) else "Nothing yet: tests hold it to its equations, no curve has been run.",
-        listed("Yet to be run: ", (f"`python bench/learning.py run {r.name}`" for r in own if not r.found)),
+        listed("Yet to be run: ", (f"`python bench/learning.py run {r.name}`" for r in waiting)),
         listed("Measured beside others: ", (f"[{r.title}]({r.subject}.md)" for r in beside)),
         "## Departures from the paper",
         sentences(head.get("Departures", "None known")),
@@ -194,7 +193,7 @@ def equations(algo: api.Algorithm) -> Iterator[str]:
             continue
         for name, line, source in group:
             where = f" ({words})" if (words := comment(source)) else ""
-            yield f"**{name}**{where}, lines {line} to {line + source.count(NEWLINE)}:"
+            yield f"**{name}**{where}, lines {line} to {line + len(source.splitlines()) - 1}:"
             yield from (f"$${formula}$$" for formula in EQUATIONS.get(file(algo), {}).get(name, "").strip().splitlines())
             yield fenced(source)
 
@@ -220,7 +219,7 @@ def table(algo: api.Algorithm) -> str:
         values = default if isinstance(default, tuple) else (default,)
         shown = " ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in values)
         shown = f"`{shown}`" if default == getattr(plain, name) else f"**`{shown}`**"
-        lines.append(f"| `--{name.replace('_', '-')}` | {shown} | {words}; {allowed} |")
+        lines.append(f"| `--{name.replace('_', '-')}` | {shown} | " + f"{words}; {allowed}".replace("|", "&#124;") + " |")
     return '<div class="config" markdown>\n\n' + "\n".join(lines) + "\n\n</div>"
 
 
@@ -405,7 +404,8 @@ def build(out: Path) -> None:
         words = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
         ran = subprocess.run(words, cwd=scratch, capture_output=True, text=True)
         if ran.returncode:
-            sys.exit("the site was not built: " + (ran.stderr + ran.stdout).partition("Traceback")[0])
+            said = re.sub(r"\x1b\[[\d;]*m", "", ran.stderr + ran.stdout).partition("Traceback")[0]  # without its colours
+            sys.exit(f"the site was not built: {said}")
         (src.parent / "site/404.html").unlink()  # its links hold at one address only, which nobody knows here
         if wrong := check(src.parent / "site"):
             sys.exit("the site was not built:\n" + "\n".join(wrong))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import html
 import http.server
 import importlib.util
 import json
@@ -58,6 +59,9 @@ def test_an_algorithm_has_its_page(name, site):
         assert f'href="https://arxiv.org/abs/{number}"' in text
     for field in dataclasses.fields(algo.config):
         assert f"<code>--{field.name.replace('_', '-')}</code>" in text, field.name
+    shown = html.unescape(text)
+    for _, _, allowed, words in pages.fields(algo):
+        assert f"{words}; {allowed}" in shown
     losses = re.findall(r"def (\w+_loss)\(", Path(algo.module.__file__).read_text())
     assert losses
     for loss in losses:  # its equation, drawn, and then its lines
