@@ -174,7 +174,7 @@ def linked(words: str) -> str:
 def sentences(words: str) -> str:
     """Points that a header divides by semicolons, as a list."""
     points = [p.strip() for p in re.split(r";\s(?![^(]*\))", words)]
-    return linked("\n".join(f"- {p[0].upper()}{p[1:]}." for p in points))
+    return linked("\n".join(f"- {p[0].upper() + p[1:] if p[:2].isalpha() else p}." for p in points))  # t_k stays
 
 
 def descent(algo: api.Algorithm) -> str:
