@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test soak check fix one bench new clean
+.PHONY: help run test soak check fix one bench docs new clean
 
 export OMP_NUM_THREADS ?= 1
 BIN := .venv/bin
@@ -43,11 +43,14 @@ one: $(READY) ## the tests of one algorithm: make one A=sac
 bench: $(PEERS) ## throughput beside Stable-Baselines3
 	@$(BIN)/python bench/throughput.py
 
+docs: $(READY) ## the documentation site, in site/; fails where a link leads nowhere
+	@$(BIN)/python tools/pages.py
+
 new: $(READY) ## an algorithm's file, test and bench row: make new A=name [F=continuous]
 	@$(BIN)/python tools/new.py "$(A)" "$(or $(F),continuous)"
 
 clean: ## remove .venv, caches and builds; runs/ stays
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .ready is there only while .venv is whole: an install that was interrupted starts afresh.
@@ -61,7 +64,7 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@rm -f $@ $(PEERS)
 	@echo "Installing the pinned versions into .venv (torch is large: this takes a minute or more, once)"
-	@$(PIP) --editable ".[dev,video,data,ray,sweep,onnx,hub,dashboard]"
+	@$(PIP) --editable ".[dev,docs,video,data,ray,sweep,onnx,hub,dashboard]"
 	@touch $@
 
 $(PEERS): $(READY)

@@ -58,7 +58,7 @@ def algorithms() -> dict[str, Algorithm]:
         for entry in pkgutil.iter_modules(package.__path__):
             algo = _describe(importlib.import_module(f"{package.__name__}.{entry.name}"), entry.name, family.name)
             found[entry.name] = algo
-            papers = [part.strip().partition(", ") for part in _head(algo.module).get("Presets", "").split(";")]
+            papers = [part.strip().partition(", ") for part in header(algo.module).get("Presets", "").split(";")]
             for name, preset in getattr(algo.module, "PRESETS", {}).items():
                 paper = next((paper for first, _, paper in papers if first == name), algo.paper)
                 summary = f"{entry.name} with {_changes(preset)}"
@@ -109,11 +109,11 @@ def _takes(found: Algorithm) -> list[str]:
 
 def _describe(module: ModuleType, name: str, family: str) -> Algorithm:
     summary = inspect.cleandoc(module.__doc__ or "").split("\n")[0].rstrip(".")
-    return Algorithm(name, family, _head(module).get("Paper", ""), summary, module, module.Config())
+    return Algorithm(name, family, header(module).get("Paper", ""), summary, module, module.Config())
 
 
-def _head(module: ModuleType) -> dict[str, str]:
-    """What a header says by its first words: {"Paper": ..., "Parent": ...}, each as one line without its full stop."""
+def header(module: ModuleType) -> dict[str, str]:
+    """What a file's header says by its first words: {"Paper": ..., "Parent": ...}, each as one line without its full stop."""
     parts = re.split(r"^([A-Z]\w+):", inspect.cleandoc(module.__doc__ or ""), flags=re.MULTILINE)
     return {name: " ".join(text.split()).rstrip(".") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 

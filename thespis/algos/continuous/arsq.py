@@ -5,8 +5,9 @@ Q-Network".
 Parent: soft Q-learning (arXiv:1702.08165) on a grid of actions, which it is with one dimension and one level. Without
 `autoregressive` a dimension's advantage stands alone given the level, as in coarse-to-fine Q-learning (arXiv:2407.07787).
 Departures: one step size (the authors' code: two); the run's own good episodes do not become demonstrations; the code's bias
-head and its log-sum-exp form of the demonstration loss are left out. Assumed: the fields that say so, and that the
-demonstration loss is a mean over demonstrated rows; the equations are as read in the authors' code.
+head and its log-sum-exp form of the demonstration loss are left out.
+Assumed: the fields that say so, and that the demonstration loss is a mean over demonstrated rows; the equations are as read in
+the authors' code.
 """
 
 from dataclasses import dataclass
