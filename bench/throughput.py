@@ -1,12 +1,14 @@
-"""Environment steps per second in the steady phase: Thespis against Stable-Baselines3, in one interleaved run.
+"""Environment steps per second in the steady phase: Thespis against its peers, in one interleaved run.
 
-    python bench/throughput.py --env HalfCheetah-v5 --threads 1 --rounds 10 --out bench/results/throughput.json
-    python bench/throughput.py --algo ppo --rounds 10 --seconds 20 --out bench/results/throughput_ppo.json
+    python bench/throughput.py --peers thespis:1 thespis:2 sb3:1 sb3:2 sbx:1 sbx:2 --out bench/results/throughput.json
+    python bench/throughput.py --peers thespis:1 sb3:1 sb3:2 --load --out bench/results/throughput_load.json
+    python bench/throughput.py --algo ppo --peers thespis:1 sb3:1 --seconds 20 --out bench/results/throughput_ppo.json
 
-Each library trains in a process of its own, at the paper's settings: SAC with batch 256, 2 x 256 ReLU, one update a step; PPO as
-in learn_sb3.py, with 8 environments. The two take turns of a few seconds: while one runs, the other is stopped (SIGSTOP), so both
-see the same machine. Steps are counted inside the environment; PPO takes them rollout by rollout, so give it turns of many. What
-is reported is the median rate of each, its quartiles, and the ratio of each round.
+A peer is a library and its number of threads; thespis:2:bf16 has bfloat16 products. Each trains in a process of its own, with the
+papers' numbers: SAC with batch 256, 2 x 256 ReLU, one update a step; PPO as in learn_sb3.py, with 8 environments. They take turns
+of a few seconds: while one runs, the others are stopped (SIGSTOP), so all see the same machine. `--load` keeps a core busy as
+well. Steps are counted inside the environment; PPO takes them rollout by rollout, so give it turns of many. What is reported: the
+median rate of each and its quartiles; and of each two libraries, both at their best number of threads, the ratio round by round.
 """
 
 import argparse
@@ -17,9 +19,9 @@ import platform
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,82 +41,136 @@ class Counted:
 
         class Count(gym.Wrapper):
             def step(self, action: Any) -> Any:
-                counter.value += 1
+                with counter.get_lock():
+                    counter.value += 1
                 return self.env.step(action)
 
         return Count(gym.make(self.env))
 
 
-def train_thespis(algo: str, env: str, threads: int, counter: Any) -> None:
+def train_thespis(algo: str, env: Counted, num_envs: int, threads: int, *precision: str) -> None:
     import thespis
 
     folder = Path(tempfile.mkdtemp()) / "run"
     far = 10**9
-    options: dict[str, Any] = {"warmup": WARMUP["sac"]} if algo == "sac" else {"num_envs": 8, "rollout": 256}
+    options: dict[str, Any] = {"warmup": WARMUP["sac"]} if algo == "sac" else {"rollout": 256}
+    if precision:
+        options["precision"] = precision[0]
     thespis.train(
-        algo, env=Counted(env, counter), out=folder, steps=far, threads=threads, **options,
+        algo, env=env, out=folder, steps=far, threads=threads, num_envs=num_envs, **options,
         eval_every=far, eval_episodes=1, compile_after=0, checkpoint_every=10_000 if algo == "sac" else 100_000, panel=False,
     )  # fmt: skip
 
 
-def train_sb3(algo: str, env: str, threads: int, counter: Any) -> None:
+def train_sb3(algo: str, env: Counted, num_envs: int, threads: int) -> None:
     import torch
     from stable_baselines3 import PPO, SAC
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
     torch.set_num_threads(threads)
-    make = Counted(env, counter)
+    envs = DummyVecEnv([env] * num_envs)
     if algo == "sac":
-        SAC("MlpPolicy", make(), learning_starts=WARMUP["sac"], seed=0, device="cpu").learn(10**9)
+        SAC("MlpPolicy", envs, learning_starts=WARMUP["sac"], gradient_steps=-1, seed=0, device="cpu").learn(10**9)
     else:
-        PPO("MlpPolicy", VecNormalize(DummyVecEnv([make] * 8)), n_steps=256, batch_size=64, seed=0, device="cpu").learn(10**9)
+        PPO("MlpPolicy", VecNormalize(envs), n_steps=256, batch_size=64, seed=0, device="cpu").learn(10**9)
+
+
+def train_sbx(algo: str, env: Counted, num_envs: int, threads: int) -> None:
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'false' if threads == 1 else 'true'}"
+    os.environ["NPROC"] = str(threads)
+    from sbx import SAC
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    assert algo == "sac"
+    SAC("MlpPolicy", DummyVecEnv([env] * num_envs), learning_starts=WARMUP["sac"], gradient_steps=-1, seed=0).learn(10**9)
+
+
+TRAIN = {"thespis": train_thespis, "sb3": train_sb3, "sbx": train_sbx}
+
+
+def begin(peer: str, algo: str, env: Counted, num_envs: int) -> None:
+    library, threads, *more = peer.split(":")
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    TRAIN[library](algo, env, num_envs, int(threads), *more)
+
+
+def busy() -> None:
+    while True:
+        pass
+
+
+def turns(
+    peers: list[str], algo: str, env: str, num_envs: int, rounds: int, seconds: float, load: bool
+) -> dict[str, list[float]]:
+    """Rates by peer, one a round."""
+    context = mp.get_context("spawn")
+    counters = {peer: context.Value("q", 0) for peer in peers}
+    processes = {}
+    other = context.Process(target=busy, daemon=True)
+    try:
+        for peer in peers:  # one at a time past the warm-up, the compilation and a while more
+            os.environ["OMP_NUM_THREADS"] = peer.split(":")[1]
+            process = context.Process(target=begin, args=(peer, algo, Counted(env, counters[peer]), num_envs), daemon=True)
+            processes[peer] = process
+            process.start()
+            while counters[peer].value < WARMUP[algo] + 1_500:
+                time.sleep(0.2)
+                if not process.is_alive():
+                    raise SystemExit(f"{peer} ended early")
+            os.kill(process.pid or 0, signal.SIGSTOP)
+        if load:
+            other.start()
+        rates: dict[str, list[float]] = {peer: [] for peer in peers}
+        for _ in range(rounds):
+            for peer, process in processes.items():
+                os.kill(process.pid or 0, signal.SIGCONT)
+                time.sleep(0.2)
+                first, began = counters[peer].value, time.perf_counter()
+                time.sleep(seconds)
+                rates[peer].append((counters[peer].value - first) / (time.perf_counter() - began))
+                os.kill(process.pid or 0, signal.SIGSTOP)
+        return rates
+    finally:
+        for process in [*processes.values(), other]:
+            if process.pid:
+                process.kill()
+
+
+def against(rates: dict[str, list[float]]) -> dict[str, Any]:
+    """Thespis's rate over each other library's, round by round, each at its best."""
+    middle = {peer: statistics.median(r) for peer, r in rates.items()}
+    kinds = {peer: ":".join([peer.split(":")[0], *peer.split(":")[2:]]) for peer in rates}
+    best = {kind: max((p for p in rates if kinds[p] == kind), key=middle.__getitem__) for kind in dict.fromkeys(kinds.values())}
+    ours, others = [p for k, p in best.items() if k.startswith("thespis")], [p for k, p in best.items() if "thespis" not in k]
+    out = {}
+    for a in ours:
+        for b in others:
+            ratios = [x / y for x, y in zip(rates[a], rates[b], strict=True)]
+            out[f"{a} / {b}"] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--peers", nargs="+", default=["thespis:1", "sb3:1"], help="library:threads[:precision]")
     parser.add_argument("--algo", choices=("sac", "ppo"), default="sac")
     parser.add_argument("--env", default="HalfCheetah-v5")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--num-envs", type=int, help="default: 1, of PPO 8")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=5.0, help="of one turn")
+    parser.add_argument("--load", action="store_true", help="another process keeps a core busy")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    context = mp.get_context("spawn")
-    peers: dict[str, Callable[..., None]] = {"thespis": train_thespis, "sb3": train_sb3}
-    counters = {name: context.Value("q", 0, lock=False) for name in peers}
-    given = args.algo, args.env, args.threads
-    processes = {n: context.Process(target=f, args=(*given, counters[n]), daemon=True) for n, f in peers.items()}
-    try:
-        for name, process in processes.items():  # one at a time past the warm-up, the compilation and a while more
-            process.start()
-            while counters[name].value < WARMUP[args.algo] + 1_500:
-                time.sleep(0.2)
-                if not process.is_alive():
-                    raise SystemExit(f"{name} ended early")
-            os.kill(process.pid, signal.SIGSTOP)
-        rates: dict[str, list[float]] = {name: [] for name in peers}
-        for _ in range(args.rounds):
-            for name, process in processes.items():
-                os.kill(process.pid, signal.SIGCONT)
-                time.sleep(0.2)
-                first, began = counters[name].value, time.perf_counter()
-                time.sleep(args.seconds)
-                rates[name].append((counters[name].value - first) / (time.perf_counter() - began))
-                os.kill(process.pid, signal.SIGSTOP)
-    finally:
-        for process in processes.values():
-            process.kill()
-    ratios = [a / b for a, b in zip(rates["thespis"], rates["sb3"], strict=True)]
+    num_envs = args.num_envs or {"sac": 1, "ppo": 8}[args.algo]
+    rates = turns(args.peers, args.algo, args.env, num_envs, args.rounds, args.seconds, args.load)
     result = {
         "what": f"{args.algo.upper()}, environment steps per second in the steady phase",
-        "env": args.env, "threads": args.threads, "rounds": args.rounds, "seconds_a_turn": args.seconds,
+        "env": args.env, "num_envs": num_envs, "load": args.load, "rounds": args.rounds, "seconds_a_turn": args.seconds,
         "steps_per_second": {
-            name: {"median": statistics.median(r), "quartiles": statistics.quantiles(r, n=4)} for name, r in rates.items()
+            peer: {"median": statistics.median(r), "quartiles": statistics.quantiles(r, n=4)} for peer, r in rates.items()
         },
-        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
-        "command": "python bench/throughput.py "
-        f"--algo {args.algo} --env {args.env} --threads {args.threads} --rounds {args.rounds} --seconds {args.seconds:g}",
+        "ratio": against(rates),
+        "command": " ".join(["python", "bench/throughput.py", *sys.argv[1:]]),
         "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }  # fmt: skip

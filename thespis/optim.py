@@ -16,15 +16,16 @@ def fresh(params: Params) -> Trained:
 
 
 def adam(
-    group: Trained, grads: Params, lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    group: Trained, grads: Params, lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999), eps: float | Tensor = 1e-8
 ) -> Trained:
     """One step of Adam (Kingma & Ba 2015, algorithm 1); equal to torch.optim.Adam."""
     b1, b2 = betas
     t = group.t + 1
-    scale, root = lr / _one_minus_power(b1, t), _one_minus_power(b2, t).sqrt()
+    root = _one_minus_power(b2, t).sqrt()
+    scale, eps = root * lr / _one_minus_power(b1, t), root * eps  # the form of their section 2, with one division
     m = {k: torch.lerp(group.m[k], g, 1 - b1) for k, g in grads.items()}
     v = {k: b2 * group.v[k] + (1 - b2) * g * g for k, g in grads.items()}
-    params = {k: p - scale * m[k] / (v[k].sqrt() / root + eps) for k, p in group.params.items()}
+    params = {k: p - scale * m[k] / (v[k].sqrt() + eps) for k, p in group.params.items()}
     return Trained(params, m, v, t)
 
 

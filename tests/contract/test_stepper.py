@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Batch, Learner, Metrics, OffPolicy, leaves, replace, tree, tree_map
-from thespis.engine.compile import Stepper
+from thespis.engine.compile import Stepper, quickest
 
 
 @tree
@@ -57,26 +57,28 @@ def assert_same(a: Stepper, b: Stepper) -> None:
 
 
 class Compiler:
-    """Stands in for torch.compile: counts the calls of what it made, and does the same sums."""
+    """Stands in for torch's: counts the calls of what it made, and does the traced operations one by one."""
 
     def __init__(self) -> None:
         self.made = self.calls = 0
 
-    def __call__(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        assert options["fullgraph"] is True
+    def __call__(self, graph: torch.fx.GraphModule, example: list[Tensor], **options: Any) -> Callable[..., Any]:
         self.made += 1
 
-        def run(*args: Any) -> Any:
+        def run(*tensors: Tensor) -> Any:
             self.calls += 1
-            return function(*args)
+            return graph(*tensors)
 
         return run
+
+
+COMPILER = "torch._inductor.standalone_compile"
 
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     stand_in = Compiler()
-    monkeypatch.setattr(torch, "compile", stand_in)
+    monkeypatch.setattr(COMPILER, stand_in)
     return stand_in
 
 
@@ -117,42 +119,28 @@ def test_the_rule_counts_the_updates_of_the_whole_run(compiler: Compiler) -> Non
     assert compiler.made == 1
 
 
-@pytest.mark.parametrize("period", [1, 2])
-def test_traced_updates_go_on_with_the_same_numbers_in_one_graph_each(monkeypatch: pytest.MonkeyPatch, period: int) -> None:
-    torch._dynamo.reset()
-    graphs = []
-
-    def backend(gm: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
-        graphs.append(gm)
-        return gm.forward
-
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    torch.manual_seed(0)
-    made, said = learner(walk, period), []
-    stepper = stepped(Stepper(made, made.init(), 2, said.append), 8)
-    assert not [line for line in said if "does not work" in line]
-    assert_same(stepper, eager(period, 8))
-    assert len(graphs) == period  # what was compiled for the trial on a copy serves for the state itself
-
-
-def test_one_process_may_compile_any_number_of_learners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch gives up on a function that it has compiled 8 times; every run is to be another function for it."""
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    said: list[str] = []
+def test_what_is_compiled_is_for_its_own_learner(compiler: Compiler) -> None:
     for i in range(10):
         made = learner(lambda s, b, k, i=i: (replace(s, a=s.a + i), {"a": s.a.mean()}))
-        stepper = stepped(Stepper(made, made.init(), 0, said.append), 2)
+        stepper = stepped(Stepper(made, made.init(), 0, lambda line: None), 2)
         assert stepper.state.a.tolist() == [2 * i, 2 * i]
-    assert not [line for line in said if "does not work" in line]
+    assert compiler.made == 10
 
 
-def broken_at_once(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def test_a_choice_that_hangs_on_a_number_of_the_state_is_not_frozen(compiler: Compiler) -> None:
+    """What cannot be one graph stays in eager mode, and is right."""
+    made, said = learner(lambda s, b, k: (replace(s, a=s.a + 1 if s.a.sum() < 3 else s.a), {})), []
+    assert stepped(Stepper(made, made.init(), 0, said.append), 4).state.a.tolist() == [2, 2]
+    assert "does not work here" in said[-1]
+
+
+def broken_at_once(graph: Callable[..., Any], example: list[Tensor], **options: Any) -> Callable[..., Any]:
     raise RuntimeError("no C++ compiler\n  found anywhere")
 
 
-def broken_when_called(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    def run(state: Any, batch: Batch) -> Metrics:
-        function(state, batch)  # it has drawn noise and changed the state that it was given
+def broken_when_called(graph: Callable[..., Any], example: list[Tensor], **options: Any) -> Callable[..., Any]:
+    def run(*tensors: Tensor) -> Any:
+        graph(*tensors)  # it has drawn noise and changed the state that it was given
         raise RuntimeError("no C++ compiler\n  found anywhere")
 
     return run
@@ -161,7 +149,7 @@ def broken_when_called(function: Callable[..., Any], **options: Any) -> Callable
 @pytest.mark.parametrize("broken", [broken_at_once, broken_when_called])
 @pytest.mark.parametrize("period", [1, 2])
 def test_where_the_compiler_fails_the_run_goes_on_eager(monkeypatch: pytest.MonkeyPatch, period: int, broken: Any) -> None:
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(COMPILER, broken)
     torch.manual_seed(0)
     made, said = learner(walk, period), []
     stepper = stepped(Stepper(made, made.init(), 2, said.append), 9)
@@ -172,13 +160,63 @@ def test_where_the_compiler_fails_the_run_goes_on_eager(monkeypatch: pytest.Monk
 
 
 def test_a_compiler_that_fails_without_a_word_is_named_by_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    def broken(graph: Callable[..., Any], example: list[Tensor], **options: Any) -> Callable[..., Any]:
         raise NotImplementedError
 
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(COMPILER, broken)
     made, said = learner(walk), []
     stepped(Stepper(made, made.init(), 0, said.append), 1)
     assert "(NotImplementedError)" in said[-1]
+
+
+# --------------------------------------------------------------------------------------------------------------- threads
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "most", "wanted"),
+    [
+        ({1: 8, 2: 4, 4: 2, 8: 1}, 8, 8),
+        ({1: 8, 2: 4, 4: 2, 8: 1}, 4, 4),
+        ({1: 8, 2: 4, 4: 2, 8: 1}, 3, 2),
+        ({1: 4, 2: 2, 4: 6}, 4, 2),
+        ({1: 2, 2: 6, 4: 1}, 4, 1),  # a busy machine: what comes after is not tried
+        ({1: 4, 2: 4}, 2, 1),
+    ],
+)
+def test_the_quickest_number_of_threads(threads: None, milliseconds: dict[int, int], most: int, wanted: int) -> None:
+    state = Toy(torch.zeros(2), torch.ones(2))
+
+    def step(copy: Toy) -> None:
+        copy.a.add_(torch.randn(2))
+        time.sleep(milliseconds[torch.get_num_threads()] / 1000)
+
+    torch.manual_seed(0)
+    assert quickest(step, state, most, 0.01) == wanted
+    assert state.a.tolist() == [0, 0]
+    drawn = torch.randn(1)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.randn(1))
+
+
+def test_the_choice_is_made_once_and_when_it_compiles(threads: None, compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("thespis.engine.compile.quickest", lambda step, state, most: asked.append(most) or 2)
+    made = learner(walk, period=2)
+    stepper = stepped(Stepper(made, made.init(), 3, lambda line: None, most=4), 3)
+    assert (asked, stepper.threads, torch.get_num_threads()) == ([], None, 1)
+    stepped(stepper, 3)
+    assert (asked, stepper.threads, torch.get_num_threads()) == ([4], 2, 2)
+    resumed = Stepper(made, made.init(), 0, lambda line: None, most=4)
+    resumed.threads = 3
+    stepped(resumed, 1)
+    assert (asked, resumed.threads, torch.get_num_threads()) == ([4], 3, 3)
 
 
 def test_means_are_those_since_the_last_call() -> None:
@@ -220,9 +258,7 @@ PURE: dict[str, Callable[[Toy], Toy]] = {
 
 @pytest.mark.parametrize("traced", [False, True], ids=["eager", "traced"])
 @pytest.mark.parametrize("name", PURE)
-def test_in_place_is_the_pure_update_where_old_tensors_pass_on(monkeypatch: pytest.MonkeyPatch, name: str, traced: bool) -> None:
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+def test_in_place_is_the_pure_update_where_old_tensors_pass_on(compiler: Compiler, name: str, traced: bool) -> None:
     pure = PURE[name]
     made, said = learner(lambda s, b, k: (pure(s), {})), []
     state = Toy(torch.tensor([1.0, 2.0]), torch.tensor([30.0, 40.0]))

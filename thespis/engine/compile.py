@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
+import statistics
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from thespis.core import Batch, Learner, Metrics, leaves, tree_map
-
-_phases = itertools.count()
+from thespis.core import Batch, Learner, Metrics, leaves, rebuild, tree_map
 
 
 class Stepper:
     """Holds a learner's State and steps it in place: eager at first, compiled once `compile_after` updates are done.
 
     The rule depends on the count of updates alone, so that a run that is stopped and resumed takes the same path.
-    Both paths draw the same random numbers from torch's global generator.
+    Both paths draw the same random numbers from torch's global generator. With `most` above 1, the compiled update has as many
+    threads, of 1, 2, 4, ... `most`, as are quickest when it is compiled; `threads` keeps the choice.
     """
 
-    def __init__(self, learner: Learner, state: Any, compile_after: int = -1, say: Callable[[str], None] = warnings.warn):
-        self.learner, self.compile_after, self.say = learner, compile_after, say
+    def __init__(
+        self, learner: Learner, state: Any, compile_after: int = -1, say: Callable[[str], None] = warnings.warn, most: int = 1
+    ):
+        self.learner, self.compile_after, self.say, self.most = learner, compile_after, say, most
+        self.threads: int | None = None
         self.state = tree_map(lambda x: x.detach().clone(), state)  # no two leaves may share memory
         self.updates = 0
         self.totals: Metrics = {}
@@ -84,18 +88,71 @@ class Stepper:
 
     def _compile(self, k: int, batch: Batch) -> Callable[[Any, Batch], Metrics]:
         eager = self._phase(k)
+        if self.most > 1:
+            self.threads = min(self.threads or quickest(lambda copy: eager(copy, batch), self.state, self.most), self.most)
+            torch.set_num_threads(self.threads)
         self.say("compiling the update (a minute or two at first on this machine, later seconds)")
-        import torch._inductor.config  # takes a second: only runs that compile pay it
-
-        torch._inductor.config.fallback_random = True  # the same noise as in eager mode
-        eager.__code__ = eager.__code__.replace(co_name=f"phase_{next(_phases)}")  # torch allows 8 compilations of one function
         try:
-            phase = torch.compile(eager, fullgraph=True, dynamic=False)
-            with torch.random.fork_rng(), torch.no_grad():
-                phase(tree_map(torch.clone, self.state), batch)  # a trial on a copy
+            return compiled(eager, self.state, batch)
         except Exception as error:  # whatever the compiler lacks, eager mode does the same sums
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.say(f"torch.compile does not work here, so the run goes on in eager mode, about half as fast ({why})")
             self.compile_after = -1
             return eager
-        return phase
+
+
+def quickest(step: Callable[[Any], object], state: Any, most: int, seconds: float = 0.1) -> int:
+    """The threads, of 1, 2, 4, ... `most`, with which `step` of a copy of `state` takes least on the machine as it is now.
+
+    Each doubling is to save a twentieth. Takes about `seconds` for each that is tried.
+    """
+    copy = tree_map(torch.clone, state)
+
+    def cost(threads: int) -> float:
+        torch.set_num_threads(threads)
+        step(copy)
+        times: list[float] = []
+        while len(times) < 3 or sum(times) < seconds:
+            began = time.perf_counter()
+            step(copy)
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    with torch.random.fork_rng(), torch.no_grad():
+        threads, best = 1, cost(1)
+        while 2 * threads <= most and (next_best := cost(2 * threads)) < 0.95 * best:
+            threads, best = 2 * threads, next_best
+    return threads
+
+
+def compiled(phase: Callable[[Any, Batch], Metrics], state: Any, batch: Batch) -> Callable[[Any, Batch], Metrics]:
+    """`phase` as one graph that steps `state` where it lies, with batches of this one's shapes.
+
+    It is traced by its tensor operations alone, so at a call nothing stands between the tensors and the compiled code.
+    """
+    import torch._inductor.config  # takes seconds: only runs that compile pay it
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    names: list[str] = []
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(tensors)
+        metrics = phase(*(rebuild(like, {name: next(rest) for name in leaves(like)}) for like in (state, batch)))
+        names[:] = metrics
+        return tuple(metrics.values())
+
+    held = list(leaves(state).values())
+    copies: list[Any] = [x.clone().contiguous() for x in (*held, *leaves(batch).values())]
+    with (
+        torch.random.fork_rng(),
+        torch.no_grad(),
+        torch._inductor.config.patch(fallback_random=True),  # noise as in eager mode
+        warnings.catch_warnings(action="ignore"),  # what torch says of its own code
+    ):
+        graph = torch._inductor.standalone_compile(make_fx(flat)(*copies), copies, dynamic_shapes="from_example_inputs")
+        graph(*copies)  # a trial
+
+    def run(_: Any, batch: Batch) -> Metrics:
+        return dict(zip(names, graph(*held, *(x.contiguous() for x in leaves(batch).values())), strict=True))
+
+    return run

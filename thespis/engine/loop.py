@@ -71,13 +71,13 @@ def train(
     environment fails, and Diverged, without one, if the learner has diverged.
     """
     with ExitStack() as stack:
-        stack.enter_context(_torch(run))
+        most = stack.enter_context(_torch(run))
         stack.enter_context(team.team(run))
         stop = stack.enter_context(stop_signals())
         while True:
             try:
                 with ExitStack() as own:
-                    return _Training(own, learner, world, run, folder, about, resume, panel, data).loop(stop)
+                    return _Training(own, learner, world, run, folder, about, resume, panel, data, most).loop(stop)
             except Diverged as why:
                 if run.on_divergence == "stop":
                     raise
@@ -102,7 +102,9 @@ class _Training:
         resume: bool,
         panel: bool | None,
         data: Dataset | None,
+        most: int,
     ):
+        """`most`: threads that the learner may choose to have."""
         self.learner, self.run, self.folder, self.about = learner, run, folder, about
         self.leads, self.learners = team.rank() == 0, team.size()
         done = [int(c.name) for c in checkpoint.checkpoints(folder)[-1:]] if resume else []
@@ -135,7 +137,7 @@ class _Training:
         self.log = stack.enter_context(log)
         for note in notes:
             log.note(note)
-        self.stepper = Stepper(learner, tree_map(lambda x: x.to(run.device), state), run.compile_after, log.note)
+        self.stepper = Stepper(learner, tree_map(lambda x: x.to(run.device), state), run.compile_after, log.note, most)
         self.stepper.updates = self.progress.updates
         self.collector: Collector | Collectors
         skip = self.skip("train")
@@ -156,6 +158,7 @@ class _Training:
         elif resume:
             with checkpoint.fitting(folder):
                 self.stepper.restore(_under("totals", tensors), meta["counts"])
+                self.stepper.threads = meta.get("threads") and max(int(meta["threads"]), 1)
                 self.actor.restore(_under("acting", tensors), world.spec.obs.dim)
                 self.replay.restore(_under("replay", tensors))
                 self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
@@ -301,7 +304,7 @@ class _Training:
         }
         meta = {
             "progress": vars(p), "counts": self.stepper.counts, "collector": collector,
-            "replay_steps": self.replay.steps, "torch": torch.__version__,
+            "threads": self.stepper.threads, "replay_steps": self.replay.steps, "torch": torch.__version__,
         }  # fmt: skip
         checkpoint.save(self.folder, p.steps, meta, tensors, self.replay, self.run.keep)
         self.save_policy("last")
@@ -329,15 +332,20 @@ class _Training:
 
 
 @contextmanager
-def _torch(run: Run) -> Iterator[None]:
-    """The run's threads. Denormals are flushed: idle units' moments decay into them, and they are slow."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(run.threads)
+def _torch(run: Run) -> Iterator[int]:
+    """The run's threads and precision, and how many threads it may choose to have later: 1 where it named a number.
+
+    Denormals are flushed: idle units' moments decay into them, and they are slow.
+    """
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(run.threads or 1)
+    torch.set_float32_matmul_precision("medium" if run.precision == "bf16" else "highest")
     torch.set_flush_denormal(True)
     try:
-        yield
+        yield 1 if run.threads or run.device != "cpu" else threads
     finally:
         torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
         torch.set_flush_denormal(False)
 
 

@@ -46,7 +46,9 @@ class Run:
     """where metrics go besides metrics.jsonl"""
     device: str = "cpu"
     """torch device of the learner"""
-    threads: Count = 1
-    """torch threads; more than one pays only on cores that have nothing else to do"""
+    threads: Natural = 0
+    """torch threads; 0: one, and where the update is compiled as many as are quickest then (OMP_NUM_THREADS at most)"""
+    precision: Literal["float32", "bf16"] = "float32"
+    """of matrix products: with bf16 their factors are rounded to bfloat16; sums, results and parameters stay float32"""
     compile_after: Annotated[int, Range(-1)] = 2_000
     """updates that run in eager mode before the update is compiled (which costs about as much time); -1: never compile"""

@@ -1,0 +1,83 @@
+"""What a run sets in torch, keeps in its checkpoints, and leaves as it was."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import thespis
+from thespis.engine import checkpoint
+from thespis.engine.loop import _torch
+from thespis.engine.run import Run
+
+TINY = {
+    "env": "Pendulum-v1", "hidden": (32,), "batch_size": 16, "warmup": 20, "eval_every": 100, "eval_episodes": 1,
+    "sinks": (), "panel": False,
+}  # fmt: skip
+
+
+def settings():
+    return torch.get_num_threads(), torch.get_float32_matmul_precision()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("options", "during", "choice"), [
+    ({}, (1, "highest"), 2), ({"threads": 1}, (1, "highest"), 1), ({"threads": 3, "precision": "bf16"}, (3, "medium"), 1),
+])  # fmt: skip
+def test_settings_are_the_runs_and_then_what_they_were(two_threads, options, during, choice):
+    before = settings()
+    with _torch(Run(**options)) as most:
+        assert (settings(), most) == (during, choice)
+    assert settings() == before
+
+
+def test_the_threads_chosen_are_kept_for_the_run_that_goes_on(two_threads, tmp_path, monkeypatch):
+    chosen = iter([2])
+    monkeypatch.setattr("thespis.engine.compile.quickest", lambda step, state, most: next(chosen))
+    monkeypatch.setattr("torch._inductor.standalone_compile", lambda graph, example, **options: graph)
+    for steps in (60, 90):  # the choice is made once: the second run has it from the first
+        more = {"out": tmp_path / "run", **TINY} if steps == 60 else {}
+        go = thespis.train if steps == 60 else thespis.resume
+        args = ("sac",) if steps == 60 else (tmp_path / "run",)
+        go(*args, steps=steps, **more, **({"compile_after": 10} if steps == 60 else {"panel": False}))
+        last = checkpoint.checkpoints(tmp_path / "run")[-1]
+        assert json.loads((last / "checkpoint.json").read_text())["threads"] == 2
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 products")
+def test_bf16_rounds_the_factors_of_a_product_and_nothing_else():
+    torch.manual_seed(0)
+    x, y = torch.randn(256, 256), torch.randn(256, 256)
+    with _torch(Run(precision="bf16")):
+        product = x @ y
+    rounded = x.bfloat16().double() @ y.bfloat16().double()
+    torch.testing.assert_close(product.double(), rounded, rtol=1e-5, atol=1e-4)  # sums of 256 in float32
+    assert (product - x @ y).abs().max() > 1e-2
+
+
+def test_bf16_keeps_float32_in_all_that_is_kept(tmp_path):
+    thespis.train("sac", out=tmp_path / "run", steps=60, precision="bf16", compile_after=-1, **TINY)
+    tensors = load_file(checkpoint.checkpoints(tmp_path / "run")[-1] / "tensors.safetensors")
+    assert {x.dtype for name, x in tensors.items() if name.startswith("state.")} == {torch.float32}
+    assert thespis.load(tmp_path / "run").act([0.5, 0.5, 0.0]).dtype == "float32"
+
+
+@pytest.mark.parametrize(("given", "wanted"), [
+    ({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None),
+])  # fmt: skip
+def test_idle_threads_soon_sleep_unless_told_otherwise(given, wanted):
+    environ = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
+    code = "import thespis, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    out = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == str(wanted)
