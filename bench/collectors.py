@@ -34,7 +34,7 @@ COUNTS = (1, 2, 4, 8)
 WAIT = 0.01
 
 
-def waiting() -> Any:
+def waiting(env: str = "thespis/Value-v0") -> Any:
     class Waiting(gym.Wrapper):
         """What remains of 10 ms after the step itself is slept away."""
 
@@ -44,7 +44,7 @@ def waiting() -> Any:
             time.sleep(max(until - time.perf_counter(), 0))
             return out
 
-    return Waiting(gym.make("thespis/Value-v0"))
+    return Waiting(gym.make(env))
 
 
 def rate(collectors: int, seconds: float) -> float:
