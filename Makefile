@@ -5,7 +5,7 @@
 .DELETE_ON_ERROR:
 .PHONY: help run test soak check fix one bench docs new clean
 
-export OMP_NUM_THREADS ?= 1
+test soak check one: export OMP_NUM_THREADS ?= 1
 BIN := .venv/bin
 READY := .venv/.ready
 PEERS := .venv/.peers
@@ -40,8 +40,8 @@ one: $(READY) ## the tests of one algorithm: make one A=sac
 	@test -n "$(A)" || { echo "which algorithm? make one A=sac" >&2; exit 2; }
 	@$(PYTEST) tests/papers/test_$(A).py tests/contract -k "test_$(A) or [$(A)] or [$(A)-"
 
-bench: $(PEERS) ## throughput beside Stable-Baselines3
-	@$(BIN)/python bench/throughput.py
+bench: $(PEERS) ## throughput beside Stable-Baselines3 and SBX
+	@$(BIN)/python bench/throughput.py --peers thespis:1 thespis:2 sb3:1 sb3:2 sbx:1 sbx:2
 
 docs: $(READY) ## the documentation site, in site/; fails where a link leads nowhere
 	@$(BIN)/python tools/pages.py

@@ -91,7 +91,8 @@ class Stepper:
         if self.most > 1:
             self.threads = min(self.threads or quickest(lambda copy: eager(copy, batch), self.state, self.most), self.most)
             torch.set_num_threads(self.threads)
-        self.say("compiling the update (a minute or two at first on this machine, later seconds)")
+        how = "" if torch.get_num_threads() == 1 else f" for {torch.get_num_threads()} threads"
+        self.say(f"compiling the update{how} (a minute or two at first on this machine, later seconds)")
         try:
             return compiled(eager, self.state, batch)
         except Exception as error:  # whatever the compiler lacks, eager mode does the same sums
