@@ -12,7 +12,7 @@ import pytest
 import thespis
 from thespis import api
 from thespis.core import Fault
-from thespis.report import page, panels
+from thespis.report import page, panels, style
 
 from .browser import CHROMIUM, Browser
 
@@ -82,7 +82,7 @@ def test_many_points_are_averaged():
     ("value", "text"), [(0, "0"), (999, "999"), (250_000, "250k"), (-1.5e6, "−1.5M"), (0.125, "0.125"), (2e9, "2G")]
 )
 def test_short_numbers(value, text):
-    assert panels.short(value) == text
+    assert style.short(value) == text
 
 
 # ------------------------------------------------------------------------------------------------------------- the page

@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import matplotlib as mpl
 
-from thespis.report.panels import COLOURS, Panel, Run, figure, panels, read, svg
+from thespis.report.panels import Panel, Run, figure, panels, read, svg
+from thespis.report.style import COLOURS
 
 __all__ = ["STYLE", "curves", "duration", "facts", "kept", "page", "pngs", "told"]
 
