@@ -167,7 +167,15 @@ class Comparison:
             axes.plot(self.steps, middle, label=name, **self._style(group), **marker)
             if low is not None and high is not None:
                 axes.fill_between(self.steps, low, high, color=self._style(group)["color"], alpha=0.18, lw=0)
-        axes.legend(frameon=False, fontsize=SIZE - 2, labelcolor=INK, loc="best", title="(number of seeds)", alignment="left")
+        axes.legend(
+            frameon=False,
+            fontsize=SIZE - 2,
+            labelcolor=INK,
+            loc="best",
+            title="(number of seeds)",
+            title_fontsize=SIZE - 2,
+            alignment="left",
+        )
 
     def _intervals(self, axes: Axes) -> None:
         entitle(axes, f"At step {self.steps[-1]:,}")
@@ -197,7 +205,7 @@ class Comparison:
     def _improvements(self, axes: Axes) -> None:
         entitle(axes, "Probability of improvement")
         lines: list[Bar] = [
-            (f"{brief(r['group'])} > {brief(r['other'])}", COLOURS[0], r["probability"], r["interval95"], ())
+            (f"{brief(r['group'], 21)} > {brief(r['other'], 21)}", COLOURS[0], r["probability"], r["interval95"], ())
             for r in self.improvements
         ]
         axes.axvline(0.5, color=MUTED, lw=1)

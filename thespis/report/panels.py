@@ -148,8 +148,10 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
     for name in (*losses, *others):
         plain = name.removeprefix("train/")
         title = plain.replace("_", " ").capitalize()
-        says = "Mean since the row before." if plain != "q" else "Mean of the critics on the batches that they learnt from."
-        add(re.sub(r"[^\w.-]+", "-", plain), title, "loss" if name in losses else plain, columns(name), says=says)
+        unit, says = "loss" if name in losses else plain, "Mean since the row before."
+        if plain == "q":
+            unit, says = "discounted return", "Mean of the critics on the batches that they learnt from."
+        add(re.sub(r"[^\w.-]+", "-", plain), title, unit, columns(name), says=says)
     add("throughput", "Throughput", "environment steps / s", columns("time/steps_per_second"), says=apart)
     return found
 
@@ -198,9 +200,12 @@ def figure(panel: Panel, legend: bool = False, scale: float = 1.0) -> Figure:
             axes.fill_between(line.x, low, high, color=colour, alpha=0.18, lw=0, zorder=3)
     dress(axes, panel.x, panel.y, size=11, whole=panel.x == STEPS)
     axes.patch.set_visible(False)
+    picture.draw_without_rendering()
+    if (box := axes.get_tightbbox()) and box.x0 < 0:  # numbers of many digits
+        picture.subplots_adjust(left=0.175 + (2 * scale - box.x0) / picture.bbox.width)
     if legend:
         picture.set_facecolor("white")
-        entitle(axes, panel.title, size=13, pad=28)
+        entitle(axes, panel.title, size=13, pad=28, x=-0.19)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.215, 0.98), ncols=4, fontsize=10, frameon=False, labelcolor=INK)
     return picture
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -27,7 +26,7 @@ __all__ = [
 
 COLOURS = ("#1d5fd1", "#c4661f", "#2f8f5b", "#8a4fbf", "#b0324a", "#5f6b7a")
 INK, MUTED, RULE, DOTS = "#1f2430", "#5b6270", "#e4e7ec", "#8a93a3"  # a page gives each of these a value for the dark
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 SIZE, WIDE = 13, 6.4  # points of most words in a picture of so many inches, which is to be read at 400 pixels
 
 Bar = tuple[str, str, float | None, Sequence[float] | None, Sequence[float]]
@@ -40,9 +39,9 @@ def short(value: float, digits: int = 4) -> str:
     return f"{value / size:.{digits}g}{mark}".replace("-", "\N{MINUS SIGN}")
 
 
-def brief(text: str) -> str:
-    """At most 44 characters, which is a line of a picture."""
-    return textwrap.shorten(text, 44, placeholder="…")
+def brief(text: str, most: int = 44) -> str:
+    """At most `most` characters; 44 are a line of a picture."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 class Short(Formatter):
@@ -71,8 +70,8 @@ def dress(axes: Axes, x: str, y: str, size: int = SIZE, ticks: int = 5, whole: b
     return axes
 
 
-def entitle(axes: Axes, title: str, size: int = SIZE + 1, pad: float | None = None) -> None:
-    axes.set_title(title, loc="left", fontsize=size, fontweight="bold", color=INK, pad=pad)
+def entitle(axes: Axes, title: str, size: int = SIZE + 1, **place: float) -> None:
+    axes.set_title(title, {"fontsize": size, "fontweight": "bold", "color": INK}, loc="left", **place)
 
 
 def bars(axes: Axes, rows: Sequence[Bar]) -> None:
