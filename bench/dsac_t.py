@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from learning import interval
 from together import Together, one
 
 from thespis.algos.continuous import dsac, dsac_t, sac
@@ -110,12 +111,6 @@ def run(parts: Sequence[str]) -> None:
                 found = PARTS[part](name)
                 RAW.mkdir(parents=True, exist_ok=True)
                 (RAW / f"{part}-{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
-
-
-def interval(values: Sequence[float], draws: int = 20_000) -> list[float]:
-    """95% bootstrap interval of the mean over seeds."""
-    means = np.random.default_rng(0).choice(values, (draws, len(values))).mean(1)
-    return [float(x) for x in np.quantile(means, [0.025, 0.975])]
 
 
 def report(commit: str) -> None:

@@ -14,10 +14,13 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from thespis.report import statistics
 
 HERE = Path(__file__).parent
 COLOURS = ("#1f5fd1", "#c4661f", "#2f8f5b", "#8a4fbf", "#b0324a", "#5f6b7a")
@@ -64,10 +67,10 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
             path.write_text("".join(json.dumps(r) + "\n" for r in kept))
 
 
-def interval(values: list[float], draws: int = 20_000) -> list[float]:
+def interval(values: Sequence[float], draws: int = 20_000) -> list[float]:
     """95% bootstrap interval of the mean over seeds."""
-    means = np.random.default_rng(0).choice(values, (draws, len(values))).mean(1)
-    return [float(x) for x in np.quantile(means, [0.025, 0.975])]
+    low, high = statistics.interval(lambda scores: scores[0].mean(), [np.asarray(values)], draws=draws)
+    return [float(low), float(high)]
 
 
 def report(name: str, row: dict[str, Any], commit: str) -> None:
@@ -98,7 +101,7 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", title="band: lowest to highest seed", title_fontsize=9, alignment="left")
+    axes.legend(frameon=False, loc="best", title="band: lowest to highest seed", title_fontsize=9, alignment="left")
     figure.savefig(HERE / "results" / f"{name}.png", dpi=160)
     text = json.dumps(result, indent=2) + "\n"
     (HERE / "results" / f"{name}.json").write_text(text)

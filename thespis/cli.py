@@ -406,14 +406,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(cls: Any, args: list[str], prog: str, description: str) -> Any:
     """tyro's parse; of its errors, one line in our words: the option, what was given, what is allowed."""
-    said = io.StringIO()
+    said, options = io.StringIO(), _options(cls)
+    args = _whole(args, options)
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(cls, args=args, prog=prog, description=description)
     except SystemExit as end:
         if end.code in (0, None):
             raise
-    options = _options(cls)
     for arg in args:
         option = arg.split("=")[0]
         if option.startswith("--") and option.replace("_", "-") not in options:
@@ -430,6 +430,22 @@ def _parse(cls: Any, args: list[str], prog: str, description: str) -> Any:
     rest = itertools.takewhile(lambda arg: not arg.startswith("--"), args[at[-1] + 1 :])
     given = args[at[-1]].partition("=")[2] or " ".join(rest)
     raise Fault(f"{name} is {given!r}; allowed: {config.words(options[name])}")
+
+
+def _whole(args: list[str], options: dict[str, Any]) -> list[str]:
+    """1e6 as 1000000 where a whole number is asked."""
+    found, hint = [], None
+    for arg in args:
+        name, equals, value = arg.partition("=") if arg.startswith("--") else ("", "", arg)
+        hint = options.get(name.replace("_", "-")) if name else hint
+        if _asks(hint) and re.fullmatch(r"[+-]?[\d_.]*\d[eE][+-]?\d+", value) and float(value).is_integer():
+            value = str(int(float(value)))
+        found.append(name + equals + value)
+    return found
+
+
+def _asks(hint: Any) -> bool:
+    return hint is int or any(map(_asks, typing.get_args(hint)))
 
 
 def _options(cls: Any, prefix: str = "--") -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from typing import Any
 from thespis import api
 from thespis.core import Fault
 from thespis.engine import checkpoint, fetch
+from thespis.report import curve
 
 PUSHED = ["README.md", "config.json", "policy/*", "curve.png", "replay.mp4"]  # what a push replaces or takes away
 
@@ -87,9 +87,7 @@ def _nameless(about: dict[str, Any]) -> dict[str, Any]:
 
 def _results(folder: Path, step: int) -> dict[str, Any] | None:
     """The newest evaluation of the run up to that step: a row of metrics.jsonl."""
-    file = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    return next((r for r in reversed(rows) if r["step"] <= step and r.get("eval/return_mean") is not None), None)
+    return next((r for r in reversed(curve.rows(folder)) if r["step"] <= step and r.get("eval/return_mean") is not None), None)
 
 
 def _card(aside: Path, folder: Path, repo: str, policy: api.Policy) -> str:

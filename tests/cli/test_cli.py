@@ -153,6 +153,8 @@ MISTAKES = [
     ([*TRAIN, "more"], ["more"]),
     ([*TRAIN, "--steps", "many"], ["steps is 'many'", "a whole number 1 or more"]),
     ([*TRAIN, "--steps", "2.5"], ["steps is '2.5'", "a whole number 1 or more"]),
+    ([*TRAIN, "--steps", "1.5e0"], ["steps is '1.5e0'", "a whole number 1 or more"]),
+    ([*TRAIN, "--steps", "1e400"], ["steps is '1e400'", "a whole number 1 or more"]),
     ([*TRAIN, "--steps=many"], ["steps is 'many'", "a whole number 1 or more"]),
     ([*TRAIN, "--steps"], ["steps is ''", "a whole number 1 or more"]),
     ([*TRAIN, "--steps", "0"], ["steps is 0", "a whole number 1 or more"]),
@@ -217,6 +219,16 @@ def test_a_mistake_costs_one_line(capsys, monkeypatch, argv, words):
     line = refused(capsys, *argv)
     for word in words:
         assert word in line, line
+
+
+def test_a_whole_number_may_be_written_with_an_exponent(monkeypatch):
+    given = []
+    monkeypatch.setattr(api, "start", lambda algo, cfg, run, *_: given.append((run.steps, cfg.batch_size, cfg.hidden, cfg.lr)))
+    monkeypatch.setattr(cli, "_ran", lambda _: 0)
+    words = "train sac --env Pendulum-v1 --steps 1_000_000 --batch-size=1e2 --hidden 1.6e1 3_2 --lr 1e-3"
+    assert cli.main(words.split()) == 0
+    assert cli.main([w.replace("1_000_000", "1E+6") for w in words.split()]) == 0
+    assert given == [(1_000_000, 100, (16, 32), 1e-3)] * 2
 
 
 def test_a_logger_that_is_not_installed(capsys, monkeypatch):

@@ -163,6 +163,10 @@ def test_what_a_push_leaves_behind(server, done, tmp_path):
     shutil.rmtree(run / "videos")
     for kind in "json", "safetensors":
         (run / f"policy/best.{kind}").unlink()
+    with (run / "metrics.jsonl").open("a") as rows:
+        rows.write('{"step": 99, "eval/ret')  # it was killed here
+    thespis.push(run, "me/more")
+    assert "| last | 60 |" in (there / "README.md").read_text()
     (run / "metrics.jsonl").unlink()
     thespis.push(run, "me/more")
     assert files(there) == POLICY - {"policy/best.json", "policy/best.safetensors"} | {"README.md", "curve.png", "notes.txt"}

@@ -22,6 +22,8 @@ class Browser:
             a, b = os.dup(ours[0]), os.dup(theirs[1])
             os.dup2(a, 3)
             os.dup2(b, 4)
+            os.set_inheritable(3, True)  # where a was 3 and b 4, dup2 did nothing
+            os.set_inheritable(4, True)
 
         words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
         words += ["--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage", "about:blank"]

@@ -5,6 +5,8 @@ import json
 import re
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import thespis
 from thespis import cli
@@ -71,6 +73,25 @@ def test_one_seed_shows_its_curve_and_concludes_nothing(two, tmp_path):
     assert alone.improvements == []
     alone.picture(tmp_path / "alone.png")
     assert (tmp_path / "alone.png").stat().st_size > 5000
+
+
+def test_the_picture_names_its_environment_and_is_not_cut_off(two, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: (drawn.append(self), file.touch()))
+    write(two / "long", "sac", 9, lr=0.123, num_envs=12345)
+    compare([two]).picture(tmp_path / "a.png")
+    compare([two / "td3-0"]).picture(tmp_path / "b.png")
+    titles = [[a.get_title(loc="left") for a in figure.axes] for figure in drawn]
+    assert titles[0][0] == "Hopper-v5\ninterquartile mean, 95% interval"
+    assert titles[0][1:] == ["At step 200", "Performance profile", "Probability of improvement"]
+    assert titles[1] == ["Hopper-v5\none seed each: no interval"]
+    for figure in drawn:
+        figure.draw_without_rendering()
+        box = figure.get_tightbbox()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.get_figwidth()
+        sizes = [text.get_fontsize() / 72 / figure.get_figwidth() for text in figure.findobj(Text) if text.get_text()]
+        assert min(sizes) * 400 > 9  # pixels, where it is shown 400 wide
 
 
 def test_several_environments_are_normalised_and_it_is_said_how(tmp_path):

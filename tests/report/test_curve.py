@@ -81,7 +81,7 @@ def test_what_is_drawn():
 
 def test_ticks_are_read_at_a_glance():
     ticks = axes([{"step": 1_000_000, "eval/return_mean": -1500.0}]).xaxis.get_major_formatter()
-    assert [ticks(v, None) for v in (0, 250_000, 1_000_000, -1500, 0.1 + 0.2)] == ["0", "250,000", "1,000,000", "−1,500", "0.3"]
+    assert [ticks(v, None) for v in (0, 250_000, 1_000_000, -1500, 0.1 + 0.2)] == ["0", "250k", "1M", "−1.5k", "0.3"]
 
 
 def test_no_rows():

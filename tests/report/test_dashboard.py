@@ -93,10 +93,23 @@ def test_in_a_browser(served, tmp_path):
         for width in (400, 1280):
             browser.open(f"http://127.0.0.1:{port}/", width)
             until(lambda: browser.value("document.querySelectorAll('svg[role=img]').length") >= 1)
-            assert browser.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+            for box in ("document.documentElement", "document.querySelector('.q-table__middle')"):
+                assert browser.value(f"{box}.scrollWidth - {box}.clientWidth") <= 0
         text = "document.body.innerText"
         assert browser.value(f"{text}.includes('deep/on') && {text}.includes('finished') && {text}.includes('100 of 200')")
         assert "SAC on Hopper-v5, seed 0" in browser.value(text)  # the newest
+        cells = "[...document.querySelectorAll('tbody tr')].map(r => r.children[1].innerText)"
+        assert browser.value(cells) == ["deep/on", "over"]
+        choose = "[...document.querySelectorAll('.q-menu .q-item')].find(x => x.innerText == '%s')"
+        for box, word in enumerate(("td3", "Ant-v5")):  # a filter hides the others, and gives them back
+            browser.value(f"document.querySelectorAll('.q-select input')[{box}].click()")
+            until(lambda word=word: browser.value(f"!!({choose % word})"))
+            for left in (["over"], ["deep/on", "over"]):
+                browser.value(f"{choose % word}.click()")
+                until(lambda left=left: browser.value(cells) == left)
+        for i in (0, 1):  # ticked one after the other, faster than pictures are drawn
+            browser.value(f"document.querySelectorAll('tbody .q-checkbox')[{i}].click()")
+        until(lambda: browser.value("document.querySelectorAll('.runs tr').length") == 3)  # both, below their titles
         row(folder / "deep" / "on", [150], 77.5)
         until(lambda: browser.value(f"{text}.includes('77.5') && {text}.includes('150 of 200')"))  # without a reload
         assert browser.complaints == []

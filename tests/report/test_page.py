@@ -12,7 +12,7 @@ import pytest
 import thespis
 from thespis import api
 from thespis.core import Fault
-from thespis.report import page, panels
+from thespis.report import page, panels, style
 
 from .browser import CHROMIUM, Browser
 
@@ -82,7 +82,24 @@ def test_many_points_are_averaged():
     ("value", "text"), [(0, "0"), (999, "999"), (250_000, "250k"), (-1.5e6, "−1.5M"), (0.125, "0.125"), (2e9, "2G")]
 )
 def test_short_numbers(value, text):
-    assert panels.short(value) == text
+    assert style.short(value) == text
+
+
+def test_ticks_are_told_apart():
+    ticks = style.Short()
+    assert ticks.format_ticks([9359.8, 9359.9, 9360]) == ["9.3598k", "9.3599k", "9.36k"]
+    assert ticks.format_ticks([0, 2e6]) == ["0", "2M"]
+
+
+@pytest.mark.parametrize("low", [-9360.02, 0.0, 1e-12])
+def test_no_word_of_a_panel_is_cut_off(low):
+    line = panels.Line("a", [0, 1, 2], [low, low + 0.1, low + 0.2])
+    picture = panels.figure(panels.Panel("return", "Return", "environment steps", "return of an episode", [line]))
+    picture.draw_without_rendering()
+    (axes,) = picture.axes
+    box = axes.get_tightbbox()
+    assert box.x0 >= 0
+    assert box.x1 <= picture.bbox.x1
 
 
 # ------------------------------------------------------------------------------------------------------------- the page
@@ -127,6 +144,11 @@ def test_damage_is_told_in_a_line_and_no_page_is_written(tmp_path, break_, match
     with pytest.raises(Fault, match=match):
         page.page([run])
     assert not (run / "report").exists()
+
+
+def test_the_keys_of_many_runs_differ(tmp_path):
+    text = page.page([write(tmp_path / str(i)) for i in range(24)], tmp_path / "out").read_text()
+    assert len(set(re.findall('class="key" style="([^"]*)"', text))) == 24
 
 
 def test_videos_go_in_where_small_and_are_linked_where_not(tmp_path, monkeypatch):
@@ -200,6 +222,7 @@ def test_in_a_browser(done, tmp_path, width):
             browser.open(file.as_uri(), width)
             assert browser.complaints == []
             assert browser.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+            assert browser.value("[...document.querySelectorAll('.runs')].every(t => t.scrollWidth <= t.clientWidth)")
             sizes = "[s.clientWidth, s.clientHeight, s.querySelectorAll('text').length]"
             boxes = browser.value(f"[...document.querySelectorAll('svg')].map(s => {sizes})")
             assert len(boxes) >= 8

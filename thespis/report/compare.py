@@ -15,11 +15,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from thespis.core import Fault
-from thespis.report.panels import COLOURS, DASHES, INK, MUTED, RULE, Run, below, read, short
+from thespis.report.panels import Run, below, read
 from thespis.report.statistics import Scores, improvement, interquartile_mean, interval, profile
+from thespis.report.style import COLOURS, DASHES, INK, MUTED, SIZE, WIDE, Bar, bars, brief, dress, entitle
 
 __all__ = ["Comparison", "compare", "find"]
 
@@ -137,19 +138,16 @@ class Comparison:
     def picture(self, file: Path) -> None:
         """Curves, and below them intervals, profiles and probabilities: only of groups with more than one seed."""
         many = [g for g in self.groups if g.seeds > 1]
-        below = 1 + bool(many) + bool(self.improvements)
-        rows = [3.6, *([max(2.8, 0.45 * len(self.groups) + 1.4)] if many else [])]
-        figure = Figure(figsize=(10, sum(rows) + 0.4), dpi=144, facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(len(rows), below if many else 1, height_ratios=rows)
-        self._curves(_dressed(figure.add_subplot(grid[0, :]), "Interquartile mean, 95% interval", "environment steps", self.axis))
+        parts = [(3.6, self._curves)]
         if many:
-            self._intervals(_dressed(figure.add_subplot(grid[1, 0]), f"At step {self.steps[-1]:,}", self.axis, ""))
-            self._profiles(
-                _dressed(figure.add_subplot(grid[1, 1]), "Performance profile", f"{self.axis}, τ", "share of runs > τ")
-            )
+            parts += [(1.2 + 0.62 * len(self.groups), self._intervals), (3.0, self._profiles)]
         if self.improvements:
-            self._improvements(_dressed(figure.add_subplot(grid[1, 2]), "Probability of improvement", "P(X > Y)", ""))
+            parts += [(1.2 + 0.62 * len(self.improvements), self._improvements)]
+        heights = [height for height, _ in parts]
+        figure = Figure(figsize=(WIDE, sum(heights)), dpi=160, facecolor="white", layout=ConstrainedLayoutEngine(hspace=0.06))
+        FigureCanvasAgg(figure)
+        for axes, (_, draw) in zip(figure.subplots(len(parts), height_ratios=heights, squeeze=False)[:, 0], parts, strict=True):
+            draw(axes)
         aside = file.with_name(f".{file.name}.tmp")
         figure.savefig(aside, format="png")
         aside.replace(file)
@@ -159,28 +157,39 @@ class Comparison:
         return {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
 
     def _curves(self, axes: Axes) -> None:
+        dress(axes, "environment steps", self.axis, whole=True)
+        said = "interquartile mean, 95% interval" if any(g.seeds > 1 for g in self.groups) else "one seed each: no interval"
+        entitle(axes, f"{brief(', '.join(self.envs))}\n{said}")
         for group in self.groups:
             middle, low, high = self.band(group)
-            seeds = f"{group.seeds} seeds" if group.seeds > 1 else "1 seed: no interval"
+            name = f"{brief(group.name)}  ({group.seeds})"
             marker: dict[str, Any] = {"marker": "o", "ms": 4 if len(self.steps) < 30 else 0, "lw": 2 if group.seeds > 1 else 1}
-            axes.plot(self.steps, middle, label=f"{group.name} ({seeds})", **self._style(group), **marker)
+            axes.plot(self.steps, middle, label=name, **self._style(group), **marker)
             if low is not None and high is not None:
                 axes.fill_between(self.steps, low, high, color=self._style(group)["color"], alpha=0.18, lw=0)
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
+        axes.legend(
+            frameon=False,
+            fontsize=SIZE - 2,
+            labelcolor=INK,
+            loc="best",
+            title="(number of seeds)",
+            title_fontsize=SIZE - 2,
+            alignment="left",
+        )
 
     def _intervals(self, axes: Axes) -> None:
-        axes.use_sticky_edges = False  # room beside the bars
-        for i, (group, row) in enumerate(zip(self.groups, self.table, strict=True)):
-            colour = self._style(group)["color"]
-            if row["interval95"]:
-                axes.barh(-i, row["interval95"][1] - row["interval95"][0], 0.5, row["interval95"][0], color=colour, alpha=0.3)
-                axes.plot([row["iqm"]] * 2, [-i - 0.25, -i + 0.25], color=colour, lw=2.5)
-            values = np.concatenate(self.scores[group.name])
-            axes.scatter(values, [-i] * len(values), s=10, color=colour, zorder=4, linewidths=0)
-        axes.set_yticks([-i for i in range(len(self.groups))], [g.name for g in self.groups])
-        axes.set_ylim(-len(self.groups) + 0.4, 0.6)
+        entitle(axes, f"At step {self.steps[-1]:,}")
+        lines: list[Bar] = []
+        for group, row in zip(self.groups, self.table, strict=True):
+            between, scores = row["interval95"], np.concatenate(self.scores[group.name])
+            lines.append(
+                (brief(group.name), self._style(group)["color"], row["iqm"] if between else None, between, scores.tolist())
+            )
+        bars(dress(axes, self.axis, ""), lines)
 
     def _profiles(self, axes: Axes) -> None:
+        dress(axes, f"{self.axis}, τ", "share of runs > τ")
+        entitle(axes, "Performance profile")
         every = np.concatenate([x for scores in self.scores.values() for x in scores])
         low, high = every.min(), every.max()
         edge = 0.05 * (high - low) or 1.0
@@ -194,29 +203,14 @@ class Comparison:
         axes.set_ylim(-0.02, 1.02)
 
     def _improvements(self, axes: Axes) -> None:
-        for i, row in enumerate(self.improvements):
-            low, high = row["interval95"]
-            axes.barh(-i, high - low, 0.4, low, color=COLOURS[0], alpha=0.3)
-            axes.plot([row["probability"]] * 2, [-i - 0.2, -i + 0.2], color=COLOURS[0], lw=2.5)
-        names = [f"{row['group']}\n> {row['other']}" for row in self.improvements]
-        axes.set_yticks([-i for i in range(len(names))], names)
+        entitle(axes, "Probability of improvement")
+        lines: list[Bar] = [
+            (f"{brief(r['group'], 21)} > {brief(r['other'], 21)}", COLOURS[0], r["probability"], r["interval95"], ())
+            for r in self.improvements
+        ]
         axes.axvline(0.5, color=MUTED, lw=1)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-len(names) + 0.4, 0.6))
-
-
-def _dressed(axes: Axes, title: str, x: str, y: str) -> Axes:
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
-    axes.set_xlabel(x, fontsize=10, color=MUTED)
-    axes.set_ylabel(y, fontsize=10, color=MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
-    if y:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
-    axes.tick_params(labelsize=9, colors=MUTED, length=0)
-    axes.grid(color=RULE, lw=1)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-    return axes
+        bars(dress(axes, "P(X > Y)", ""), lines)
+        axes.set_xlim(-0.02, 1.02)
 
 
 # ---------------------------------------------------------------------------------------------------- from runs to groups

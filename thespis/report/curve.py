@@ -11,15 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from thespis.core import Fault
+from thespis.report.style import COLOURS, DOTS, INK, MUTED, dress, entitle
 
 __all__ = ["curve", "figure", "rows"]
 
 BEYOND = 1e100
 """numbers that no picture shows"""
-INK, MUTED, BLUE, GREY = "#1f2430", "#5b6270", "#1d5fd1", "#8a93a3"
 
 
 def curve(run: Path) -> Path:
@@ -67,9 +66,13 @@ def figure(rows: list[dict[str, Any]], title: str) -> Figure:
         steps, means, stds = zip(*evaluations, strict=True)
         low, high = ([m + sign * s for m, s in zip(means, stds, strict=True)] for sign in (-1, 1))
         marker = 6 if len(steps) < 30 else 0
-        axes.plot(steps, means, color=BLUE, linewidth=2.4, marker="o", markersize=marker, zorder=4, label="evaluation, mean")
+        axes.plot(
+            steps, means, color=COLOURS[0], linewidth=2.4, marker="o", markersize=marker, zorder=4, label="evaluation, mean"
+        )
         edge = 0 if len(steps) > 1 else 3  # a band of one point has no width
-        axes.fill_between(steps, low, high, color=BLUE, alpha=0.22, linewidth=edge, zorder=3, label="± 1 std of its episodes")
+        axes.fill_between(
+            steps, low, high, color=COLOURS[0], alpha=0.22, linewidth=edge, zorder=3, label="± 1 std of its episodes"
+        )
     else:
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9}
         middle: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "bbox": box}
@@ -77,8 +80,8 @@ def figure(rows: list[dict[str, Any]], title: str) -> Figure:
     if episodes:
         steps, returns = zip(*episodes, strict=True)
         size, alpha = (20.0, 0.5) if len(episodes) < 1000 else (5.0, 0.3)  # many dots are to be a haze
-        axes.scatter(steps, returns, size, GREY, alpha=alpha, linewidths=0, zorder=2)
-        axes.scatter([], [], 30, GREY, linewidths=0, label="training episodes")  # a dot one can see, for the legend
+        axes.scatter(steps, returns, size, DOTS, alpha=alpha, linewidths=0, zorder=2)
+        axes.scatter([], [], 30, DOTS, linewidths=0, label="training episodes")  # a dot one can see, for the legend
     _dress(axes, title, max((row["step"] for row in rows), default=0))
     if not (evaluations or episodes):
         axes.set(xticks=[], yticks=[])
@@ -98,19 +101,9 @@ def _finite(value: Any) -> bool:
 
 
 def _dress(axes: Axes, title: str, last: int) -> None:
-    axes.set_title(title, loc="left", fontsize=16, fontweight="bold", color=INK, pad=38)
-    axes.set_xlabel("environment steps", fontsize=14, color=INK)
-    axes.set_ylabel("return of an episode", fontsize=14, color=INK)
+    dress(axes, "environment steps", "return of an episode", size=14, whole=True)
+    entitle(axes, title, size=16, pad=38)
     axes.set_xlim(-0.015 * max(last, 1), 1.02 * max(last, 1))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}".replace("-", "\N{MINUS SIGN}")))
-    axes.tick_params(labelsize=13, colors=MUTED, length=0)
-    axes.grid(color="#e4e7ec", linewidth=1)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color("#b6bcc8")
     if axes.get_legend_handles_labels()[0]:  # between the title and the curve, where it hides nothing
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.015, 1.0), "ncols": 3}
         axes.legend(fontsize=12, frameon=False, labelcolor=INK, handlelength=1.5, handletextpad=0.5, columnspacing=1.2, **place)

@@ -15,7 +15,26 @@ from thespis.report.panels import Run, below, read
 __all__ = ["serve"]
 
 HERE = "127.0.0.1"  # the only address it is ever bound to
-EVERY = 2.0  # seconds between looks at the files
+EVERY, SOON = 2.0, 0.4  # seconds between looks at the files, and from the last tick in the table to a look
+TITLES = {"run": "run", "state": "state", "algo": "algorithm", "env": "environment", "seed": "seed", "steps": "steps"}
+TITLES |= {"last evaluation": "last evaluation", "pace": "pace"}
+ORDER = """(a, b) => {
+    const [x, y] = [a, b].map(t => parseFloat(t.replaceAll(",", "").replace("\N{MINUS SIGN}", "-")))
+    return x < y ? -1 : x > y ? 1 : x === y ? 0 : isNaN(x) - isNaN(y) || a.localeCompare(b) }"""  # numbers as numbers
+STYLE = """
+.nicegui-content { padding: 0; gap: 16px } .q-table__container { background: var(--card) }
+.q-table td:nth-child(2) { white-space: normal; overflow-wrap: anywhere; min-width: 140px }
+@media (max-width: 600px) {
+  .q-table thead { display: none }
+  .q-table tbody tr { display: block; height: auto !important; padding: 8px 12px; border-bottom: 1px solid var(--rule) }
+  .q-table tbody td { display: inline-block; height: auto !important; padding: 0 14px 0 0 !important; border: 0 !important }
+  .q-table tbody td:first-child { width: 38px !important } .q-table tbody td::after { display: none }
+  .q-table td:nth-child(2) { width: calc(100% - 44px); vertical-align: middle; font-weight: 600 }
+  .q-table td:nth-child(n + 6)::before { position: static !important; background: none !important; color: var(--muted) }
+  .q-table td:nth-child(6)::before { content: "seed " !important }
+  .q-table td:nth-child(7):not(:empty)::before { content: "steps " !important }
+  .q-table td:nth-child(8):not(:empty)::before { content: "last evaluation " !important } }
+"""
 
 
 def serve(folder: Path, port: int) -> None:
@@ -45,7 +64,7 @@ def serve(folder: Path, port: int) -> None:
 def _page(folder: Path) -> None:
     from nicegui import app, ui
 
-    ui.add_css(page.STYLE + ".nicegui-content { padding: 0; gap: 16px } .q-table__container { background: var(--card) }")
+    ui.add_css(page.STYLE + STYLE)
     films: dict[tuple[Path, float], str] = {}
 
     def source(file: Path) -> str:
@@ -61,11 +80,9 @@ def _page(folder: Path) -> None:
         env = ui.select([], multiple=True, label="environment", on_change=lambda: look()).props("use-chips dense outlined")
         for box in (algo, env):
             box.style("min-width: 180px")
-    titles = {"run": "run", "state": "state", "algo": "algorithm", "env": "environment", "seed": "seed", "steps": "steps"}
-    titles |= {"last evaluation": "last evaluation", "pace": "pace"}
-    columns = [{"name": k, "label": v, "field": k, "align": "left", "sortable": True} for k, v in titles.items()]
-    table = ui.table(rows=[], columns=columns, row_key="run", selection="multiple", pagination=10, on_select=lambda _: look())
-    table.classes("w-full").props('dense flat bordered no-data-label="no run is here yet"')
+    columns = [{"name": k, "label": v, "field": k, "align": "left", "sortable": True, ":sort": ORDER} for k, v in TITLES.items()]
+    table = ui.table(rows=[], columns=columns, row_key="run", selection="multiple", pagination=10, on_select=lambda _: soon())
+    table.classes("w-full").props('dense flat bordered no-data-label="no run to show"')
     title = ui.html("", sanitize=False).classes("w-full")
     live, kept = (ui.html("", sanitize=False).classes("w-full cards") for _ in range(2))
     seen: dict[str, Any] = {}
@@ -79,12 +96,14 @@ def _page(folder: Path) -> None:
         fits = [
             r for r in runs if (not algo.value or r.algo in algo.value) and (not env.value or r.config["run"]["env"] in env.value)
         ]
-        table.rows = [_row(r, folder) for r in fits]
-        names = {row["run"] for row in table.rows}
-        table.selected = [row for row in table.selected if row["run"] in names]
-        wanted = {row["run"] for row in table.selected}
+        rows = {row["run"]: row for row in (_row(r, folder) for r in fits)}
+        wanted = [row["run"] for row in table.selected if row["run"] in rows]
+        if table.rows != list(rows.values()):  # what is sent anew takes away what was ticked meanwhile
+            table.rows = list(rows.values())
+        if len(wanted) < len(table.selected):
+            table.selected = [rows[name] for name in wanted]
         chosen = [r for r in fits if _name(r, folder) in wanted] or fits[:1]  # else the newest
-        told = "".join(f"<p>{page.html.escape(f)}</p>" for f in faults)
+        told = f'<div class="card">{"<br>".join(map(page.html.escape, faults))}</div>' if faults else ""
         if chosen:
             told += f"<h1>{page.html.escape(chosen[0].title)}</h1>" * (len(chosen) == 1) + page.facts(chosen)
         for place, text in ((title, told), (live, _curves(chosen, seen)), (kept, page.kept(chosen, source) if chosen else "")):
@@ -93,6 +112,13 @@ def _page(folder: Path) -> None:
 
     look()
     ui.timer(EVERY, look)
+    waiting = ui.timer(SOON, look, once=True)
+
+    def soon() -> None:
+        """Looks when no more is ticked: what is drawn meanwhile would hold up the ticks."""
+        nonlocal waiting
+        waiting.cancel()
+        waiting = ui.timer(SOON, look, once=True)
 
 
 def _runs(folder: Path, seen: dict[str, Any]) -> tuple[list[Run], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ from urllib.parse import quote
 
 import matplotlib as mpl
 
-from thespis.report.panels import COLOURS, Panel, Run, figure, panels, read, svg
+from thespis.report.panels import Panel, Run, figure, panels, read, svg
+from thespis.report.style import COLOURS, DASHES
 
 __all__ = ["STYLE", "curves", "duration", "facts", "kept", "page", "pngs", "told"]
 
@@ -47,10 +49,16 @@ dd {{ margin: 0; font-size: 17px; font-variant-numeric: tabular-nums }}
 .card th, .card td {{ text-align: left; padding: 5px 22px 5px 0; border-bottom: 1px solid var(--rule) }}
 .card th {{ color: var(--muted); font-weight: normal; font-size: 13px }}
 .card tr:last-child td {{ border: 0 }}
-.key {{ display: inline-block; width: 16px; height: 3px; margin: 0 7px 4px 0; border-radius: 2px; vertical-align: middle }}
+.key {{ display: inline-block; width: 24px; height: 3px; margin: 0 7px 4px 0; border-radius: 2px; vertical-align: middle }}
 .keys span {{ margin-right: 16px; white-space: nowrap; font-size: 13px; color: var(--muted) }}
 pre {{ margin: 10px 0 0; font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere }}
-summary {{ cursor: pointer }}
+.runs {{ font-size: 14px }} .runs td:first-child {{ white-space: normal; overflow-wrap: anywhere; min-width: 150px }}
+summary {{ cursor: pointer; display: list-item }}
+@media (max-width: 600px) {{
+  .runs tr {{ display: block; padding: 6px 0; white-space: normal }} .runs tr:first-child {{ display: none }}
+  .runs td {{ display: inline-block; padding: 0 14px 0 0; border: 0; white-space: normal; overflow-wrap: anywhere }}
+  .runs td:first-child {{ display: block }}
+  .runs td[data-is]:not(:empty)::before {{ content: attr(data-is) " "; color: var(--muted) }} }}
 """
 SAFE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data: file: 'self'"
 
@@ -102,14 +110,15 @@ def facts(runs: Sequence[Run]) -> str:
     if len(runs) == 1:
         return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{html.escape(v)}</dd></div>" for k, v in table[0].items() if v) + "</dl>"
     names = [k for k in table[0] if any(row[k] for row in table)]
-    head = "".join(f"<th>{k}</th>" for k in ("run", "algorithm", "environment", "seed", *names))
+    titles = ["run", "algorithm", "environment", "seed", *names]
+    head = "".join(f"<th>{k}</th>" for k in titles)
     lines = []
     for i, (run, row) in enumerate(zip(runs, table, strict=True)):
         first = [run.path.name, run.algo, str(run.config["run"]["env"]), str(run.config["run"]["seed"])]
         cells = [html.escape(v) for v in [*first, *(row[k] for k in names)]]
-        cells[0] = _key(i) + cells[0]
-        lines.append("<tr>" + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
-    return f'<div class="card scroll" style="margin-bottom: 16px"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+        rest = "".join(f'<td data-is="{k}">{c}</td>' for k, c in zip(titles[1:], cells[1:], strict=True))
+        lines.append(f"<tr><td>{_key(i)}{cells[0]}</td>{rest}</tr>")
+    return f'<div class="card scroll runs" style="margin-bottom: 16px"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def _card(panel: Panel, one: bool) -> str:
@@ -121,7 +130,13 @@ def _card(panel: Panel, one: bool) -> str:
 
 
 def _key(i: int) -> str:
-    return f'<i class="key" style="background: var(--c{i % len(COLOURS)})"></i>'
+    """The colour and the dashes of a run's lines."""
+    colour, dash = f"var(--c{i % len(COLOURS)})", DASHES[i // len(COLOURS) % len(DASHES)]
+    if isinstance(dash, str):
+        return f'<i class="key" style="background: {colour}"></i>'
+    at = [0, *(1.7 * x for x in itertools.accumulate(dash[1]))]  # a line is 1.7 points wide, and its dashes are so many widths
+    stops = [f"{colour if j % 2 == 0 else '#0000'} {a:g}px {b:g}px" for j, (a, b) in enumerate(itertools.pairwise(at))]
+    return f'<i class="key" style="background: repeating-linear-gradient(90deg, {", ".join(stops)})"></i>'
 
 
 def told(run: Run) -> dict[str, str]:

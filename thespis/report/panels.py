@@ -17,16 +17,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from thespis.core import Fault
 from thespis.report.curve import rows
+from thespis.report.style import COLOURS, DASHES, DOTS, INK, MUTED, RULE, dress, entitle
 
-__all__ = ["COLOURS", "Line", "Panel", "Run", "below", "figure", "panels", "read", "short", "svg"]
+__all__ = ["Line", "Panel", "Run", "below", "figure", "panels", "read", "svg"]
 
-COLOURS = ("#1d5fd1", "#c4661f", "#2f8f5b", "#8a4fbf", "#b0324a", "#5f6b7a")
-INK, MUTED, RULE, DOTS = "#1f2430", "#5b6270", "#e4e7ec", "#8a93a3"  # a page gives each of these a value for the dark
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+STEPS = "environment steps"
 POINTS = 400  # of a line; more are averaged, so that a page of a long run stays small
 
 
@@ -108,10 +106,9 @@ class Panel:
 def panels(runs: Sequence[Run]) -> list[Panel]:
     """Those that the runs have numbers for, each with a line a run."""
     one, found = len(runs) == 1, []
-    steps = "environment steps"
     band = "Band: one standard deviation of the evaluation's episodes. " if one else "Mean over the evaluation's episodes."
 
-    def add(name: str, title: str, y: str, lines: Iterable[Line], x: str = steps, says: str = "", dots: Any = ((), ())) -> None:
+    def add(name: str, title: str, y: str, lines: Iterable[Line], x: str = STEPS, says: str = "", dots: Any = ((), ())) -> None:
         if kept := [line for line in lines if len(line.x)]:
             found.append(Panel(name, title, x, y, kept, dots, says))
 
@@ -151,8 +148,10 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
     for name in (*losses, *others):
         plain = name.removeprefix("train/")
         title = plain.replace("_", " ").capitalize()
-        says = "Mean since the row before." if plain != "q" else "Mean of the critics on the batches that they learnt from."
-        add(re.sub(r"[^\w.-]+", "-", plain), title, "loss" if name in losses else plain, columns(name), says=says)
+        unit, says = "loss" if name in losses else plain, "Mean since the row before."
+        if plain == "q":
+            unit, says = "discounted return", "Mean of the critics on the batches that they learnt from."
+        add(re.sub(r"[^\w.-]+", "-", plain), title, unit, columns(name), says=says)
     add("throughput", "Throughput", "environment steps / s", columns("time/steps_per_second"), says=apart)
     return found
 
@@ -183,12 +182,6 @@ def _unit(seconds: float) -> tuple[str, float]:
 # --------------------------------------------------------------------------------------------------------------- drawing
 
 
-def short(value: float) -> str:
-    """250000 -> 250k, -1.5e6 -> −1.5M."""
-    size, mark = next(((s, m) for s, m in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if abs(value) >= s), (1, ""))
-    return f"{value / size:.4g}{mark}".replace("-", "\N{MINUS SIGN}")
-
-
 def figure(panel: Panel, legend: bool = False, scale: float = 1.0) -> Figure:
     """The panel, 360 x 220 points; with `legend` its title and the names of its lines are in the picture."""
     picture = Figure(figsize=(360 / 72, (220 + 50 * legend) / 72), dpi=72 * scale, facecolor="none")
@@ -205,20 +198,14 @@ def figure(panel: Panel, legend: bool = False, scale: float = 1.0) -> Figure:
         if line.spread and len(line.x) > 1:
             low, high = zip(*line.spread, strict=True)
             axes.fill_between(line.x, low, high, color=colour, alpha=0.18, lw=0, zorder=3)
-    axes.set_xlabel(panel.x, fontsize=11, color=MUTED)
-    axes.set_ylabel(panel.y, fontsize=11, color=MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
-    axes.tick_params(labelsize=11, colors=MUTED, length=0)
-    axes.grid(color=RULE, lw=1)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+    dress(axes, panel.x, panel.y, size=11, whole=panel.x == STEPS)
     axes.patch.set_visible(False)
+    picture.draw_without_rendering()
+    if (box := axes.get_tightbbox()) and box.x0 < 0:  # numbers of many digits
+        picture.subplots_adjust(left=0.175 + (2 * scale - box.x0) / picture.bbox.width)
     if legend:
         picture.set_facecolor("white")
-        axes.set_title(panel.title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=28, x=-0.19)
+        entitle(axes, panel.title, size=13, pad=28, x=-0.19)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.215, 0.98), ncols=4, fontsize=10, frameon=False, labelcolor=INK)
     return picture
 

@@ -12,15 +12,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from thespis.report.panels import COLOURS, DOTS, INK, MUTED, RULE, short
 from thespis.report.statistics import interquartile_mean, interval
+from thespis.report.style import COLOURS, DOTS, WIDE, bars, brief, dress, entitle, short
 
 __all__ = ["best", "picture", "row", "table", "word", "words"]
 
 MOST = 20  # settings in a picture
-SIZE = 13  # points of most words; the picture is 6.4 inches wide, and is to be read at 400 pixels
 
 
 def word(value: Any) -> str:
@@ -82,22 +81,15 @@ def picture(found: dict[str, Any], file: Path) -> None:
 def _grid(found: dict[str, Any]) -> Figure:
     rows = best(found)
     shown = rows[:MOST]
-    figure = Figure(figsize=(6.4, 1.5 + 0.62 * len(shown)), dpi=160, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(WIDE, 1.5 + 0.62 * len(shown)), dpi=160, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     first = f"The best {MOST} of {len(rows)} settings, " if len(rows) > MOST else ""
-    axes.set_title(f"{_what(found)}\n{first}mean of the middle half, 95% interval", **_TITLE)
-    for i, r in enumerate(shown):
-        scores, colour = list(r["scores"].values()), COLOURS[0]
-        if r["interval95"]:
-            low, high = r["interval95"]
-            axes.barh(-i - 0.12, high - low, 0.3, low, color=colour, alpha=0.3)
-        axes.plot([r["iqm"]] * 2, [-i - 0.3, -i + 0.06], color=colour, lw=3)
-        axes.scatter(scores, [-i - 0.12] * len(scores), s=22, color=colour, zorder=4, linewidths=0)
-        said = f"{textwrap.shorten(r['name'], 44, placeholder='…')}  ({r['seeds']})"
-        axes.annotate(said, (0.01, -i + 0.3), xycoords=("axes fraction", "data"), fontsize=SIZE, color=INK, va="center")
-    axes.set(yticks=[], ylim=(-len(shown) + 0.45, 0.6))
-    axes.margins(x=0.06)
-    return _dressed(axes, "return of the last evaluation (number of seeds)", None)
+    entitle(axes, f"{_what(found)}\n{first}mean of the middle half, 95% interval")
+    lines = [
+        (f"{brief(r['name'])}  ({r['seeds']})", COLOURS[0], r["iqm"], r["interval95"], list(r["scores"].values())) for r in shown
+    ]
+    bars(dress(axes, "return of the last evaluation (number of seeds)", "", ticks=4), lines)
+    return figure
 
 
 def _search(found: dict[str, Any]) -> Figure:
@@ -105,22 +97,21 @@ def _search(found: dict[str, Any]) -> Figure:
     numbers, scores = [i for i, _ in rows], np.array([r["mean"] for _, r in rows])
     names, top = list(found["over"]), int(np.argmax(scores))
     down = 1 + (len(names) + 1) // 2
-    figure = Figure(figsize=(6.4, 0.7 + 2.9 * down), dpi=160, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(WIDE, 0.7 + 2.9 * down), dpi=160, facecolor="white", layout="constrained")
     grid = figure.add_gridspec(down, 2)
     axes = figure.add_subplot(grid[0, :])
-    axes.set_title(f"{_what(found)}\nmean over seeds; the line is the best so far", **_TITLE)
+    entitle(axes, f"{_what(found)}\nmean over seeds; the line is the best so far")
     axes.step(numbers, np.maximum.accumulate(scores), where="post", color=COLOURS[0], lw=2)
     _dots(axes, numbers, scores, top)
     axes.margins(x=0.06, y=0.1)
-    _dressed(axes, "trial", "return")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    dress(axes, "trial", "return", whole=True)
     for i, name in enumerate(names):
         axes = figure.add_subplot(grid[1 + i // 2, i % 2] if i < len(names) - 1 or i % 2 else grid[1 + i // 2, :])
         over, values = found["over"][name], [r["values"][name] for _, r in rows]
         listed = isinstance(over, list)
         _dots(axes, [over.index(v) for v in values] if listed else values, scores, top)
         axes.margins(x=0.1, y=0.1)
-        _dressed(axes, name, "return")
+        dress(axes, name, "return", ticks=4)
         if listed:
             axes.set_xticks(range(len(over)), [textwrap.shorten(word(v), 12, placeholder="…") for v in over])
             axes.set_xlim(-0.5, len(over) - 0.5)
@@ -139,25 +130,5 @@ def _dots(axes: Axes, x: list[Any], scores: np.ndarray, top: int) -> None:
     axes.scatter([x[top]], [scores[top]], s=90, color=COLOURS[1], linewidths=0, zorder=4)
 
 
-_TITLE: dict[str, Any] = {"loc": "left", "fontsize": SIZE + 1, "fontweight": "bold", "color": INK}
-
-
 def _what(found: dict[str, Any]) -> str:
     return f"{Path(found['algo']).stem} on {found['env']}, {short(found['steps'])} steps"
-
-
-def _dressed(axes: Axes, x: str, y: str | None) -> Figure:
-    axes.set_xlabel(x, fontsize=SIZE, color=MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
-    if y:
-        axes.set_ylabel(y, fontsize=SIZE, color=MUTED)
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: short(v)))
-    axes.tick_params(labelsize=SIZE - 1, colors=MUTED, length=0)
-    axes.grid(color=RULE, lw=1, axis="both" if y else "x")
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-    figure = axes.figure
-    assert isinstance(figure, Figure)
-    return figure
