@@ -19,8 +19,7 @@ def adam(
     group: Trained, grads: Params, lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999), eps: float | Tensor = 1e-8
 ) -> Trained:
     """One step of Adam (Kingma & Ba 2015, algorithm 1); equal to torch.optim.Adam."""
-    b1, b2 = betas
-    t = group.t + 1
+    (b1, b2), t = betas, group.t + 1
     root = _one_minus_power(b2, t).sqrt()
     scale, eps = root * lr / _one_minus_power(b1, t), root * eps  # the form of their section 2, with one division
     m = {k: torch.lerp(group.m[k], g, 1 - b1) for k, g in grads.items()}
