@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 
 import gymnasium as gym
 import matplotlib
+from record import record
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -81,14 +80,9 @@ def main() -> None:
         "steps_per_second": {str(c): {"median": medians[c], "min": min(r), "max": max(r)} for c, r in rates.items()},
         "of_linear_from_one": {str(c): medians[c] / medians[1] / c for c in COUNTS},
         "of_the_environment": {str(c): medians[c] * WAIT / c for c in COUNTS},
-        "command": f"python bench/collectors.py --rounds {args.rounds} --seconds {args.seconds:g}",
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores; load average {', '.join(f'{x:.1f}' for x in load)}",
     }  # fmt: skip
-    print(json.dumps(result, indent=2))
+    record(result, args.out, f"; load average {', '.join(f'{x:.1f}' for x in load)}")
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
         draw(rates, args.out.with_suffix(".png"))
 
 

@@ -6,13 +6,13 @@ The most that was resident (VmHWM), imports and compilation included. Both hold 
 """
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from record import record
 
 STEPS, UPDATES = 100_000, 200
 
@@ -56,14 +56,8 @@ def main() -> None:
             }
             for env in args.envs
         },
-        "command": " ".join(["python", "bench/memory.py", *sys.argv[1:]]),
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    print(json.dumps(result, indent=2))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    record(result, args.out)
 
 
 if __name__ == "__main__":

@@ -9,20 +9,17 @@ learner the policies were that made the newest segments (collect/staleness_mean 
 
 import argparse
 import functools
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from collectors import waiting
+from record import record
 
 import thespis
 from thespis.engine.remote import cluster
+from thespis.report import curve
 
 KINDS = (0, 1, 2)
 STEPS = 2_500
@@ -36,7 +33,7 @@ def rows(collectors: int) -> list[dict[str, Any]]:
             warmup=500, threads=1, compile_after=0, eval_every=10**9, eval_episodes=1, checkpoint_every=10**9, log_every=100,
             sinks=(), panel=False,
         )  # fmt: skip
-        every = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        every = curve.rows(run.path)
     return [row for row in every if "time/seconds" in row and row["step"] >= 0.4 * STEPS]
 
 
@@ -69,14 +66,8 @@ def main() -> None:
             }
             for kind, at in lags.items()
         },
-        "command": " ".join(["python", "bench/overlap.py", *sys.argv[1:]]),
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    print(json.dumps(result, indent=2))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    record(result, args.out)
 
 
 if __name__ == "__main__":

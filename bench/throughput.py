@@ -12,18 +12,17 @@ median rate of each and its quartiles; and of each two libraries, both at their 
 """
 
 import argparse
-import json
 import multiprocessing as mp
 import os
-import platform
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from record import record
 
 WARMUP = {"sac": 1_000, "ppo": 4_096}
 
@@ -170,14 +169,8 @@ def main() -> None:
             peer: {"median": statistics.median(r), "quartiles": statistics.quantiles(r, n=4)} for peer, r in rates.items()
         },
         "ratio": against(rates),
-        "command": " ".join(["python", "bench/throughput.py", *sys.argv[1:]]),
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }  # fmt: skip
-    print(json.dumps(result, indent=2))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    record(result, args.out)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,14 @@ median, the quartiles, and the ratio of each round.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from record import record
 
 import thespis  # noqa: F401  (it says how long torch's idle threads wait)
 from thespis.algos.continuous import sac
@@ -152,18 +148,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    result = (growth if args.grow else paper_sizes)(args) | {
-        "threads": args.threads, "rounds": args.rounds, "command": " ".join(["python", "bench/update.py", *sys.argv[1:]]),
-        "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, bfloat16 products "
-        f"{'in' if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 'not in'} hardware",
-    }  # fmt: skip
-    print(json.dumps(result, indent=2))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
-        if args.grow:
-            draw(result, args.out.with_suffix(".png"))
+    result = (growth if args.grow else paper_sizes)(args) | {"threads": args.threads, "rounds": args.rounds}
+    known = "in" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "not in"
+    record(result, args.out, f", bfloat16 products {known} hardware")
+    if args.out and args.grow:
+        draw(result, args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
