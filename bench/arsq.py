@@ -122,14 +122,14 @@ def data(options: dict[str, Any] = DATA) -> Path:
     learner = api.algorithm(options["algo"]).module
     replay = Replay(world.spec, learner.make(learner.Config(hidden=options["hidden"]), world.spec).experience)
     checkpoint.load(folder, replay, print)
-    ends = [*replay.ended.nonzero().flatten().tolist()]
+    ends = [*np.flatnonzero(replay.ended).tolist()]
     ends += [replay.steps - 1] if ends[-1] < replay.steps - 1 else []  # the episode under way: cut off there
     episodes, first = [], 0
     for end in ends:
         rows = range(first, end + 1)
         last = replay.finals[replay.final_at[end]] if replay.ended[end] else replay.obs[end + 1]
-        obs = [*replay.obs[first : end + 1].numpy(), last.numpy()]
-        actions = [envs.spaces.scale_action(world.action_space, replay.action[t].numpy()) for t in rows]
+        obs = [*replay.obs[first : end + 1], last]
+        actions = [envs.spaces.scale_action(world.action_space, replay.action[t]) for t in rows]
         terminated = [bool(replay.terminated[t]) for t in rows]
         truncated = [t == end and not terminated[-1] for t in rows]
         rewards = [float(replay.reward[t]) for t in rows]

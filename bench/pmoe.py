@@ -1,10 +1,10 @@
-"""What a mixture buys: PMOE beside SAC where several actions are equally good, and its routing's gradient beside two others.
+"""What a mixture buys where several actions are equally good: PMOE beside SAC, on PPO beside PPO, and its routing's gradient.
 
     python bench/pmoe.py run               every part and curve that is not done yet
-    python bench/pmoe.py run peaks         one part: peaks, goals or routing
+    python bench/pmoe.py run peaks         one part: peaks, goals, on-policy or routing
     python bench/pmoe.py report            bench/results/pmoe.json and pmoe.png, from the raw results
 
-All seeds of a curve are trained at once (together.py). Raw results lie in
+All seeds of a curve are trained at once (together.py), but for on-policy. Raw results lie in
 bench/results/raw/pmoe/PART-CURVE.jsonl, a line a seed. Settings were chosen on seeds 100 to 109.
 """
 
@@ -13,6 +13,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from together import Together, one
 from torch import Tensor, nn
 from torch.nn.functional import gumbel_softmax, one_hot
 
+import thespis
 from thespis import envs
 from thespis.algos.continuous import pmoe, sac
 from thespis.core import Batch, Learner, Spec, leaves, rebuild, replace
@@ -98,24 +100,41 @@ def peaks(curve: str, seeds: list[int]) -> list[Row]:
 def goals(curve: str, seeds: list[int]) -> list[Row]:
     """Four equally good ways: how many of 200 explored episodes end at each goal."""
     learner, policies = trained(curve, "thespis/MultiGoal-v0", seeds, 6_000, alpha=3.0, warmup=1_000)
-    world, rows = envs.world("thespis/MultiGoal-v0"), []
+    return [ways(learner, policy, seed) for seed, policy in zip(seeds, policies, strict=True)]
+
+
+def ways(learner: Learner, policy: Any, seed: int) -> Row:
+    """Where 200 explored episodes of MultiGoal end, and the paths of the first 40."""
+    world = envs.world("thespis/MultiGoal-v0")
     each = [world.make() for _ in range(200)]
-    for seed, policy in zip(seeds, policies, strict=True):
-        torch.manual_seed(seed)
-        obs = np.stack([e.reset(seed=1_000 * seed + i)[0] for i, e in enumerate(each)])
-        over, reached, returns = np.zeros(200, bool), np.zeros(4, int), np.zeros(200)
-        paths = [[obs[i].round(2).tolist()] for i in range(40)]
-        while not over.all():
-            with torch.no_grad():
-                action = learner.act(policy, torch.from_numpy(obs), True).numpy()
-            for i in np.flatnonzero(~over):
-                obs[i], reward, terminated, truncated, _ = each[i].step(action[i])
-                returns[i] += reward
-                over[i] = terminated or truncated
-                reached[MultiGoal.distances(obs[i]).argmin()] += terminated
-                if i < len(paths):
-                    paths[i].append(obs[i].astype(float).round(2).tolist())
-        rows.append({"seed": seed, "reached": reached.tolist(), "return": float(returns.mean()), "paths": paths})
+    torch.manual_seed(seed)
+    obs = np.stack([e.reset(seed=1_000 * seed + i)[0] for i, e in enumerate(each)])
+    over, reached, returns = np.zeros(200, bool), np.zeros(4, int), np.zeros(200)
+    paths = [[obs[i].round(2).tolist()] for i in range(40)]
+    while not over.all():
+        with torch.no_grad():
+            action = learner.act(policy, torch.from_numpy(obs), True).numpy()
+        for i in np.flatnonzero(~over):
+            obs[i], reward, terminated, truncated, _ = each[i].step(action[i])
+            returns[i] += reward
+            over[i] = terminated or truncated
+            reached[MultiGoal.distances(obs[i]).argmin()] += terminated
+            if i < len(paths):
+                paths[i].append(obs[i].astype(float).round(2).tolist())
+    return {"seed": seed, "reached": reached.tolist(), "return": float(returns.mean()), "paths": paths}
+
+
+def on_policy(curve: str, seeds: list[int]) -> list[Row]:
+    """The same of PPO with one Gaussian and with several, after 60,000 steps."""
+    rows = []
+    for seed in seeds:
+        with TemporaryDirectory() as folder:
+            run = thespis.train(
+                {"PPO": "ppo", "PMOE": "pmoe_ppo"}[curve], env="thespis/MultiGoal-v0", steps=60_000, seed=seed, num_envs=8,
+                rollout=256, eval_every=60_000, sinks=(), panel=False, out=Path(folder) / "run",
+            )  # fmt: skip
+            policy = thespis.load(run)
+            rows.append(ways(policy.learner, policy.params, seed))
     return rows
 
 
@@ -179,6 +198,7 @@ RATES = {f"{m}, {e}": 0.01 if e == "frequency" else 0.003 for m in MIXTURES for 
 PARTS: dict[str, tuple[Callable[..., list[Row]], list[str]]] = {
     "peaks": (peaks, [f"{start}, {name}" for start in ("together", "apart") for name in ("SAC", "PMOE max", "PMOE all")]),
     "goals": (goals, ["together, SAC", "together, PMOE max", "together, PMOE all", "apart, PMOE all"]),
+    "on-policy": (on_policy, ["PPO", "PMOE"]),
     "routing": (routing, list(RATES)),
 }
 
@@ -231,8 +251,8 @@ def summary() -> Row:
             "reward of 0.95 or more": share([r["reward"] >= 0.95 for r in rows]),
             "share of the rarer peak": mean(both), "reward": mean([r["reward"] for r in rows]),
         }  # fmt: skip
-    for curve, rows in found("goals").items():
-        out["goals"][curve] = {
+    for where, curve, rows in [(part, *item) for part in ("goals", "on-policy") for item in found(part).items()]:
+        out[where][curve] = {
             "goals reached at least once in 200 episodes": mean([sum(x > 0 for x in r["reached"]) for r in rows]),
             "goals reached by at least 10 of 200 episodes": mean([sum(x >= 10 for x in r["reached"]) for r in rows]),
             "episodes that reach a goal": mean([sum(r["reached"]) / 200 for r in rows]),
@@ -253,7 +273,7 @@ BLUE, ORANGE, GREEN, GREY = "#1f5fd1", "#c4661f", "#2f8f5b", "#c9ced6"
 def draw(path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 10), layout="constrained")
+    figure = Figure(figsize=(12, 10), layout="constrained")
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1.15, 0.95))
     top.suptitle("TwoPeaks: where each seed's actions go", fontweight="bold")
     for axes, (curve, rows) in zip(top.subplots(1, 6, sharey=True), found("peaks").items(), strict=False):
@@ -271,7 +291,8 @@ def draw(path: Path) -> None:
         axes.set(xlim=(0, 1), yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", "50%", "100%"])
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     middle.suptitle("MultiGoal: 40 explored episodes of every seed, a colour a seed\n", fontweight="bold")
-    for axes, (curve, rows) in zip(middle.subplots(1, 4), found("goals").items(), strict=False):
+    shown = [*found("goals").items(), *((f"together, on-policy {c}", rows) for c, rows in found("on-policy").items())]
+    for axes, (curve, rows) in zip(middle.subplots(1, 6), shown, strict=False):
         for seed, r in enumerate(rows):
             for way in r["paths"]:
                 axes.plot(*np.array(way).T, color=f"C{seed}", lw=0.5, alpha=0.35)
@@ -302,7 +323,7 @@ def draw(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("parts", nargs="*", help="peaks, goals, routing; default: all")
+    parser.add_argument("parts", nargs="*", help="peaks, goals, on-policy, routing; default: all")
     parser.add_argument("--commit", help="that the results were made at, if not this one")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -310,7 +331,7 @@ def main() -> None:
         return run(args.parts or list(PARTS))
     here = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     told = {
-        "what": "PMOE beside SAC on two worlds of equally good choices",
+        "what": "PMOE beside SAC, and on PPO beside PPO, on worlds of equally good choices",
         "source": "our own bars; arXiv:2104.09122 has no such task",
     }
     told |= {"command": "python bench/pmoe.py run", "commit": args.commit or here, "seeds": SEEDS}

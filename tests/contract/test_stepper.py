@@ -169,6 +169,79 @@ def test_a_compiler_that_fails_without_a_word_is_named_by_its_error(monkeypatch:
     assert "(NotImplementedError)" in said[-1]
 
 
+# ---------------------------------------------------------------------------------------------------------------- acting
+
+
+def actor() -> Learner:
+    """Moves away from `a` by noise, and to `a` where it does not explore; `b` it never reads."""
+    made = learner(walk)
+
+    def act(policy: dict[str, Tensor], obs: Tensor, explore: bool) -> Tensor:
+        return policy["a"] + obs + (torch.randn(2) if explore else 0)
+
+    return replace(made, policy=lambda s: {"a": s.a}, act=act)
+
+
+def test_exploring_is_compiled_once_the_update_is(compiler: Compiler) -> None:
+    made, obs = actor(), torch.ones(3, 2)
+    stepper = Stepper(made, made.init(), 2, lambda line: None)
+    act = stepper.acting(3)
+    for updates, compiled in [(0, 0), (1, 0), (1, 0), (1, 1), (0, 1), (2, 1)]:
+        stepped(stepper, updates)
+        before, calls = compiler.made, compiler.calls
+        policy = made.policy(stepper.state)
+        torch.manual_seed(7)
+        action = act(policy, obs, True)
+        assert (compiler.calls > calls) == bool(compiled)
+        assert compiler.made - before == (stepper.updates == 3 and updates)  # once, on its first use
+        torch.manual_seed(7)
+        assert torch.equal(action, made.act(policy, obs, True))  # of the state as it is now, with the same noise
+
+
+def test_what_is_not_exploring_with_all_rows_stays_eager(compiler: Compiler) -> None:
+    made = actor()
+    stepper = stepped(Stepper(made, made.init(), 0, lambda line: None), 1)
+    act, calls = stepper.acting(3), compiler.calls
+    assert torch.equal(act({"a": torch.ones(2)}, torch.ones(3, 2), False), torch.full((3, 2), 2.0))
+    assert act(made.policy(stepper.state), torch.ones(2, 2), True).shape == (2, 2)
+    assert compiler.calls == calls
+
+
+def test_compiled_code_is_given_only_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def standin(graph: torch.fx.GraphModule, example: list[Tensor], **options: Any) -> Callable[..., Any]:
+        given.append([tuple(x.shape) for x in example])
+        return graph
+
+    monkeypatch.setattr(COMPILER, standin)
+    made = actor()
+    stepper = stepped(Stepper(made, made.init(), 0, lambda line: None), 1)
+    stepper.acting(3)(made.policy(stepper.state), torch.ones(3, 2), True)
+    assert given == [[(2,), (2,), (3,)], [(2,), (3, 2)]]  # a, b and the reward; a and the observations
+
+
+def test_where_acting_does_not_compile_the_update_stays_compiled(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, said = actor(), []
+    stepper = stepped(Stepper(made, made.init(), 0, said.append), 1)
+    monkeypatch.setattr(COMPILER, broken_at_once)
+    act = stepper.acting(3)
+    for _ in range(2):
+        assert act(made.policy(stepper.state), torch.ones(3, 2), True).shape == (3, 2)
+    assert said[1:] == ["torch.compile does not work here, so acting stays in eager mode (no C++ compiler)"]
+    calls = compiler.calls
+    stepped(stepper, 1)
+    assert compiler.calls == calls + 1
+
+
+def test_a_run_that_goes_on_acts_with_its_threads_at_once(threads: None, compiler: Compiler) -> None:
+    made = actor()
+    resumed = Stepper(made, made.init(), 0, lambda line: None, most=4)
+    resumed.updates, resumed.threads = 5, 3
+    resumed.acting(3)(made.policy(resumed.state), torch.ones(3, 2), True)
+    assert (compiler.made, torch.get_num_threads()) == (1, 3)
+
+
 # --------------------------------------------------------------------------------------------------------------- threads
 
 

@@ -334,7 +334,7 @@ def test_load_finds_a_cut_that_no_observation_shows() -> None:
     for step in steps[3:]:
         live.add(**step)
     copy.load([(0, first), (3, live.segment(3, 6))], 6)
-    assert copy.ended.nonzero().flatten().tolist() == [2 * 2 + 1]
+    assert np.flatnonzero(copy.ended).tolist() == [2 * 2 + 1]
     assert_equal(copy.sample(), live.sample())
 
 

@@ -44,7 +44,7 @@ def test_each_row_is_its_own_replays(steps):
 
 def test_every_row_is_as_likely():
     both, _ = shards((3, 12, 5), n_step=1, batch=40_000)
-    rewards = torch.cat([part.reward[: 2 * part.steps] for part in both.parts])
+    rewards = torch.cat([torch.from_numpy(part.reward[: 2 * part.steps]) for part in both.parts])
     counts = (both.sample().reward[:, None] == rewards).sum(0).double()
     assert counts.sum() == 40_000
     chi2 = ((counts - 1000) ** 2 / 1000).sum()

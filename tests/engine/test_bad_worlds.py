@@ -54,11 +54,11 @@ def memory(folder, num_envs):
     """The replay of the newest checkpoint, (T, n, ...): obs, action, reward, terminated, ended, next obs."""
     ring = Replay(envs.world(Falling).spec, OffPolicy(0.99, 1, 16, 100_000, 0, 1.0), num_envs)
     checkpoint.load(folder, ring, pytest.fail)
-    rows = torch.arange(ring.steps * num_envs)
-    after, ended = ring.obs[rows + num_envs].clone(), ring.ended[rows]
+    rows = np.arange(ring.steps * num_envs)
+    after, ended = ring.obs[rows + num_envs], ring.ended[rows]
     after[ended] = ring.finals[ring.final_at[rows[ended]]]
     columns = ring.obs[rows], ring.action[rows], ring.reward[rows], ring.terminated[rows], ended, after
-    return [x.unflatten(0, (-1, num_envs)) for x in columns]
+    return [torch.from_numpy(x).unflatten(0, (-1, num_envs)) for x in columns]
 
 
 def assert_true_to_life(columns):

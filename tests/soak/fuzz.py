@@ -160,10 +160,10 @@ def of_resume(run):
     def held(self, stop):
         ring, p = self.replay, self.progress
         ring = {
-            "obs": ring.obs,
-            "action": ring.action,
-            "reward": ring.reward,
-            "ended": ring.ended,
+            "obs": torch.from_numpy(ring.obs),
+            "action": torch.from_numpy(ring.action),
+            "reward": torch.from_numpy(ring.reward),
+            "ended": torch.from_numpy(ring.ended),
             "steps": torch.tensor(ring.steps),
         }
         found.append([checkpoint._checksum(leaves(self.stepper.state) | ring | self.collector.save()[1]), repr(p)])

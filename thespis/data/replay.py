@@ -32,13 +32,13 @@ class Replay:
         self.scale = ReturnScale(num_envs, feed.gamma)
         self.length = max(feed.replay_size // num_envs, 1)  # steps that are held
         rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
-        self.obs = torch.zeros(rows, spec.obs.dim)
+        self.obs = np.zeros((rows, spec.obs.dim), np.float32)
         self.action = empty_actions(spec, rows)
-        self.reward = torch.zeros(rows)
-        self.terminated = torch.zeros(rows, dtype=torch.bool)
-        self.ended = torch.zeros(rows, dtype=torch.bool)  # terminated or cut off
-        self.final_at = torch.zeros(rows, dtype=torch.int32)  # where ended: the place in `finals`
-        self.finals = torch.zeros(0, spec.obs.dim)
+        self.reward = np.zeros(rows, np.float32)
+        self.terminated = np.zeros(rows, bool)
+        self.ended = np.zeros(rows, bool)  # terminated or cut off
+        self.final_at = np.zeros(rows, np.int32)  # where ended: the place in `finals`
+        self.finals = np.zeros((0, spec.obs.dim), np.float32)
         self.free: list[int] = []  # places in `finals`
         self.steps = 0  # ever added
         self.rng = torch.Generator().manual_seed(seed)
@@ -82,10 +82,8 @@ class Replay:
         if self.ended[after].any():  # the oldest step makes room
             self.free += self.final_at[after][self.ended[after]].tolist()
             self.ended[after] = False
-        self.obs[now], self.obs[after] = torch.from_numpy(obs), torch.from_numpy(last)
-        self.action[now] = torch.from_numpy(action)
-        self.reward[now] = torch.from_numpy(reward)
-        self.terminated[now] = torch.from_numpy(terminated)
+        self.obs[now], self.obs[after] = obs, last
+        self.action[now], self.reward[now], self.terminated[now] = action, reward, terminated
         self.steps += 1
         ended = terminated | truncated
         if "return_scale" in self.needs:
@@ -97,18 +95,17 @@ class Replay:
         """Ends the newest step of one environment as a time limit would: what follows is another episode."""
         row = self._rows(self.steps - 1).start + env
         if self.steps and not self.ended[row]:
-            self._end(np.array([row]), self.obs[self._rows(self.steps)][env : env + 1].numpy())
+            self._end(np.array([row]), self.obs[self._rows(self.steps)][env : env + 1])
             self.scale.past[env] = 0.0
 
     def _end(self, rows: np.ndarray, last: np.ndarray) -> None:
         if len(self.free) < len(rows):
             held = len(self.finals)
             room = max(held, len(rows), 64)
-            self.finals = torch.cat([self.finals, torch.zeros(room, self.finals.shape[1])])
+            self.finals = np.concatenate([self.finals, np.zeros((room, self.finals.shape[1]), np.float32)])
             self.free += range(held, held + room)
         places = [self.free.pop() for _ in rows]
-        self.finals[places] = torch.as_tensor(last)
-        self.final_at[rows] = torch.tensor(places, dtype=torch.int32)
+        self.finals[places], self.final_at[rows] = last, places
         self.ended[rows] = True
 
     def sample(self) -> Batch:
@@ -119,28 +116,31 @@ class Replay:
         """The transitions of these rows (B,), counted from the oldest held, with n-step rewards; a window stops at an episode's
         end and at the newest step."""
         feed, n_envs, ring, held = self.feed, self.num_envs, len(self.obs), len(self)
-        row = (age + (self.steps * n_envs - held)) % ring
+        young = age.numpy()
+        row = (young + (self.steps * n_envs - held)) % ring
         last, reward = row, self.reward[row]
-        discount = torch.full((len(age),), feed.gamma)
+        discount = np.full(len(row), feed.gamma, np.float32)
         for n in range(1, feed.n_step):
-            on = ~self.ended[last] & (age + n * n_envs < held)
-            last = torch.where(on, (last + n_envs) % ring, last)
-            reward = reward + torch.where(on, discount * self.reward[last], 0.0)
-            discount = torch.where(on, discount * feed.gamma, discount)
+            on = ~self.ended[last] & (young + n * n_envs < held)
+            last = np.where(on, (last + n_envs) % ring, last)
+            reward = reward + np.where(on, discount * self.reward[last], np.float32(0))
+            discount = np.where(on, discount * np.float32(feed.gamma), discount)
         next_obs, ended = self.obs[(last + n_envs) % ring], self.ended[last]
         if ended.any():
             next_obs[ended] = self.finals[self.final_at[last[ended]]]
         extra = {}
         if "previous" in self.needs:
             before = (row - n_envs) % ring
-            first = self.ended[before] | (age < n_envs)
-            extra["previous"] = self.action[before]
-            extra["previous"][first] = 0
+            previous = self.action[before]
+            previous[self.ended[before] | (young < n_envs)] = 0
+            extra["previous"] = torch.from_numpy(previous)
         if "return_scale" in self.needs:
-            extra = extra | self.scale.columns(len(age))
+            extra = extra | self.scale.columns(len(row))
         if "demo" in self.needs:
-            extra["demo"] = torch.zeros(len(age))
-        return Batch(self.obs[row], self.action[row], reward, discount * ~self.terminated[last], next_obs, extra)
+            extra["demo"] = torch.zeros(len(row))
+        discount = discount * ~self.terminated[last]
+        columns = self.obs[row], self.action[row], reward, discount, next_obs
+        return Batch(*(torch.from_numpy(x) for x in columns), extra)  # type: ignore[call-arg, arg-type]
 
     # ------------------------------------------------------------------------------------------------- to and from disk
 
@@ -158,10 +158,11 @@ class Replay:
 
     def segment(self, start: int, stop: int) -> dict[str, Tensor]:
         """Steps start <= t < stop: the columns (T * N, ...), the last observations of ended rows, and the next ones."""
-        rows = torch.arange(start * self.num_envs, stop * self.num_envs) % len(self.obs)
+        rows = np.arange(start * self.num_envs, stop * self.num_envs) % len(self.obs)
         out = {name: getattr(self, name)[rows] for name in COLUMNS}
-        out["before"] = self.ended[self._rows(start - 1)].clone()  # it may have been cut after it was written
-        return out | {"finals": self.finals[self.final_at[rows[out["ended"]]]], "next": self.obs[self._rows(stop)].clone()}
+        out["before"] = self.ended[self._rows(start - 1)].copy()  # it may have been cut after it was written
+        out |= {"finals": self.finals[self.final_at[rows[out["ended"]]]], "next": self.obs[self._rows(stop)].copy()}
+        return {name: torch.from_numpy(x) for name, x in out.items()}
 
     def can(self, action: Tensor) -> bool:
         """Whether these are actions of the environment; of a Box, all are."""
@@ -178,16 +179,16 @@ class Replay:
             take = min(stop - start, len(part["ended"]) // n) * n
             if skip >= take:
                 continue
-            rows = (torch.arange(skip, take) + start * n) % len(self.obs)
+            rows = (np.arange(skip, take) + start * n) % len(self.obs)
             if skip == 0 and self.steps == start > 0:  # an episode may have been cut after its last step was written
                 for env in part["before"].nonzero().flatten().tolist():
                     self.cut(env)
             for name in COLUMNS:
                 getattr(self, name)[rows] = part[name][skip:take]
-            ended = part["ended"]
+            ended = part["ended"].numpy()
             if ended[skip:take].any():
                 finals = part["finals"][int(ended[:skip].sum()) : int(ended[:take].sum())]
-                self._end(rows[ended[skip:take]].numpy(), finals.numpy())
+                self._end(rows[ended[skip:take]], finals.numpy())
             self.steps = start + take // n
             after = part["next"] if take == len(ended) else part["obs"][take : take + n]
             self.obs[self._rows(self.steps)] = after
@@ -227,9 +228,9 @@ class ReturnScale:
         self.past, self.moments = self.past.copy_(saved["past"]), self.moments.copy_(saved["moments"])
 
 
-def empty_actions(spec: Spec, rows: int) -> Tensor:
+def empty_actions(spec: Spec, rows: int) -> np.ndarray:
     """Room for actions: (rows, dim) floats for a Box, (rows,) integers for Discrete, (rows, choices) for MultiDiscrete."""
     if isinstance(spec.action, Box):
-        return torch.zeros(rows, spec.action.dim)
+        return np.zeros((rows, spec.action.dim), np.float32)
     shape = (rows, len(spec.action.ns)) if isinstance(spec.action, MultiDiscrete) else (rows,)
-    return torch.zeros(shape, dtype=torch.int64)
+    return np.zeros(shape, np.int64)

@@ -49,7 +49,7 @@ class Rollout:
         self.scale = ReturnScale(num_envs, feed.gamma)
         shape = (feed.rollout, num_envs)
         self.obs, self.next_obs = torch.zeros(2, *shape, spec.obs.dim)
-        self.action = empty_actions(spec, feed.rollout * num_envs).unflatten(0, shape)
+        self.action = torch.from_numpy(empty_actions(spec, feed.rollout * num_envs)).unflatten(0, shape)
         self.reward = torch.zeros(shape)
         self.terminated, self.ended = torch.zeros(2, *shape, dtype=torch.bool)
         self.steps = 0  # ever added

@@ -39,7 +39,7 @@ class Collector:
         Where an environment fails and may be made anew, its episode ends as a time limit would end it at its last good step,
         and this step is the first of a new one. Diverged: an action that is not finite.
         """
-        action, todo = empty_actions(self.spec, self.n).numpy(), np.ones(self.n, bool)
+        action, todo = empty_actions(self.spec, self.n), np.ones(self.n, bool)
         while todo.any():
             if self.over.any():
                 self._reset()
@@ -86,8 +86,8 @@ class Collector:
 
     def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Everything needed to go on, as JSON and as tensors."""
-        none = self.replay.action[:0]
-        episodes = {f"actions.{i}": torch.from_numpy(np.array(a)) if a else none for i, a in enumerate(self.actions)}
+        none = empty_actions(self.spec, 0)
+        episodes = {f"actions.{i}": torch.from_numpy(np.array(a) if a else none) for i, a in enumerate(self.actions)}
         json = {"rng": self.rng.bit_generator.state, "seeds": self.seeds, "returns": self.returns.tolist()}
         return json | {"over": self.over.tolist()}, {"obs": torch.from_numpy(self.obs.copy()), **episodes}
 

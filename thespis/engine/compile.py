@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from itertools import compress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from thespis.core import Batch, Learner, Metrics, leaves, rebuild, tree_map
+from thespis.core import Batch, Learner, Metrics, Params, leaves, rebuild, tree_map
+
+Step = Callable[[Any, Any], Metrics]
+"""of a state, and of what it is given; may write to the state"""
 
 
 class Stepper:
@@ -86,20 +91,49 @@ class Stepper:
 
         return phase
 
+    def acting(self, rows: int) -> Callable[[Any, Tensor, bool], Tensor]:
+        """The learner's `act`. To explore with `rows` observations is compiled, once the update is."""
+        learner, quick = self.learner, None
+
+        def exploring(state: Any, given: Params) -> Metrics:
+            return {"action": learner.act(learner.policy(state), given["obs"], True)}
+
+        def act(policy: Any, obs: Tensor, explore: bool) -> Tensor:
+            nonlocal quick
+            if not explore or len(obs) != rows or not 0 <= self.compile_after < self.updates:
+                return learner.act(policy, obs, explore)
+            if quick is None:
+                self._set_threads()
+                quick = self._compiled(exploring, {"obs": obs}, "acting stays in eager mode")
+            return quick(self.state, {"obs": obs})["action"]
+
+        return act
+
     def _compile(self, k: int, batch: Batch) -> Callable[[Any, Batch], Metrics]:
         eager = self._phase(k)
-        if self.most > 1:
-            self.threads = min(self.threads or quickest(lambda copy: eager(copy, batch), self.state, self.most), self.most)
-            torch.set_num_threads(self.threads)
+        if self.most > 1 and not self.threads:
+            self.threads = quickest(lambda copy: eager(copy, batch), self.state, self.most)
+        self._set_threads()
         how = "" if torch.get_num_threads() == 1 else f" for {torch.get_num_threads()} threads"
         self.say(f"compiling the update{how} (a minute or two at first on this machine, later seconds)")
-        try:
-            return compiled(eager, self.state, batch)
-        except Exception as error:  # whatever the compiler lacks, eager mode does the same sums
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            self.say(f"torch.compile does not work here, so the run goes on in eager mode, about half as fast ({why})")
+        graph = self._compiled(eager, batch, "the run goes on in eager mode, about half as fast")
+        if graph is eager:
             self.compile_after = -1
-            return eager
+        return graph
+
+    def _set_threads(self) -> None:
+        if self.most > 1 and self.threads:
+            self.threads = min(self.threads, self.most)
+            torch.set_num_threads(self.threads)
+
+    def _compiled(self, function: Step, given: Any, otherwise: str) -> Step:
+        """Whatever the compiler lacks, eager mode does the same sums: then the function itself."""
+        try:
+            return compiled(function, self.state, given)
+        except Exception as error:
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self.say(f"torch.compile does not work here, so {otherwise} ({why})")
+            return function
 
 
 def quickest(step: Callable[[Any], object], state: Any, most: int, seconds: float = 0.1) -> int:
@@ -126,10 +160,11 @@ def quickest(step: Callable[[Any], object], state: Any, most: int, seconds: floa
     return threads
 
 
-def compiled(phase: Callable[[Any, Batch], Metrics], state: Any, batch: Batch) -> Callable[[Any, Batch], Metrics]:
-    """`phase` as one graph that steps `state` where it lies, with batches of this one's shapes.
+def compiled(function: Step, state: Any, given: Any) -> Step:
+    """`function` as one graph that reads and steps `state` where it lies, for what is given in shapes like these.
 
-    It is traced by its tensor operations alone, so at a call nothing stands between the tensors and the compiled code.
+    It is traced by its tensor operations alone, and what calls them is C++, so at a call no Python stands between the tensors
+    and the compiled code.
     """
     import torch._inductor.config  # takes seconds: only runs that compile pay it
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -138,22 +173,33 @@ def compiled(phase: Callable[[Any, Batch], Metrics], state: Any, batch: Batch) -
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         rest = iter(tensors)
-        metrics = phase(*(rebuild(like, {name: next(rest) for name in leaves(like)}) for like in (state, batch)))
-        names[:] = metrics
-        return tuple(metrics.values())
+        out = function(*(rebuild(like, {name: next(rest) for name in leaves(like)}) for like in (state, given)))
+        names[:] = out
+        return tuple(out.values())
 
     held = list(leaves(state).values())
-    copies: list[Any] = [x.clone().contiguous() for x in (*held, *leaves(batch).values())]
+    copies: list[Any] = [x.clone().contiguous() for x in (*held, *leaves(given).values())]
+    cpu = all(x.device.type == "cpu" for x in copies)
     with (
         torch.random.fork_rng(),
         torch.no_grad(),
-        torch._inductor.config.patch(fallback_random=True),  # noise as in eager mode
+        torch._inductor.config.patch(fallback_random=True, cpp_wrapper=cpu),  # noise as in eager mode
         warnings.catch_warnings(action="ignore"),  # what torch says of its own code
     ):
-        graph = torch._inductor.standalone_compile(make_fx(flat)(*copies), copies, dynamic_shapes="from_example_inputs")
+        traced = make_fx(flat)(*copies)
+        inputs = traced.graph.find_nodes(op="placeholder")
+        read = [bool(node.users) for node in inputs]
+        for node in compress(inputs, map(operator.not_, read)):
+            traced.graph.erase_node(node)
+        traced.recompile()
+        copies = list(compress(copies, read))
+        graph = torch._inductor.standalone_compile(traced, copies, dynamic_shapes="from_example_inputs")
         graph(*copies)  # a trial
 
-    def run(_: Any, batch: Batch) -> Metrics:
-        return dict(zip(names, graph(*held, *(x.contiguous() for x in leaves(batch).values())), strict=True))
+    held, read = list(compress(held, read)), read[len(held) :]
+
+    def run(_: Any, given: Any) -> Metrics:
+        shown = compress(leaves(given).values(), read)
+        return dict(zip(names, graph(*held, *(x.contiguous() for x in shown)), strict=True))
 
     return run

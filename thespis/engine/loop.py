@@ -149,7 +149,8 @@ class _Training:
             envs = vector(world, run.num_envs, run.vector, run.env_timeout, skip)
             stack.callback(envs.close)
             self.collector = Collector(envs, world.spec, self.replay, seeds[2], lambda rows: self.actor.begin(rows))
-        self.actor = Actor(learner, run.num_envs, learner.experience.look_every, run.device)
+        quick = learner if learner.memory else replace(learner, act=self.stepper.acting(run.num_envs))
+        self.actor = Actor(quick, run.num_envs, learner.experience.look_every, run.device)
         self.evaluator = Evaluator(world, run.eval_episodes, seeds[3], run.env_timeout, self.skip("eval"))
         stack.callback(self.evaluator.close)
         if resume and not self.leads:  # the leader's experience, then steps of its own
