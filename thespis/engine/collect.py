@@ -15,7 +15,7 @@ from thespis.data.replay import empty_actions
 from thespis.engine.diverge import sound
 from thespis.envs import Vector
 
-Act = Callable[[Tensor, Tensor], Tensor]  # (observations, the numbers of their environments) -> actions
+Act = Callable[[Tensor, Tensor | None], Tensor]  # (observations, the numbers of their environments or None: all) -> actions
 
 
 class Collector:
@@ -43,8 +43,8 @@ class Collector:
         while todo.any():
             if self.over.any():
                 self._reset()
-            rows = torch.from_numpy(np.flatnonzero(todo))
-            chosen = act(torch.from_numpy(self.obs[todo]), rows).cpu().numpy() if act else self._random(len(rows))
+            obs, rows = (self.obs, None) if todo.all() else (self.obs[todo], torch.from_numpy(np.flatnonzero(todo)))
+            chosen = act(torch.from_numpy(obs), rows).cpu().numpy() if act else self._random(len(obs))
             action[todo] = sound(chosen)
             last, reward, terminated, truncated, todo = self.envs.step(action, todo)
             self._cut(todo)

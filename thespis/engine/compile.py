@@ -57,8 +57,10 @@ class Stepper:
         return rows
 
     def _count(self, metrics: Metrics) -> None:
-        for name, value in metrics.items():
-            self.totals[name] = self.totals[name].add_(value) if name in self.totals else value
+        if known := [name for name in metrics if name in self.totals]:
+            torch._foreach_add_([self.totals[name] for name in known], [metrics[name] for name in known])
+        self.totals = metrics | self.totals
+        for name in metrics:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def reset(self, state: Any) -> None:

@@ -239,7 +239,8 @@ class _Training:
             rollout = tree_map(lambda x: x.to(self.run.device), self.replay.batch())
             self.replay.learn_from(self.stepper.prepare(rollout))
         while p.updates < due and not (stop and team.any_of(stop.is_set())):
-            self.stepper.step(tree_map(lambda x: x.to(self.run.device), self.source.sample()))
+            batch = self.source.sample()
+            self.stepper.step(batch if self.run.device == "cpu" else tree_map(lambda x: x.to(self.run.device), batch))
             p.updates = self.stepper.updates
             if renew and p.updates % renew == 0:
                 self.stepper.reset(team.first(self.learner.init()))
