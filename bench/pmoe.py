@@ -273,8 +273,8 @@ BLUE, ORANGE, GREEN, GREY = "#1f5fd1", "#c4661f", "#2f8f5b", "#c9ced6"
 def draw(path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 10), layout="constrained")
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1.15, 0.95))
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 0.9, 0.95))
     top.suptitle("TwoPeaks: where each seed's actions go", fontweight="bold")
     for axes, (curve, rows) in zip(top.subplots(1, 6, sharey=True), found("peaks").items(), strict=False):
         rows = sorted(rows, key=lambda r: r["near"][0])
@@ -290,7 +290,7 @@ def draw(path: Path) -> None:
         axes.set_title(f"{name}\n{'as it comes' if start == 'together' else 'started apart, critic first'}", fontsize=9)
         axes.set(xlim=(0, 1), yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", "50%", "100%"])
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    middle.suptitle("MultiGoal: 40 explored episodes of every seed, a colour a seed\n", fontweight="bold")
+    middle.suptitle("MultiGoal: 40 explored episodes of every seed; goals that a seed reaches in 5% or more", fontweight="bold")
     shown = [*found("goals").items(), *((f"together, on-policy {c}", rows) for c, rows in found("on-policy").items())]
     for axes, (curve, rows) in zip(middle.subplots(1, 6), shown, strict=False):
         for seed, r in enumerate(rows):
@@ -300,7 +300,7 @@ def draw(path: Path) -> None:
         many = np.mean([sum(x >= 10 for x in r["reached"]) for r in rows])
         start, _, name = curve.partition(", ")
         told = f"{name}{'' if start == 'together' else ', started apart'}"
-        axes.set_title(f"{told}\n{many:.1f} goals a seed in 5% of episodes or more", fontsize=9)
+        axes.set_title(f"{told}\n{many:.1f} goals a seed", fontsize=9)
         axes.set(xlim=(-7, 7), ylim=(-7, 7), xticks=[], yticks=[], aspect="equal")
     bottom.suptitle("Routing alone: largest distance from how often each component is the best", fontweight="bold")
     colours = dict(zip(ESTIMATORS, (BLUE, ORANGE, GREEN), strict=True))
