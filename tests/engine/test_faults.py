@@ -104,10 +104,11 @@ def memory(folder, num_envs=1):
     """The replay of the newest checkpoint, in order: obs, action, reward, terminated, ended, next obs."""
     ring = Replay(envs.world("tests/Falling-v0").spec, OffPolicy(0.99, 1, 16, 1_000_000 // 1000, 0, 1.0), num_envs)
     checkpoint.load(folder, ring, pytest.fail)
-    rows = torch.arange(ring.steps * num_envs)
-    after, ended = ring.obs[rows + num_envs].clone(), ring.ended[rows]
+    rows = np.arange(ring.steps * num_envs)
+    after, ended = ring.obs[rows + num_envs], ring.ended[rows]
     after[ended] = ring.finals[ring.final_at[rows[ended]]]
-    return ring.obs[rows], ring.action[rows], ring.reward[rows], ring.terminated[rows], ended, after
+    columns = ring.obs[rows], ring.action[rows], ring.reward[rows], ring.terminated[rows], ended, after
+    return [torch.from_numpy(x) for x in columns]
 
 
 def assert_true_to_life(rows):

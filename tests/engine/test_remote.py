@@ -17,7 +17,6 @@ from typing import ClassVar
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 
 import thespis
 from thespis import envs
@@ -39,11 +38,11 @@ def assert_true_to_life(shards):
     seen, cuts = set(), 0
     for part in shards.parts:
         n = part.num_envs
-        index = torch.arange(part.oldest() * n, part.steps * n) % len(part.obs)
+        index = np.arange(part.oldest() * n, part.steps * n) % len(part.obs)
         after, ended = part.obs[(index + n) % len(part.obs)], part.ended[index]
         after[ended] = part.finals[part.final_at[index[ended]]]
         columns = part.obs[index], part.action[index], part.reward[index], part.terminated[index], ended, after
-        obs, action, reward, terminated, ended, after = (x.unflatten(0, (-1, n)).numpy() for x in columns)
+        obs, action, reward, terminated, ended, after = (x.reshape(-1, n, *x.shape[1:]) for x in columns)
         (seed, step), (next_seed, next_step) = Counter.read(obs), Counter.read(after)
         assert (seed == next_seed).all()
         assert (next_step == step + 1).all()
@@ -256,7 +255,7 @@ def test_an_episode_that_a_collector_cuts_is_cut_in_the_replay(monkeypatch, at):
     c, policy = made(monkeypatch, Fake(), 1, num_envs=2, steps=200)
     while c.replay.added < 200:
         c.step(policy, 0)
-    ended, obs = c.replay.parts[0].ended[:200].view(-1, 2), c.replay.parts[0].obs[:200].view(-1, 2, 4)
+    ended, obs = c.replay.parts[0].ended[:200].reshape(-1, 2), c.replay.parts[0].obs[:200].reshape(-1, 2, 4)
     assert at == 0 or ended[at - 1, 1]
     assert obs[at, 1, 3] == 0
     assert assert_true_to_life(c.replay) <= 1
