@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -103,10 +104,16 @@ def goals(curve: str, seeds: list[int]) -> list[Row]:
     return [ways(learner, policy, seed) for seed, policy in zip(seeds, policies, strict=True)]
 
 
+@cache
+def points() -> list[Any]:
+    """200 environments of MultiGoal, made once."""
+    world = envs.world("thespis/MultiGoal-v0")
+    return [world.make() for _ in range(200)]
+
+
 def ways(learner: Learner, policy: Any, seed: int) -> Row:
     """Where 200 explored episodes of MultiGoal end, and the paths of the first 40."""
-    world = envs.world("thespis/MultiGoal-v0")
-    each = [world.make() for _ in range(200)]
+    each = points()
     torch.manual_seed(seed)
     obs = np.stack([e.reset(seed=1_000 * seed + i)[0] for i, e in enumerate(each)])
     over, reached, returns = np.zeros(200, bool), np.zeros(4, int), np.zeros(200)

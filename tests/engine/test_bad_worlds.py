@@ -15,6 +15,7 @@ from gymnasium import spaces
 from safetensors.torch import load_file
 
 import thespis
+from tests.engine.ring import held
 from thespis import cli, envs
 from thespis.core import Fault, OffPolicy
 from thespis.data import Replay
@@ -54,11 +55,7 @@ def memory(folder, num_envs):
     """The replay of the newest checkpoint, (T, n, ...): obs, action, reward, terminated, ended, next obs."""
     ring = Replay(envs.world(Falling).spec, OffPolicy(0.99, 1, 16, 100_000, 0, 1.0), num_envs)
     checkpoint.load(folder, ring, pytest.fail)
-    rows = np.arange(ring.steps * num_envs)
-    after, ended = ring.obs[rows + num_envs], ring.ended[rows]
-    after[ended] = ring.finals[ring.final_at[rows[ended]]]
-    columns = ring.obs[rows], ring.action[rows], ring.reward[rows], ring.terminated[rows], ended, after
-    return [torch.from_numpy(x).unflatten(0, (-1, num_envs)) for x in columns]
+    return [torch.from_numpy(x) for x in held(ring)]
 
 
 def assert_true_to_life(columns):

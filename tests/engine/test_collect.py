@@ -10,6 +10,7 @@ from gymnasium import spaces
 from safetensors.torch import load_file
 
 import thespis
+from tests.engine.ring import held
 from thespis import envs
 from thespis.core import Box, Fault, OffPolicy
 from thespis.data import Replay
@@ -26,16 +27,6 @@ def collector(env="thespis/Counter-v0", n=1, seed=0, kind="sync", length=1000):
 def steps(c, n):
     for _ in range(n):
         c.step(None)
-
-
-def rows(ring):
-    """The ring in order, (T, n, ...): obs, action, reward, terminated, ended, next obs."""
-    n = ring.num_envs
-    index = np.arange(ring.oldest() * n, ring.steps * n) % len(ring.obs)
-    after, ended = ring.obs[(index + n) % len(ring.obs)], ring.ended[index]
-    after[ended] = ring.finals[ring.final_at[index[ended]]]
-    columns = ring.obs[index], ring.action[index], ring.reward[index], ring.terminated[index], ended, after
-    return [x.reshape(-1, n, *x.shape[1:]) for x in columns]
 
 
 def assert_true_to_life(columns):
@@ -65,7 +56,7 @@ def test_rows_are_what_happened(n, kind):
     c = collector(n=n, kind=kind)
     done = [episode for t in range(60) for episode in c.step(half if t % 3 else None)]
     c.envs.close()
-    columns = rows(c.replay)
+    columns = held(c.replay)
     assert_true_to_life(columns)
     obs, action = columns[:2]
     assert np.allclose(action[1::3, :, 0], obs[1::3, :, 3] / 20)
@@ -98,7 +89,7 @@ def test_the_seed_decides():
     def run(seed):
         c = collector(n=2, seed=seed)
         steps(c, 30)
-        return rows(c.replay)
+        return held(c.replay)
 
     a, b, c = run(1), run(1), run(2)
     assert all((x == y).all() for x, y in zip(a, b, strict=True))
@@ -118,7 +109,7 @@ def test_stopped_after_any_step_it_goes_on_exactly(kind, stop):
     first.envs.close()
     second.envs.close()
     assert again == told
-    assert all((x == y).all() for x, y in zip(rows(second.replay), rows(whole.replay), strict=True))
+    assert all((x == y).all() for x, y in zip(held(second.replay), held(whole.replay), strict=True))
 
 
 def test_before_the_first_step_too():
@@ -127,7 +118,7 @@ def test_before_the_first_step_too():
     second.restore(json, tensors, pytest.fail)
     steps(whole, 10)
     steps(second, 10)
-    assert all((x == y).all() for x, y in zip(rows(second.replay), rows(whole.replay), strict=True))
+    assert all((x == y).all() for x, y in zip(held(second.replay), held(whole.replay), strict=True))
 
 
 class Fickle(gym.Env):
@@ -173,7 +164,7 @@ def test_where_an_episode_cannot_be_brought_back_it_is_cut_and_a_new_one_begins(
     second.restore(json, tensors, said.append)
     assert said == ["environment 0 is not deterministic: re-enacting its episode led elsewhere, so a new episode begins"]
     steps(second, 2)
-    obs, _, _, terminated, ended, after = rows(second.replay)
+    obs, _, _, terminated, ended, after = held(second.replay)
     assert ended[:, 0].tolist() == [False] * 4 + [True, False, False]
     assert not terminated.any()
     assert (after[4, 0] == tensors["obs"][0].numpy()).all()
@@ -208,7 +199,7 @@ def test_only_the_environment_that_strays_begins_anew():
     second.step(None)
     assert second.seeds[0] == before[0]
     assert second.seeds[1] != before[1]
-    ended = rows(second.replay)[4]
+    ended = held(second.replay)[4]
     assert not ended[-2, 0]
     assert ended[-2, 1]
 
@@ -246,14 +237,14 @@ def test_a_failure_leaves_what_can_be_saved_and_gone_on_from(method, at):
     first = collector(make, n=2)
     with pytest.raises(Fault, match=f"{method} raised ValueError: out of fuel"):
         steps(first, 100)
-    count, before = first.replay.steps, rows(first.replay)
+    count, before = first.replay.steps, held(first.replay)
     json, tensors = first.save()
     Failing.at = 0
     second = collector(make, n=2, seed=99)
     second.replay = first.replay
     second.restore(json, tensors, pytest.fail)
     steps(second, 20)
-    after = rows(second.replay)
+    after = held(second.replay)
     assert_true_to_life(after)
     assert len(after[0]) == count + 20
     assert all((x == y[:count]).all() for x, y in zip(before, after, strict=True))

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import thespis
+from tests.engine.ring import held
 from thespis import envs
 from thespis.algos.continuous import sac
 from thespis.core import Fault
@@ -37,12 +38,7 @@ def assert_true_to_life(shards):
     """Each row is one step of one episode, none is there twice, and none is missing but after a cut. Returns the cuts."""
     seen, cuts = set(), 0
     for part in shards.parts:
-        n = part.num_envs
-        index = np.arange(part.oldest() * n, part.steps * n) % len(part.obs)
-        after, ended = part.obs[(index + n) % len(part.obs)], part.ended[index]
-        after[ended] = part.finals[part.final_at[index[ended]]]
-        columns = part.obs[index], part.action[index], part.reward[index], part.terminated[index], ended, after
-        obs, action, reward, terminated, ended, after = (x.reshape(-1, n, *x.shape[1:]) for x in columns)
+        obs, action, reward, terminated, ended, after = held(part)
         (seed, step), (next_seed, next_step) = Counter.read(obs), Counter.read(after)
         assert (seed == next_seed).all()
         assert (next_step == step + 1).all()

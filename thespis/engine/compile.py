@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import statistics
 import time
 import warnings
@@ -191,8 +190,9 @@ def compiled(function: Step, state: Any, given: Any) -> Step:
         traced = make_fx(flat)(*copies)
         inputs = traced.graph.find_nodes(op="placeholder")
         read = [bool(node.users) for node in inputs]
-        for node in compress(inputs, map(operator.not_, read)):
-            traced.graph.erase_node(node)
+        for node in inputs:
+            if not node.users:
+                traced.graph.erase_node(node)
         traced.recompile()
         copies = list(compress(copies, read))
         graph = torch._inductor.standalone_compile(traced, copies, dynamic_shapes="from_example_inputs")
