@@ -30,8 +30,7 @@ class Fault(Exception):
 def tree(cls: type[T]) -> type[T]:
     """A frozen dataclass of tensors that torch's transforms (compile, vmap, grad) see through."""
     cls = dataclass(frozen=True)(cls)
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    _pytree.register_dataclass(cls, field_names=names)
+    _pytree.register_dataclass(cls, field_names=[f.name for f in fields(cls)])  # type: ignore[arg-type]
     return cls
 
 
@@ -56,9 +55,6 @@ def rebuild(like: T, flat: Mapping[str, Tensor], path: str = "") -> T:
 
 def tree_map(function: Callable[[Tensor], Tensor], node: T) -> T:
     return rebuild(node, {k: function(v) for k, v in leaves(node).items()})
-
-
-# ---------------------------------------------------------------------------------------------------------- the world
 
 
 class Box(NamedTuple):
@@ -88,9 +84,6 @@ class Spec(NamedTuple):
     agents: int = 1
     horizon: int | None = None
     """steps after which an episode is cut off, where there is such a limit"""
-
-
-# ------------------------------------------------------------------------------------------------------- what is learnt
 
 
 @tree

@@ -41,7 +41,7 @@ def descend(
     The only function that knows how a gradient is taken: where torch.distributed is initialized, the mean of every process's.
     One longer than `max_norm` is shortened to that. Adds the loss to the metrics under its own name.
     """
-    grads, (value, metrics) = torch.func.grad_and_value(loss, has_aux=True)(group.params, *args)
+    grads, (value, metrics) = _gradient(loss, group.params, *args)
     if distributed.is_available() and distributed.is_initialized():
         grads = _mean(grads)
     if max_norm < math.inf:
@@ -50,14 +50,21 @@ def descend(
     return adam(group, grads, lr), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
 
 
+def _gradient(loss: Callable[..., tuple[Tensor, Metrics]], at: Params, *args: object) -> tuple[Params, tuple[Tensor, Metrics]]:
+    try:
+        at = {k: p.detach().requires_grad_() for k, p in at.items()}
+    except RuntimeError:  # vmap has a way of its own, a slower one
+        return torch.func.grad_and_value(loss, has_aux=True)(at, *args)
+    with torch.enable_grad():
+        value, metrics = loss(at, *args)
+    return dict(zip(at, torch.autograd.grad(value, [*at.values()], materialize_grads=True), strict=True)), (value, metrics)
+
+
 def _mean(grads: Params) -> Params:
     """Over every process, as one message."""
-    from torch.distributed._functional_collectives import all_reduce  # the one that torch.compile can trace
-
-    everyone = distributed.group.WORLD
-    assert everyone is not None
-    mean = all_reduce(torch.cat([g.flatten() for g in grads.values()]), "sum", everyone) / everyone.size()
-    parts = mean.split([g.numel() for g in grads.values()])
+    ops, everyone = torch.ops._c10d_functional, distributed.group.WORLD.group_name  # type: ignore[union-attr]
+    joined = ops.all_reduce(torch.cat([g.flatten() for g in grads.values()]), "sum", everyone)
+    parts = (ops.wait_tensor(joined) / distributed.get_world_size()).split([g.numel() for g in grads.values()])
     return {k: part.view_as(g) for (k, g), part in zip(grads.items(), parts, strict=True)}
 
 

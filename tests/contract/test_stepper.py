@@ -57,22 +57,36 @@ def assert_same(a: Stepper, b: Stepper) -> None:
 
 
 class Compiler:
-    """Stands in for torch's: counts the calls of what it made, and does the traced operations one by one."""
+    """Stands in for torch's: counts the calls of what it made, and does the recorded operations one by one."""
 
     def __init__(self) -> None:
-        self.made = self.calls = 0
+        self.begun = self.made = self.calls = 0
+        self.given: list[list[tuple[int, ...]]] = []
+        self.fails = self.fails_when_called = False
 
-    def __call__(self, graph: torch.fx.GraphModule, example: list[Tensor], **options: Any) -> Callable[..., Any]:
-        self.made += 1
+    def __call__(self, source: str, inputs: list[Tensor], threads: int) -> tuple[bool, Callable[[], Any]]:
+        self.begun += 1
+        self.given.append([tuple(x.shape) for x in inputs])
+        names: dict[str, Any] = {"torch": torch}
+        exec(source, names)
 
-        def run(*tensors: Tensor) -> Any:
+        def run(tensors: list[Tensor]) -> Any:
             self.calls += 1
-            return graph(*tensors)
+            out = names["program"](*tensors)
+            if self.fails_when_called:  # it has drawn noise and changed the state that it was given
+                raise RuntimeError("no C++ compiler\n  found anywhere")
+            return out
 
-        return run
+        def wait() -> Any:
+            if self.fails:
+                raise RuntimeError("no C++ compiler\n  found anywhere")
+            self.made += 1
+            return run
+
+        return False, wait
 
 
-COMPILER = "torch._inductor.standalone_compile"
+COMPILER = "thespis.engine.build.begin"
 
 
 @pytest.fixture
@@ -99,7 +113,7 @@ def test_k_runs_through_the_period(period: int) -> None:
     assert seen == [i % period for i in range(7, 11)]
 
 
-@pytest.mark.parametrize(("after", "compiled"), [(-1, 0), (0, 6), (1, 5), (4, 2), (6, 0)])
+@pytest.mark.parametrize(("after", "compiled"), [(-1, 0), (0, 6), (1, 5), (4, 2), (6, 0), (12, 0), (14, 0)])
 @pytest.mark.parametrize("period", [1, 2])
 def test_compiles_once_so_many_updates_are_done(compiler: Compiler, period: int, after: int, compiled: int) -> None:
     torch.manual_seed(0)
@@ -107,7 +121,7 @@ def test_compiles_once_so_many_updates_are_done(compiler: Compiler, period: int,
     stepper = stepped(Stepper(made, made.init(), after, said.append), 6)
     assert compiler.made == min(period, compiled)
     assert compiler.calls == compiled + compiler.made  # each is tried once on a copy
-    assert len(said) == compiler.made
+    assert compiler.begun == len(said) == (0 if after == -1 else min(period, max(6 - after // 2, 0)))
     assert_same(stepper, eager(period, 6))  # and no number depends on it
 
 
@@ -134,33 +148,21 @@ def test_a_choice_that_hangs_on_a_number_of_the_state_is_not_frozen(compiler: Co
     assert "does not work here" in said[-1]
 
 
-def broken_at_once(graph: Callable[..., Any], example: list[Tensor], **options: Any) -> Callable[..., Any]:
-    raise RuntimeError("no C++ compiler\n  found anywhere")
-
-
-def broken_when_called(graph: Callable[..., Any], example: list[Tensor], **options: Any) -> Callable[..., Any]:
-    def run(*tensors: Tensor) -> Any:
-        graph(*tensors)  # it has drawn noise and changed the state that it was given
-        raise RuntimeError("no C++ compiler\n  found anywhere")
-
-    return run
-
-
-@pytest.mark.parametrize("broken", [broken_at_once, broken_when_called])
+@pytest.mark.parametrize("when_called", [False, True])
 @pytest.mark.parametrize("period", [1, 2])
-def test_where_the_compiler_fails_the_run_goes_on_eager(monkeypatch: pytest.MonkeyPatch, period: int, broken: Any) -> None:
-    monkeypatch.setattr(COMPILER, broken)
+def test_where_the_compiler_fails_the_run_goes_on_eager(compiler: Compiler, period: int, when_called: bool) -> None:
+    compiler.fails, compiler.fails_when_called = not when_called, when_called
     torch.manual_seed(0)
     made, said = learner(walk, period), []
     stepper = stepped(Stepper(made, made.init(), 2, said.append), 9)
     told = [line for line in said if "does not work" in line]
-    assert told == ["torch.compile does not work here, so the run goes on in eager mode, about half as fast (no C++ compiler)"]
+    assert told == ["torch's compiler does not work here, so the run goes on in eager mode, about half as fast (no C++ compiler)"]
     assert stepper.updates == 9
     assert_same(stepper, eager(period, 9))
 
 
 def test_a_compiler_that_fails_without_a_word_is_named_by_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(graph: Callable[..., Any], example: list[Tensor], **options: Any) -> Callable[..., Any]:
+    def broken(source: str, inputs: list[Tensor], threads: int) -> Any:
         raise NotImplementedError
 
     monkeypatch.setattr(COMPILER, broken)
@@ -207,28 +209,29 @@ def test_what_is_not_exploring_with_all_rows_stays_eager(compiler: Compiler) -> 
     assert compiler.calls == calls
 
 
-def test_compiled_code_is_given_only_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
-
-    def standin(graph: torch.fx.GraphModule, example: list[Tensor], **options: Any) -> Callable[..., Any]:
-        given.append([tuple(x.shape) for x in example])
-        return graph
-
-    monkeypatch.setattr(COMPILER, standin)
+def test_compiled_code_is_given_only_what_it_reads(compiler: Compiler) -> None:
     made = actor()
     stepper = stepped(Stepper(made, made.init(), 0, lambda line: None), 1)
     stepper.acting(3)(made.policy(stepper.state), torch.ones(3, 2), True)
-    assert given == [[(2,), (2,), (3,)], [(2,), (3, 2)]]  # a, b and the reward; a and the observations
+    assert compiler.given == [[(2,), (2,), (3,)], [(2,), (3, 2)]]  # a, b and the reward; a and the observations
 
 
-def test_where_acting_does_not_compile_the_update_stays_compiled(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_is_given_is_to_have_the_shapes_that_it_is_for(compiler: Compiler) -> None:
+    made = learner(walk)
+    stepper = stepped(Stepper(made, made.init(), 0, lambda line: None), 1)
+    x = torch.zeros(4, 1)
+    with pytest.raises(ValueError, match=r"compiled for .*\[3\].*, given .*\[4\]"):
+        stepper.step(Batch(x, x, torch.zeros(4), torch.ones(4), x))
+
+
+def test_where_acting_does_not_compile_the_update_stays_compiled(compiler: Compiler) -> None:
     made, said = actor(), []
     stepper = stepped(Stepper(made, made.init(), 0, said.append), 1)
-    monkeypatch.setattr(COMPILER, broken_at_once)
+    compiler.fails = True
     act = stepper.acting(3)
     for _ in range(2):
         assert act(made.policy(stepper.state), torch.ones(3, 2), True).shape == (3, 2)
-    assert said[1:] == ["torch.compile does not work here, so acting stays in eager mode (no C++ compiler)"]
+    assert said[1:] == ["torch's compiler does not work here, so acting stays in eager mode (no C++ compiler)"]
     calls = compiler.calls
     stepped(stepper, 1)
     assert compiler.calls == calls + 1
@@ -282,9 +285,11 @@ def test_the_choice_is_made_once_and_when_it_compiles(threads: None, compiler: C
     asked = []
     monkeypatch.setattr("thespis.engine.compile.quickest", lambda step, state, most: asked.append(most) or 2)
     made = learner(walk, period=2)
-    stepper = stepped(Stepper(made, made.init(), 3, lambda line: None, most=4), 3)
+    stepper = stepped(Stepper(made, made.init(), 6, lambda line: None, most=4), 3)
     assert (asked, stepper.threads, torch.get_num_threads()) == ([], None, 1)
     stepped(stepper, 3)
+    assert (asked, stepper.threads, torch.get_num_threads()) == ([4], 2, 1)  # chosen to be compiled for
+    stepped(stepper, 1)
     assert (asked, stepper.threads, torch.get_num_threads()) == ([4], 2, 2)
     resumed = Stepper(made, made.init(), 0, lambda line: None, most=4)
     resumed.threads = 3

@@ -20,6 +20,12 @@ TINY = {
 }  # fmt: skip
 
 
+def eager(source, inputs, threads):
+    names = {"torch": torch}
+    exec(source, names)
+    return True, lambda: lambda tensors: names["program"](*tensors)
+
+
 def settings():
     return torch.get_num_threads(), torch.get_float32_matmul_precision()
 
@@ -45,7 +51,7 @@ def test_settings_are_the_runs_and_then_what_they_were(two_threads, options, dur
 def test_the_threads_chosen_are_kept_for_the_run_that_goes_on(two_threads, tmp_path, monkeypatch):
     chosen = iter([2])
     monkeypatch.setattr("thespis.engine.compile.quickest", lambda step, state, most: next(chosen))
-    monkeypatch.setattr("torch._inductor.standalone_compile", lambda graph, example, **options: graph)
+    monkeypatch.setattr("thespis.engine.build.begin", eager)
     for steps in (60, 90):  # the choice is made once: the second run has it from the first
         more = {"out": tmp_path / "run", **TINY} if steps == 60 else {}
         go = thespis.train if steps == 60 else thespis.resume

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from itertools import compress
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from thespis.core import Batch, Learner, Metrics, Params, leaves, rebuild, tree_map
+from thespis.engine import build
+from thespis.engine.tape import record
 
 Step = Callable[[Any, Any], Metrics]
 """of a state, and of what it is given; may write to the state"""
@@ -21,9 +23,10 @@ Step = Callable[[Any, Any], Metrics]
 class Stepper:
     """Holds a learner's State and steps it in place: eager at first, compiled once `compile_after` updates are done.
 
-    The rule depends on the count of updates alone, so that a run that is stopped and resumed takes the same path.
-    Both paths draw the same random numbers from torch's global generator. With `most` above 1, the compiled update has as many
-    threads, of 1, 2, 4, ... `most`, as are quickest when it is compiled; `threads` keeps the choice.
+    The rule depends on the count of updates alone, so that a run that is stopped and resumed takes the same path. Another
+    process begins to compile when half of them are done. Both paths draw the same random numbers from torch's global generator.
+    With `most` above 1, the compiled update has as many threads, of 1, 2, 4, ... `most`, as are quickest then; `threads` keeps
+    the choice.
     """
 
     def __init__(
@@ -35,15 +38,15 @@ class Stepper:
         self.updates = 0
         self.totals: Metrics = {}
         self.counts: dict[str, int] = {}
-        self._phases: dict[tuple[int, bool], Callable[[Any, Batch], Metrics]] = {}
+        self._begun: dict[Hashable, Callable[[], Step]] = {}
+        self._compiled: dict[Hashable, Step] = {}
 
     def step(self, batch: Batch) -> None:
         """One update. Its metrics are added up on the device until `means` reads them."""
-        k, ready = self.learner.alike(self.updates % self.learner.period), 0 <= self.compile_after <= self.updates
-        if (k, ready) not in self._phases:
-            self._phases[k, ready] = self._compile(k, batch) if ready else self._phase(k)
+        k = self.learner.alike(self.updates % self.learner.period)
+        step = self._quick(k, self._phase(k), batch, self.updates)
         with torch.no_grad():
-            self._count(self._phases[k, ready](self.state, batch))
+            self._count(step(self.state, batch))
         self.updates += 1
 
     def prepare(self, rollout: Batch) -> Batch:
@@ -80,7 +83,7 @@ class Stepper:
         if min(self.counts.values(), default=1) < 1:
             raise ValueError("counts must be 1 or more")
 
-    def _phase(self, k: int) -> Callable[[Any, Batch], Metrics]:
+    def _phase(self, k: int) -> Step:
         def phase(state: Any, batch: Batch) -> Metrics:
             after, metrics = self.learner.update(state, batch, k)
             metrics = {name: value.clone() for name, value in metrics.items()}
@@ -93,48 +96,82 @@ class Stepper:
         return phase
 
     def acting(self, rows: int) -> Callable[[Any, Tensor, bool], Tensor]:
-        """The learner's `act`. To explore with `rows` observations is compiled, once the update is."""
-        learner, quick = self.learner, None
+        """The learner's `act`. To explore with `rows` observations is compiled, after the update is."""
+        learner = self.learner
 
         def exploring(state: Any, given: Params) -> Metrics:
             return {"action": learner.act(learner.policy(state), given["obs"], True)}
 
         def act(policy: Any, obs: Tensor, explore: bool) -> Tensor:
-            nonlocal quick
-            if not explore or len(obs) != rows or not 0 <= self.compile_after < self.updates:
+            if not explore or len(obs) != rows:
                 return learner.act(policy, obs, explore)
-            if quick is None:
-                self._set_threads()
-                quick = self._compiled(exploring, {"obs": obs}, "acting stays in eager mode")
-            return quick(self.state, {"obs": obs})["action"]
+            given = {"obs": obs}
+            return self._quick("acting", exploring, given, self.updates - 1)(self.state, given)["action"]
 
         return act
 
-    def _compile(self, k: int, batch: Batch) -> Callable[[Any, Batch], Metrics]:
-        eager = self._phase(k)
-        if self.most > 1 and not self.threads:
-            self.threads = quickest(lambda copy: eager(copy, batch), self.state, self.most)
-        self._set_threads()
-        how = "" if torch.get_num_threads() == 1 else f" for {torch.get_num_threads()} threads"
-        self.say(f"compiling the update{how} (a minute or two at first on this machine, later seconds)")
-        graph = self._compiled(eager, batch, "the run goes on in eager mode, about half as fast")
-        if graph is eager:
-            self.compile_after = -1
-        return graph
-
-    def _set_threads(self) -> None:
-        if self.most > 1 and self.threads:
-            self.threads = min(self.threads, self.most)
-            torch.set_num_threads(self.threads)
-
-    def _compiled(self, function: Step, given: Any, otherwise: str) -> Step:
-        """Whatever the compiler lacks, eager mode does the same sums: then the function itself."""
-        try:
-            return compiled(function, self.state, given)
-        except Exception as error:
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            self.say(f"torch.compile does not work here, so {otherwise} ({why})")
+    def _quick(self, name: Hashable, function: Step, given: Any, done: int) -> Step:
+        """`function`, or what it has been compiled to where `done` updates are enough."""
+        if name in self._compiled:
+            return self._compiled[name]
+        if not 0 <= self.compile_after // 2 <= done:
             return function
+        try:
+            if name not in self._begun:
+                self._begun[name] = self._begin(name, function, given)
+            if done >= self.compile_after:
+                self._compiled[name] = self._begun.pop(name)()
+                torch.set_num_threads(self._threads())
+        except Exception as error:  # whatever the compiler lacks, eager mode does the same sums
+            self._compiled[name] = function
+            otherwise = "acting stays in eager mode"
+            if name != "acting":
+                self.compile_after, otherwise = -1, "the run goes on in eager mode, about half as fast"
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self.say(f"torch's compiler does not work here, so {otherwise} ({why})")
+        return self._compiled.get(name, function)
+
+    def _threads(self) -> int:
+        return min(self.threads, self.most) if self.most > 1 and self.threads else torch.get_num_threads()
+
+    def _begin(self, name: Hashable, function: Step, given: Any) -> Callable[[], Step]:
+        """Has `function` compiled, for what is given in shapes like these. Returns what waits for that and gives the result."""
+        if self.most > 1 and not self.threads:
+            self.threads = quickest(lambda copy: function(copy, given), self.state, self.most)
+        names: list[str] = []
+
+        def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(tensors)
+            out = function(*(rebuild(like, {name: next(rest) for name in leaves(like)}) for like in (self.state, given)))
+            names[:] = out
+            return tuple(out.values())
+
+        held, shown = list(leaves(self.state).values()), [x.contiguous() for x in leaves(given).values()]
+        with torch.random.fork_rng():
+            program = record(flat, [x.clone() for x in (*held, *shown)])
+        held, read = list(compress(held, program.read)), program.read[len(held) :]
+        shown = list(compress(shown, read))
+        like = [(x.shape, x.dtype) for x in shown]
+        threads = self._threads()
+        built, wait = build.begin(program.source, [*held, *shown, *program.constants], threads)
+        if name != "acting" and not built:
+            how = "" if threads == 1 else f" for {threads} threads"
+            self.say(f"compiling the update{how} meanwhile (a minute or so, once on this machine)")
+
+        def finish() -> Step:
+            code = wait()
+            with torch.random.fork_rng():
+                code([x.clone() for x in (*held, *shown, *program.constants)])  # a trial
+
+            def run(_: Any, given: Any) -> Metrics:
+                now = [x.contiguous() for x in compress(leaves(given).values(), read)]
+                if [(x.shape, x.dtype) for x in now] != like:
+                    raise ValueError(f"compiled for {like}, given {[(x.shape, x.dtype) for x in now]}")
+                return dict(zip(names, code([*held, *now, *program.constants]), strict=True))
+
+            return run
+
+        return finish
 
 
 def quickest(step: Callable[[Any], object], state: Any, most: int, seconds: float = 0.1) -> int:
@@ -142,7 +179,7 @@ def quickest(step: Callable[[Any], object], state: Any, most: int, seconds: floa
 
     Each doubling is to save a twentieth. Takes about `seconds` for each that is tried.
     """
-    copy = tree_map(torch.clone, state)
+    copy, before = tree_map(torch.clone, state), torch.get_num_threads()
 
     def cost(threads: int) -> float:
         torch.set_num_threads(threads)
@@ -158,50 +195,5 @@ def quickest(step: Callable[[Any], object], state: Any, most: int, seconds: floa
         threads, best = 1, cost(1)
         while 2 * threads <= most and (next_best := cost(2 * threads)) < 0.95 * best:
             threads, best = 2 * threads, next_best
+    torch.set_num_threads(before)
     return threads
-
-
-def compiled(function: Step, state: Any, given: Any) -> Step:
-    """`function` as one graph that reads and steps `state` where it lies, for what is given in shapes like these.
-
-    It is traced by its tensor operations alone, and what calls them is C++, so at a call no Python stands between the tensors
-    and the compiled code.
-    """
-    import torch._inductor.config  # takes seconds: only runs that compile pay it
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    names: list[str] = []
-
-    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-        rest = iter(tensors)
-        out = function(*(rebuild(like, {name: next(rest) for name in leaves(like)}) for like in (state, given)))
-        names[:] = out
-        return tuple(out.values())
-
-    held = list(leaves(state).values())
-    copies: list[Any] = [x.clone().contiguous() for x in (*held, *leaves(given).values())]
-    cpu = all(x.device.type == "cpu" for x in copies)
-    with (
-        torch.random.fork_rng(),
-        torch.no_grad(),
-        torch._inductor.config.patch(fallback_random=True, cpp_wrapper=cpu),  # noise as in eager mode
-        warnings.catch_warnings(action="ignore"),  # what torch says of its own code
-    ):
-        traced = make_fx(flat)(*copies)
-        inputs = traced.graph.find_nodes(op="placeholder")
-        read = [bool(node.users) for node in inputs]
-        for node in inputs:
-            if not node.users:
-                traced.graph.erase_node(node)
-        traced.recompile()
-        copies = list(compress(copies, read))
-        graph = torch._inductor.standalone_compile(traced, copies, dynamic_shapes="from_example_inputs")
-        graph(*copies)  # a trial
-
-    held, read = list(compress(held, read)), read[len(held) :]
-
-    def run(_: Any, given: Any) -> Metrics:
-        shown = compress(leaves(given).values(), read)
-        return dict(zip(names, graph(*held, *(x.contiguous() for x in shown)), strict=True))
-
-    return run

@@ -1,0 +1,112 @@
+"""Programs compiled in another process: kept, loaded, waited for, and what is said where that fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import thespis
+from tests.contract.test_contract import compiler
+from thespis.engine import build
+from thespis.engine.tape import record
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not compiler(), reason="this machine has no C++ compiler")]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "thespis" / "programs"
+
+
+def test_compiled_once_then_loaded(shelf: Path) -> None:
+    x, y = torch.randn(5), torch.zeros(5)
+    source = record(lambda x, y: [y.add_(torch.randn_like(x) * x), x.sum()], [x, y]).source
+    built, wait = build.begin(source, [x, y], 1)
+    assert not built
+    for again in (False, True):
+        if again:
+            built, wait = build.begin(source, [x, y], 1)
+            assert built
+        run = wait()
+        y.zero_()
+        torch.manual_seed(4)
+        noise, total = run([x, y])
+        torch.manual_seed(4)
+        torch.testing.assert_close(y, torch.randn_like(x) * x)  # where it lies, with the noise of eager mode
+        torch.testing.assert_close((noise, total), (y, x.sum()))
+    assert len(list(shelf.iterdir())) == 1  # nothing half-written beside it
+    assert not build.begin(source, [x.double(), y], 1)[0]  # another type
+    assert not build.begin(source, [x, y], 2)[0]  # another number of threads
+    assert not build.begin(source.replace("x0", "z0"), [x, y], 1)[0]  # another program
+
+
+def test_what_the_compiler_said_last_is_told(shelf: Path) -> None:
+    source = record(lambda x: [x[x > 0].sum()], [torch.ones(3)]).source  # how many there are hangs on the numbers
+    with pytest.raises(RuntimeError, match=r"DynamicOutputShape|nonzero|data-dependent|unbacked"):
+        build.begin(source, [torch.ones(3)], 1)[1]()
+    assert not list(shelf.glob("*/program.so"))
+
+
+def test_without_a_compiler_the_reason_is_told(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    source = record(lambda x: [(x + 1).tanh()], [torch.ones(3)]).source
+    with pytest.raises(RuntimeError, match="no-such-compiler"):
+        build.begin(source, [torch.ones(3)], 1)[1]()
+    assert not list(shelf.glob("*"))
+
+
+def test_who_no_longer_waits_stops_it(shelf: Path) -> None:
+    source = record(lambda x: [x + 1], [torch.ones(3)]).source
+    code = f"""
+import torch
+from thespis.engine import build
+wait = build.begin({source!r}, [torch.ones(3)], 1)[1]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    time.sleep(0.5)
+    assert not any(str(shelf) in words for words in running())
+
+
+def running() -> list[str]:
+    out = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            out.append(Path(f"/proc/{pid}/cmdline").read_text())
+        except OSError:
+            continue
+    return out
+
+
+def test_a_run_that_compiles_never_imports_the_compiler(shelf: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys, thespis
+thespis.train("sac", env="Pendulum-v1", out={str(tmp_path / "run")!r}, steps=60, warmup=20, hidden=(8,), batch_size=8, sinks=(),
+              eval_every=100, eval_episodes=1, compile_after=10, panel=False)
+print(sorted({{"torch._inductor", "torch._dynamo", "sympy"}} & set(sys.modules)))
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "compiling the update meanwhile" in out
+    assert "does not work" not in out
+    assert out.splitlines()[-1] == "[]"
+    assert len(list(shelf.iterdir())) == 2  # the update, and acting
+
+
+def test_stopped_and_resumed_as_one_with_compiled_code(shelf: Path, tmp_path: Path) -> None:
+    options = dict(
+        env="Pendulum-v1", warmup=20, hidden=(8,), batch_size=8, sinks=(), eval_every=100, eval_episodes=1, compile_after=20,
+        panel=False, threads=1,
+    )  # fmt: skip
+    whole = thespis.train("sac", out=tmp_path / "whole", steps=90, **options)
+    for stop in (35, 60):  # while it is being compiled, and after
+        folder = tmp_path / f"cut-{stop}"
+        thespis.train("sac", out=folder, steps=stop, **options)
+        cut = thespis.resume(folder, steps=90, panel=False)
+        ours, theirs = ((run.path / "policy" / "last.safetensors").read_bytes() for run in (cut, whole))
+        assert ours == theirs

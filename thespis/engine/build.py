@@ -1,0 +1,144 @@
+"""Programs compiled in a process of their own: a run neither waits for torch's compiler nor holds it in memory.
+
+    python -P thespis/engine/build.py FOLDER < job.json
+
+A job is {"source": the program, "inputs": [[shape, strides, dtype], ...], "threads", "processes": torch.distributed's}.
+FOLDER/program.so is what it becomes.
+Programs are kept from run to run, in ~/.cache/thespis/programs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+Runner = Callable[[list[Tensor]], Sequence[Tensor]]
+KEPT = 100
+"""programs on disk, of a few MB each; those not used for longest are deleted"""
+
+
+def begin(source: str, inputs: Sequence[Tensor], threads: int) -> tuple[bool, Callable[[], Runner]]:
+    """Has `source` compiled for inputs like these and so many threads, in another process unless it has been before.
+
+    Returns whether it had been, and what waits for it and then loads it: raises RuntimeError, with what the compiler said last.
+    """
+    job = order(source, inputs, threads)
+    if any(x.device.type != "cpu" for x in inputs):
+        return True, lambda: here(job, inputs)
+    folder = place(job)
+    if library(folder).exists():
+        return True, lambda: load(folder)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-P", __file__, str(folder)], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is not for it
+    )  # fmt: skip
+    assert process.stdin
+    process.stdin.write(json.dumps(job))
+    process.stdin.close()
+    process.stdin = None
+
+    def wait() -> Runner:
+        said = process.communicate()[1]
+        if process.returncode:
+            raise RuntimeError((said.strip() or f"it ended with {process.returncode}").splitlines()[-1])
+        return load(folder)
+
+    weakref.finalize(wait, process.kill)  # who no longer waits has no use for it
+    return False, wait
+
+
+def order(source: str, inputs: Sequence[Tensor], threads: int) -> dict[str, Any]:
+    """A job."""
+    described = [[list(x.shape), list(x.stride()), str(x.dtype).removeprefix("torch.")] for x in inputs]
+    team = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return {"source": source, "inputs": described, "threads": threads, "processes": team}
+
+
+def place(job: dict[str, Any]) -> Path:
+    """Where on this machine a job's result is kept, whether it has been done or not."""
+    machine = [torch.__version__, sys.platform, *map(str, sorted(torch.cpu.get_capabilities().items()))]
+    name = hashlib.sha256("\n".join([json.dumps(job), *machine]).encode()).hexdigest()[:32]
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thespis" / "programs" / name
+
+
+def library(folder: Path) -> Path:
+    return folder / "program.so"
+
+
+def load(folder: Path) -> Runner:
+    os.utime(folder)
+    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library(folder)), 1)  # as torch._inductor does, without importing it
+    return runner.run
+
+
+def here(job: dict[str, Any], inputs: Sequence[Tensor]) -> Runner:
+    """The same in this process, for other devices than the processor."""
+    import torch._inductor.config
+
+    with torch._inductor.config.patch(fallback_random=True):
+        return torch._inductor.standalone_compile(_traced(job, inputs[0].device), list(inputs), dynamic_shapes="from_graph")
+
+
+def build(job: dict[str, Any], folder: Path) -> None:
+    """FOLDER is written aside and renamed."""
+    import torch._inductor.config
+
+    torch.set_num_threads(job["threads"])
+    if job["processes"] > 1:  # the compiler asks how large the group is that its program belongs to
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=job["processes"])
+    graph = _traced(job, torch.device("cpu"))
+    inputs = tuple(node.meta["val"] for node in graph.graph.find_nodes(op="placeholder"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(mkdtemp(prefix="new-", dir=folder.parent))
+    try:
+        options = {
+            "fallback_random": True,  # noise as in eager mode
+            "aot_inductor.output_path": str(library(aside)),
+            "aot_inductor.enable_line_tables": False,  # two thirds of the library
+        }
+        torch._inductor.aot_compile(graph, inputs, options=options)
+        aside.rename(folder)
+    except OSError:
+        if not library(folder).exists():  # another process has been quicker
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _traced(job: dict[str, Any], device: torch.device) -> torch.fx.GraphModule:
+    """The program as torch's compiler wants it, of tensors without data."""
+    import torch.distributed._functional_collectives  # says what collectives do to such tensors
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    names = {"torch": torch, "inf": float("inf"), "nan": float("nan")}
+    exec(job["source"], names)
+    program = names["program"]
+    with torch.no_grad(), FakeTensorMode():
+        inputs = [
+            torch.empty_strided(shape, strides, dtype=getattr(torch, dtype), device=device)
+            for shape, strides, dtype in job["inputs"]
+        ]
+        return make_fx(lambda *tensors: program(*tensors))(*inputs)
+
+
+if __name__ == "__main__":
+    os.nice(5)
+    build(json.load(sys.stdin), Path(sys.argv[1]))
