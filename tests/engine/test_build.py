@@ -99,10 +99,10 @@ print(sorted({{"torch._inductor", "torch._dynamo", "sympy"}} & set(sys.modules))
 
 
 def test_stopped_and_resumed_as_one_with_compiled_code(shelf: Path, tmp_path: Path) -> None:
-    options = dict(
-        env="Pendulum-v1", warmup=20, hidden=(8,), batch_size=8, sinks=(), eval_every=100, eval_episodes=1, compile_after=20,
-        panel=False, threads=1,
-    )  # fmt: skip
+    options = {
+        "env": "Pendulum-v1", "warmup": 20, "hidden": (8,), "batch_size": 8, "sinks": (), "eval_every": 100, "eval_episodes": 1,
+        "compile_after": 20, "panel": False, "threads": 1,
+    }  # fmt: skip
     whole = thespis.train("sac", out=tmp_path / "whole", steps=90, **options)
     for stop in (35, 60):  # while it is being compiled, and after
         folder = tmp_path / f"cut-{stop}"

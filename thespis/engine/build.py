@@ -128,7 +128,7 @@ def _traced(job: dict[str, Any], device: torch.device) -> torch.fx.GraphModule:
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    names = {"torch": torch, "inf": float("inf"), "nan": float("nan")}
+    names: dict[str, Any] = {"torch": torch, "inf": float("inf"), "nan": float("nan")}
     exec(job["source"], names)
     program = names["program"]
     with torch.no_grad(), FakeTensorMode():
