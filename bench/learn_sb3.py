@@ -1,7 +1,8 @@
-"""Train Stable-Baselines3's SAC or PPO at the papers' settings and record its evaluations: a peer for `bench/learning.py`.
+"""Train an algorithm of Stable-Baselines3 or SBX and record its evaluations: a peer for `bench/learning.py`.
 
     python bench/learn_sb3.py --env HalfCheetah-v5 --steps 100000 --seed 0 --out FILE.jsonl
     python bench/learn_sb3.py --algo ppo --env Hopper-v5 --steps 1000000 --every 50000 --seed 0 --out FILE.jsonl
+    python bench/learn_sb3.py --library sbx --algo crossq --env Hopper-v5 --steps 100000 --every 5000 --seed 0 --out FILE.jsonl
 
 Writes a row an evaluation: {"step", "return_mean", "return_std", "returns", "seconds"}.
 Both libraries: one torch thread, 10 evaluation episodes with the mean action on an environment of its own, seeded with
@@ -10,9 +11,11 @@ Both libraries: one torch thread, 10 evaluation episodes with the mean action on
     PPO   8 environments, 256 steps of each a rollout, 10 epochs of minibatches of 64, 2 x 64 tanh, lr 3e-4, observations and
           rewards normalised and within 10 (VecNormalize), and the other defaults of both, which are the same but for the value
           loss: here it has a weight of 0.5 and one gradient norm with the actor's
+    others    the library's own defaults, but for 10,000 random steps first
 """
 
 import argparse
+import importlib
 import json
 import time
 from pathlib import Path
@@ -20,7 +23,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
-from stable_baselines3 import PPO, SAC
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -56,24 +59,29 @@ class Evaluate(BaseCallback):
         return True
 
 
-def make(algo: str, env: str, seed: int) -> BaseAlgorithm:
-    if algo == "sac":
-        return SAC("MlpPolicy", env, learning_starts=10_000, seed=seed, device="cpu")
-    return PPO("MlpPolicy", VecNormalize(make_vec_env(env, 8, seed)), n_steps=256, batch_size=64, seed=seed, device="cpu")
+def make(library: str, algo: str, env: str, seed: int) -> BaseAlgorithm:
+    if algo == "ppo":
+        return PPO("MlpPolicy", VecNormalize(make_vec_env(env, 8, seed)), n_steps=256, batch_size=64, seed=seed, device="cpu")
+    found = {a.lower(): a for a in ("SAC", "CrossQ", "TQC")}[algo]
+    module = importlib.import_module({"sb3": "stable_baselines3", "sbx": "sbx"}[library])
+    return getattr(module, found)("MlpPolicy", env, learning_starts=10_000, seed=seed, device="cpu")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--algo", choices=("sac", "ppo"), default="sac")
+    parser.add_argument("--library", choices=("sb3", "sbx"), default="sb3")
+    parser.add_argument("--algo", choices=("sac", "ppo", "crossq", "tqc"), default="sac")
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=1, help="torch's")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     args.out.unlink(missing_ok=True)
-    make(args.algo, args.env, args.seed).learn(args.steps, callback=Evaluate(args.env, args.every, args.seed, args.out))
+    model = make(args.library, args.algo, args.env, args.seed)
+    model.learn(args.steps, callback=Evaluate(args.env, args.every, args.seed, args.out))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,28 @@ def test_compiled_once_then_loaded(shelf: Path) -> None:
     assert not build.begin(source.replace("x0", "z0"), [x, y], 1)[0]  # another program
 
 
+def test_in_this_process_as_for_other_devices(shelf: Path) -> None:
+    x, y = torch.randn(5), torch.zeros(5)
+    source = record(lambda x, y: [y.add_(torch.randn_like(x) * x), x.sum()], [x, y.clone()]).source
+    run = build.here(build.order(source, [x, y], 1), [x, y])
+    torch.manual_seed(4)
+    noise, total = run([x, y])
+    torch.manual_seed(4)
+    torch.testing.assert_close(y, torch.randn_like(x) * x)
+    torch.testing.assert_close((noise, total), (y, x.sum()))
+
+
+def test_the_oldest_go(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "KEPT", 2)
+    for i in range(3):
+        (shelf / f"old-{i}").mkdir(parents=True)
+        os.utime(shelf / f"old-{i}", (i, i))
+    x = torch.ones(3)
+    job = build.order(record(lambda x: [x + 1], [x]).source, [x], 1)
+    build.build(job, build.place(job))
+    assert {path.name for path in shelf.iterdir()} == {"old-2", build.place(job).name}
+
+
 def test_what_the_compiler_said_last_is_told(shelf: Path) -> None:
     source = record(lambda x: [x[x > 0].sum()], [torch.ones(3)]).source  # how many there are hangs on the numbers
     with pytest.raises(RuntimeError, match=r"DynamicOutputShape|nonzero|data-dependent|unbacked"):
@@ -62,16 +84,19 @@ def test_without_a_compiler_the_reason_is_told(shelf: Path, monkeypatch: pytest.
     assert not list(shelf.glob("*"))
 
 
-def test_who_no_longer_waits_stops_it(shelf: Path) -> None:
+@pytest.mark.parametrize("after", [0, 6])
+def test_who_no_longer_waits_stops_it(shelf: Path, after: int) -> None:
     source = record(lambda x: [x + 1], [torch.ones(3)]).source
     code = f"""
-import torch
+import time, torch
 from thespis.engine import build
 wait = build.begin({source!r}, [torch.ones(3)], 1)[1]
+time.sleep({after})
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    time.sleep(0.5)
+    time.sleep(1)
     assert not any(str(shelf) in words for words in running())
+    assert not list(shelf.glob("new-*"))  # nothing half-written
 
 
 def running() -> list[str]:

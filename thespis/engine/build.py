@@ -9,10 +9,12 @@ Programs are kept from run to run, in ~/.cache/thespis/programs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import weakref
@@ -56,8 +58,13 @@ def begin(source: str, inputs: Sequence[Tensor], threads: int) -> tuple[bool, Ca
             raise RuntimeError((said.strip() or f"it ended with {process.returncode}").splitlines()[-1])
         return load(folder)
 
-    weakref.finalize(wait, process.kill)  # who no longer waits has no use for it
+    weakref.finalize(wait, _stop, process)  # who no longer waits has no use for it
     return False, wait
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)  # the C++ compiler too
 
 
 def order(source: str, inputs: Sequence[Tensor], threads: int) -> dict[str, Any]:
@@ -89,7 +96,8 @@ def here(job: dict[str, Any], inputs: Sequence[Tensor]) -> Runner:
     import torch._inductor.config
 
     with torch._inductor.config.patch(fallback_random=True):
-        return torch._inductor.standalone_compile(_traced(job, inputs[0].device), list(inputs), dynamic_shapes="from_graph")
+        graph = torch._inductor.standalone_compile(_traced(job, inputs[0].device), list(inputs), dynamic_shapes="from_graph")
+    return lambda tensors: graph(*tensors)
 
 
 def build(job: dict[str, Any], folder: Path) -> None:
@@ -118,8 +126,9 @@ def build(job: dict[str, Any], folder: Path) -> None:
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another process deletes, too
+        for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _traced(job: dict[str, Any], device: torch.device) -> torch.fx.GraphModule:
@@ -141,4 +150,5 @@ def _traced(job: dict[str, Any], device: torch.device) -> torch.fx.GraphModule:
 
 if __name__ == "__main__":
     os.nice(5)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what is half-written goes
     build(json.load(sys.stdin), Path(sys.argv[1]))

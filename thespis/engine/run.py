@@ -51,4 +51,4 @@ class Run:
     precision: Literal["float32", "bf16"] = "float32"
     """of matrix products: with bf16 their factors are rounded to bfloat16; sums, results and parameters stay float32"""
     compile_after: Annotated[int, Range(-1)] = 2_000
-    """updates that run in eager mode before the update is compiled (which costs about as much time); -1: never compile"""
+    """updates in eager mode before the compiled update takes over, which another process makes meanwhile; -1: never"""
