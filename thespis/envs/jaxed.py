@@ -200,7 +200,7 @@ class Batch(Vector):
     ) -> tuple[Floats, NDArray[np.float64], NDArray[np.int64]]:
         asked, lengths = self._asked(mask), np.array([len(a) for a in actions])
         past = np.zeros((int(lengths.max(initial=0)), self.num_envs, self.rows.programs.action_dim), np.float32)
-        for i in np.flatnonzero(asked):
+        for i in np.flatnonzero(asked).tolist():
             past[: lengths[i], i] = actions[i]
         failed, returns = self.reset(seeds, asked)[1], np.zeros(self.num_envs)
         for t, action in enumerate(past):
