@@ -4,7 +4,7 @@
 
 Through the interface that a run uses, so observations reach NumPy at every step, and an episode that ends is begun anew in the
 step after. Beside them a task of Gymnasium's MuJoCo, whose environments one process steps one after the other. The counts take
-turns, for `rounds` rounds of `seconds` each; compiling (the first reset and the first step) is not in the rates and is told apart.
+turns, for `rounds` rounds of `seconds` each; compiling (the first reset and the first step) is not in the rates but told apart.
 """
 
 import argparse
