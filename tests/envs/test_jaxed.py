@@ -108,11 +108,18 @@ def test_what_was_returned_is_never_written_again_and_belongs_to_the_caller():
     kept = first.copy()
     out = v.step(actions(rng, 2))
     then = [x.copy() for x in out]
-    v.step(actions(rng, 2))
+    last = v.step(actions(rng, 2))
     assert (first == kept).all()
     assert all((x == y).all() for x, y in zip(out, then, strict=True))
-    out[0][:] = 7
-    assert not (v.step(actions(rng, 2), np.zeros(2, bool))[0] == 7).any()
+    for x in last[:2]:
+        x[:] = 7
+    assert not any((x == 7).any() for x in v.step(actions(rng, 2), np.zeros(2, bool))[:2])
+
+
+def test_actions_beyond_the_bounds_are_clipped():
+    v = batch(2)
+    v.reset([1000, 1001])
+    assert v.step(np.array([[3], [-2]]))[1].tolist() == [2, 0]  # the first step's 1, and the action
 
 
 def test_what_jax_has_crosses_without_a_copy():
@@ -259,7 +266,8 @@ def test_an_unknown_name_is_told_with_those_like_it(name, text):
 
 def test_an_unknown_name_of_playground_is_told_with_those_like_it():
     pytest.importorskip("mujoco_playground", reason="the extra jax is not installed")
-    assert "did you mean playground/CartpoleBalance" in told(envs.world, "playground/CartPoleBalance")
+    assert told(envs.world, "playground/CartPoleBalance").endswith("did you mean playground/CartpoleBalance?")
+    assert "did you mean playground/FishSwim?" in told(envs.world, "playground/FishSwims")
 
 
 # --------------------------------------------------------------------------------------------------------------- a run

@@ -69,7 +69,8 @@ def simulator(name: str) -> Simulator:
         raise Fault(f'{name}: cannot be made: {source} is not installed ({error}): pip install "thespis[jax]"') from error
     if task not in tasks:
         lower = {known.lower(): known for known in tasks}
-        near = [f"{source}/{lower[key]}" for key in difflib.get_close_matches(task.lower(), lower, n=3)]
+        keys = [task.lower()] if task.lower() in lower else difflib.get_close_matches(task.lower(), lower, n=3)
+        near = [f"{source}/{lower[key]}" for key in keys]
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(tasks))}"
         raise Fault(f"env is {name!r}, which {source} does not have; {hint}")
     with warnings.catch_warnings(action="ignore"):  # brax says at each system that it is no longer developed
