@@ -2,8 +2,9 @@
 
 import os
 import signal
-from functools import cache
+from functools import cache, partial
 
+import cloudpickle
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -169,6 +170,29 @@ def test_the_same_seeds_and_actions_give_the_same_bits_and_reenact_brings_them_b
     _, _, steps = b.reenact(seeds, past, np.arange(n) == 1)  # the others stay as they are
     assert steps.tolist() == [-1, 0, -1, -1]
     assert b.step(action, asked & (np.arange(n) != 1))[0][[0, 3], 1].tolist() == [32, 19]
+
+
+def test_of_several_observations_state_is_seen_and_images_alone_are_refused():
+    """brax's own test environment: an action above 0 adds 0.02 to the speed of a point, which then moves for 0.02 seconds."""
+    for mode in ("dict_state", "dict_pixels"):
+        brax.register_environment(
+            f"thespis_{mode}", partial(brax.fast.Fast, mode == "dict_state", brax.fast.ObservationMode(mode))
+        )
+    v = batch(2, name="brax/thespis_dict_state")
+    v.reset([0, 1])
+    for k in range(1, 6):
+        obs, reward, *_ = v.step(np.array([[1], [-1]]))
+        np.testing.assert_allclose(obs, [[4e-4 * k * (k + 1) / 2, 0.02 * k], [0, 0]], rtol=1e-5)
+        np.testing.assert_allclose(reward, obs[:, 0], rtol=1e-6)
+    text = "observes pixels/view_0, pixels/view_1; it must have an observation of numbers, 'state'"
+    assert told(envs.world, "brax/thespis_dict_pixels").endswith(text)
+
+
+def test_a_world_can_be_sent_to_another_process():
+    copy = cloudpickle.loads(cloudpickle.dumps(world()))
+    a, b = batch(2), envs.vector(copy, 2)
+    assert type(b) is jaxed.Batch
+    assert a.reset([5, 6])[0].tobytes() == b.reset([5, 6])[0].tobytes()
 
 
 def test_a_time_limit_cuts_off_and_one_environment_agrees():
