@@ -320,7 +320,7 @@ def _open(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str, An
     about = _about(file)
     found = algorithm(algo or _ours(folder, about["algo"]))
     cfg, run = config.build(found.module.Config, about["algo_config"], f"{file}: "), config.build(Run, about["run"], f"{file}: ")
-    if env is None and (about["own_env"] or run.env not in gym.registry):
+    if env is None and (about["own_env"] or not envs.known(run.env)):
         why = "an environment of your own" if about["own_env"] else "which is not registered here"
         raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")
     return about, found, cfg, run, envs.world(run.env if env is None else env)

@@ -112,6 +112,23 @@ def test_a_package_that_is_missing(register):
     assert told(envs.world, "tests/Module-v0") == text
 
 
+@pytest.mark.parametrize(("name", "package"), [("brax/walker2d", "brax"), ("playground/FishSwim", "mujoco_playground")])
+def test_a_simulator_in_jax_without_its_package_names_the_extra(name, package, monkeypatch):
+    pytest.importorskip("jax", reason="the extra jax is not installed")  # else it is JAX that is told of
+    monkeypatch.setitem(sys.modules, package, None)
+    said = told(envs.world, name)
+    assert said.startswith(f"{name}: cannot be made: ")
+    assert package in said
+    assert said.endswith('pip install "thespis[jax]"')
+
+
+def test_a_simulator_in_jax_without_jax_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    assert told(envs.world, "brax/pusher").endswith('pip install "thespis[jax]"')
+    assert envs.known("brax/pusher")
+    assert not envs.known("braxe/pusher")
+
+
 def test_a_module_that_registers(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "their_envs.py").write_text(

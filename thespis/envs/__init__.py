@@ -6,6 +6,6 @@ world(...) -> World; world.make() -> Flat, one environment as a learner sees it;
 from thespis.envs import probes, spaces
 from thespis.envs.flat import Flat
 from thespis.envs.vector import Vector, vector
-from thespis.envs.world import World, world
+from thespis.envs.world import World, known, world
 
-__all__ = ["Flat", "Vector", "World", "probes", "spaces", "vector", "world"]
+__all__ = ["Flat", "Vector", "World", "known", "probes", "spaces", "vector", "world"]

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -29,9 +30,11 @@ class Nursery:
     def __init__(self, make: Callable[[], Any]) -> None:
         self.socket, theirs = socket.socketpair()
         _flush()  # or the copies would print it again
-        self.pid = os.fork()
-        if self.pid == 0:
-            _isolated(_nurse, make, theirs, self.socket)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)  # JAX's, which the copies do not call
+            self.pid = os.fork()
+            if self.pid == 0:
+                _isolated(_nurse, make, theirs, self.socket)
         theirs.close()
 
     def begin(self) -> tuple[int, Connection]:

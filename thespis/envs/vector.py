@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from thespis.core import Fault
 from thespis.envs.apart import Apart, Nursery
 from thespis.envs.flat import Flat
-from thespis.envs.world import World
+
+if TYPE_CHECKING:
+    from thespis.envs.world import World
 
 __all__ = ["Vector", "vector"]
 
@@ -33,25 +35,30 @@ def vector(
     seconds. Then it is closed, or killed, and the fault is raised; or, with `restart`, which is told of each fault, the caller
     goes on: whoever `failed` must be reset, which makes it anew. The others never notice.
 
-    Fault: n or kind out of range, an environment that cannot be made; and see `Vector`.
+    Fault: n or kind out of range, an environment that cannot be made, processes for a world whose environments are one program;
+    and see `Vector`.
     """
     if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise Fault(f"envs is {n!r}; it must be an integer of 1 or more")
     if kind not in ("sync", "async"):
         raise Fault(f"vector is {kind!r}; it must be 'sync' or 'async'")
-    return Vector(world, n, kind == "async" or timeout is not None, timeout, restart)
+    if world.batch is None:
+        return Vector(world, n, kind == "async" or timeout is not None, timeout, restart)
+    if kind == "async":
+        raise Fault(f"vector is 'async'; the environments of {world.name} are one program in this process, so it must be 'sync'")
+    if timeout is not None:
+        raise Fault(f"env_timeout is {timeout:g}; {world.name} has no processes of its own that could be killed: leave it out")
+    return world.batch(world, n, restart)
 
 
 class Vector:
     """n environments, each under a mask's control. All arrays are copies; a row that was not asked is as its last answer was."""
 
     def __init__(self, world: World, n: int, apart: bool, timeout: float | None, restart: Callable[[Fault], None] | None):
-        self.world, self.num_envs, self.timeout, self.restart = world, n, timeout, restart
+        self._blank(world, n, restart)
+        self.timeout = timeout
         self.nursery = Nursery(world.make) if apart else None
         self.envs: list[_Here | Apart | None] = [None] * n
-        self.in_a_row = np.zeros(n, np.int64)
-        self.obs, self.reward = np.zeros((n, world.spec.obs.dim), np.float32), np.zeros(n)
-        self.terminated, self.truncated = np.zeros(n, bool), np.zeros(n, bool)
         try:
             for i in range(n):
                 self.envs[i] = self._begin()
@@ -61,6 +68,12 @@ class Vector:
         except Fault as fault:
             self.close()
             raise Fault(self._named(str(fault))) from None
+
+    def _blank(self, world: World, n: int, restart: Callable[[Fault], None] | None) -> None:
+        self.world, self.num_envs, self.restart = world, n, restart
+        self.in_a_row = np.zeros(n, np.int64)
+        self.obs, self.reward = np.zeros((n, world.spec.obs.dim), np.float32), np.zeros(n)
+        self.terminated, self.truncated = np.zeros(n, bool), np.zeros(n, bool)
 
     def reset(self, seed: Sequence[int], mask: Mask | None = None) -> tuple[NDArray[np.float32], Mask]:
         """Begins an episode, from its seed of n, for each under the mask (None: all): observations (n, dim), failed (n,)."""
@@ -142,15 +155,19 @@ class Vector:
                 faults[i] = fault
         for i in faults:
             self._close(i, time.monotonic() + (self.timeout or GRACE))
-            self.in_a_row[i] += 1
+        self._tell(faults)
+        return answers
+
+    def _tell(self, faults: dict[int, Fault]) -> None:
+        """Counts the faults of environments, and raises one where nothing restarts them, or where that does not help."""
         for i, why in faults.items():
+            self.in_a_row[i] += 1
             told = Fault(self._named(str(why)))
             if self.restart is None:
                 raise told from why.__cause__
             self.restart(told)
             if self.in_a_row[i] >= IN_A_ROW:
                 raise Fault(f"{told}; environment {i} has failed {IN_A_ROW} times in a row without a good step")
-        return answers
 
     def _begin(self) -> _Here | Apart:
         return _Here(self.world.make) if self.nursery is None else Apart(self.nursery)

@@ -15,6 +15,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -23,10 +24,11 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 
 from thespis import core
 from thespis.core import Fault
-from thespis.envs import spaces
+from thespis.envs import jaxed, spaces
 from thespis.envs.flat import Flat, told
+from thespis.envs.vector import Vector
 
-__all__ = ["World", "world"]
+__all__ = ["World", "known", "world"]
 
 Build = Callable[..., Any]
 """(render_mode=... or nothing) -> an environment, as far as one can know"""
@@ -46,12 +48,20 @@ class World:
     make: Callable[..., Flat]
     """make(render_mode=None) -> a fresh one, as the learner sees it. Fault: it cannot be made; or it cannot be rendered here,
     which a first frame shows at once"""
+    batch: Callable[[World, int, Callable[[Fault], None] | None], Vector] | None = None
+    """batch(world, n, restart) -> n of them in one, where they need not be made one by one; see `vector`"""
+
+
+def known(name: str) -> bool:
+    """Whether an id is found without importing a module that only the id names."""
+    return name in registry or jaxed.ours(name)
 
 
 def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> World:
-    """The World of an id of gymnasium's registry ("Env-v0", or "module:Env-v0" to import the module that registers it), of a
-    callable that returns a fresh environment (with a parameter `render_mode` if it is to be rendered), or of an instance: made
-    anew from its `spec` where that works, so what was changed on it by hand is lost, else copied.
+    """The World of an id of gymnasium's registry ("Env-v0", or "module:Env-v0" to import the module that registers it) or of
+    `jaxed` ("brax/ant", "playground/CartpoleBalance"), of a callable that returns a fresh environment (with a parameter
+    `render_mode` if it is to be rendered), or of an instance: made anew from its `spec` where that works, so what was changed on
+    it by hand is lost, else copied.
 
     Fault: an unknown id (near ones are named), a package that is missing, a callable that returns something else, an instance
     that cannot be made a second time, spaces that are not supported.
@@ -90,7 +100,8 @@ def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> Wor
             _shown(name, fresh, render_mode)
         return Flat(fresh, name)
 
-    return World(name, observed, acted, spec._replace(horizon=limit), make)
+    batch = jaxed.Batch if isinstance(env, str) and jaxed.ours(env) else None
+    return World(name, observed, acted, spec._replace(horizon=limit), make, batch)
 
 
 def _name(env: gym.Env[Any, Any]) -> str:
@@ -101,6 +112,8 @@ def _name(env: gym.Env[Any, Any]) -> str:
 
 
 def _from_id(name: str) -> Build:
+    if jaxed.ours(name):
+        return _from_callable(partial(jaxed.single, name))
     module, _, key = name.rpartition(":")
     if module:
         try:
