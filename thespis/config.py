@@ -102,12 +102,15 @@ def to_json(config: Any) -> dict[str, Any]:
 
 def near(name: str, names: Iterable[str]) -> str:
     """'; did you mean x, y?' where there are near names, else '; allowed: ...'."""
-    names = list(names)
-    by_lower = {n.lower(): n for n in names}
-    if name.lower() in by_lower:
-        return f"; did you mean {by_lower[name.lower()]}?"
-    close = [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower, 3, 0.6)]
+    close = nearest(name, names := list(names))
     return f"; did you mean {' or '.join(close)}?" if close else f"; allowed: {', '.join(sorted(names))}"
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three that are like it, letter case apart; only one if it is the same name."""
+    by_lower = {n.lower(): n for n in names}
+    lower = [name.lower()] if name.lower() in by_lower else difflib.get_close_matches(name.lower(), by_lower)
+    return [by_lower[n] for n in lower]
 
 
 def fit(hint: Any, value: Any) -> Any:

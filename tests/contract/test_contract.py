@@ -29,7 +29,7 @@ from thespis.engine import build
 from thespis.engine.act import Actor
 from thespis.engine.compile import Stepper
 from thespis.engine.run import Run
-from thespis.engine.tape import Program, record
+from thespis.engine.tape import record
 
 ALGORITHMS = {
     entry.name: importlib.import_module(f"thespis.algos.{family.name}.{entry.name}")
@@ -386,25 +386,14 @@ def test_update_is_one_graph_and_equals_eager_to_the_bit(algo: types.ModuleType)
             program = record(flat, tensors)
             sources.add(program.source)
             torch.manual_seed(i)
-            out = executed(program)([*compress(tensors, program.read), *program.constants])
+            with torch.no_grad():
+                out = build.function(program.source)(*compress(tensors, program.read), *program.constants)
             torch.manual_seed(i)
             theirs, wanted = learner.update(theirs, given, k)
             ours = rebuild(theirs, dict(zip(leaves(theirs), out, strict=False)))
             assert not differing(ours, theirs)
             assert list(wanted.values()) == list(out[len(leaves(theirs)) :])
         assert len(sources) == 1, "a number that changes between updates is baked into the graph"
-
-
-def executed(program: Program) -> Callable[[list[Tensor]], tuple[Tensor, ...]]:
-    """Its lines, one by one."""
-    names: dict[str, Any] = {"torch": torch, "inf": float("inf"), "nan": float("nan")}
-    exec(program.source, names)
-
-    def run(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        with torch.no_grad():
-            return names["program"](*tensors)
-
-    return run
 
 
 def compiler() -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Batch, Learner, Metrics, OffPolicy, leaves, replace, tree, tree_map
+from thespis.engine import build
 from thespis.engine.compile import Stepper, quickest
 
 
@@ -67,12 +68,11 @@ class Compiler:
     def __call__(self, source: str, inputs: list[Tensor], threads: int) -> tuple[bool, Callable[[], Any]]:
         self.begun += 1
         self.given.append([tuple(x.shape) for x in inputs])
-        names: dict[str, Any] = {"torch": torch}
-        exec(source, names)
+        program = build.function(source)
 
         def run(tensors: list[Tensor]) -> Any:
             self.calls += 1
-            out = names["program"](*tensors)
+            out = program(*tensors)
             if self.fails_when_called:  # it has drawn noise and changed the state that it was given
                 raise RuntimeError("no C++ compiler\n  found anywhere")
             return out

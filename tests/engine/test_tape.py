@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from thespis.engine.build import function
 from thespis.engine.tape import record
 
 
 def execute(source: str, *tensors: Tensor) -> tuple[Tensor, ...]:
-    names: dict[str, Any] = {"torch": torch, "inf": math.inf, "nan": math.nan}
-    exec(source, names)
     with torch.no_grad():
-        return names["program"](*tensors)
+        return function(source)(*tensors)
 
 
 def test_a_program_in_words() -> None:
@@ -50,13 +48,13 @@ SEVERAL: dict[str, Callable[[Tensor, Tensor], list[Tensor]]] = {
 @pytest.mark.parametrize("name", SEVERAL)
 def test_what_is_written_down_does_the_same(name: str) -> None:
     x, y = torch.randn(3), torch.randn(3)
-    function = SEVERAL[name]
-    program = record(function, [x.clone(), y.clone()])
+    several = SEVERAL[name]
+    program = record(several, [x.clone(), y.clone()])
     read = [z for z, is_read in zip((x, y), program.read, strict=True) if is_read]
     torch.manual_seed(3)
     got = execute(program.source, *read, *program.constants)
     torch.manual_seed(3)
-    wanted = function(x, y)
+    wanted = several(x, y)
     assert len(got) == len(wanted)
     for a, b in zip(got, wanted, strict=True):
         assert a.dtype == b.dtype

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import thespis
-from thespis.engine import checkpoint
+from thespis.engine import build, checkpoint
 from thespis.engine.loop import _torch
 from thespis.engine.run import Run
 
@@ -21,9 +21,7 @@ TINY = {
 
 
 def eager(source, inputs, threads):
-    names = {"torch": torch}
-    exec(source, names)
-    return True, lambda: lambda tensors: names["program"](*tensors)
+    return True, lambda: lambda tensors: build.function(source)(*tensors)
 
 
 def settings():

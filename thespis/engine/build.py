@@ -3,8 +3,7 @@
     python -P thespis/engine/build.py FOLDER < job.json
 
 A job is {"source": the program, "inputs": [[shape, strides, dtype], ...], "threads", "processes": torch.distributed's}.
-FOLDER/program.so is what it becomes.
-Programs are kept from run to run, in ~/.cache/thespis/programs.
+FOLDER/program.so is what it becomes. Programs are kept from run to run, in ~/.cache/thespis/programs.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -137,15 +137,19 @@ def _traced(job: dict[str, Any], device: torch.device) -> torch.fx.GraphModule:
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    names: dict[str, Any] = {"torch": torch, "inf": float("inf"), "nan": float("nan")}
-    exec(job["source"], names)
-    program = names["program"]
     with torch.no_grad(), FakeTensorMode():
         inputs = [
             torch.empty_strided(shape, strides, dtype=getattr(torch, dtype), device=device)
             for shape, strides, dtype in job["inputs"]
         ]
-        return make_fx(lambda *tensors: program(*tensors))(*inputs)
+        return make_fx(function(job["source"]))(*inputs)
+
+
+def function(source: str) -> Callable[..., tuple[Tensor, ...]]:
+    """A program, operation by operation."""
+    names: dict[str, Any] = {"torch": torch, "inf": math.inf, "nan": math.nan}
+    exec(source, names)
+    return names["program"]
 
 
 if __name__ == "__main__":

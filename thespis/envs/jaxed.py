@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from thespis.config import nearest
 from thespis.core import Fault
 from thespis.envs.flat import told
 from thespis.envs.spaces import LARGEST, Floats, at
@@ -68,9 +68,7 @@ def simulator(name: str) -> Simulator:
     except ImportError as error:
         raise Fault(f'{name}: cannot be made: {source} is not installed ({error}): pip install "thespis[jax]"') from error
     if task not in tasks:
-        lower = {known.lower(): known for known in tasks}
-        keys = [task.lower()] if task.lower() in lower else difflib.get_close_matches(task.lower(), lower, n=3)
-        near = [f"{source}/{lower[key]}" for key in keys]
+        near = [f"{source}/{like}" for like in nearest(task, tasks)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(tasks))}"
         raise Fault(f"env is {name!r}, which {source} does not have; {hint}")
     with warnings.catch_warnings(action="ignore"):  # brax says at each system that it is no longer developed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import importlib
 import inspect
 import os
@@ -23,6 +22,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 
 from thespis import core
+from thespis.config import nearest
 from thespis.core import Fault
 from thespis.envs import jaxed, spaces
 from thespis.envs.flat import Flat, told
@@ -175,8 +175,7 @@ def _near(key: str) -> list[str]:
     for spec in registry.values():
         base, version = _base(spec.id), -1 if spec.version is None else spec.version
         newest[base] = max(newest.get(base, (version, spec.id)), (version, spec.id))
-    names = [_base(key)] if _base(key) in newest else difflib.get_close_matches(_base(key), newest, n=3)
-    return [newest[name][1] for name in names]
+    return [newest[name][1] for name in nearest(_base(key), newest)]
 
 
 def _base(key: str) -> str:
