@@ -21,7 +21,7 @@ from typing import Any
 
 import gymnasium as gym
 import matplotlib
-from record import record
+from record import record, spread
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -77,7 +77,7 @@ def main() -> None:
     result = {
         "what": "SAC, environment steps per second by collectors, where a step of the environment takes 10 ms of waiting",
         "rounds": args.rounds, "seconds_a_run": args.seconds,
-        "steps_per_second": {str(c): {"median": medians[c], "min": min(r), "max": max(r)} for c, r in rates.items()},
+        "steps_per_second": {str(c): spread(r) for c, r in rates.items()},
         "of_linear_from_one": {str(c): medians[c] / medians[1] / c for c in COUNTS},
         "of_the_environment": {str(c): medians[c] * WAIT / c for c in COUNTS},
     }  # fmt: skip

@@ -9,14 +9,13 @@ turns, for `rounds` rounds of `seconds` each; compiling (the first reset and the
 
 import argparse
 import os
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from record import record
+from record import record, spread
 
 from thespis import envs
 
@@ -80,7 +79,7 @@ def main() -> None:
 
 
 def told(rates: list[float], seconds: dict[str, float]) -> dict[str, Any]:
-    return {"median": statistics.median(rates), "min": min(rates), "max": max(rates), "seconds": seconds}
+    return {**spread(rates), "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
     python bench/learn_sb3.py --library sbx --algo crossq --env Hopper-v5 --steps 100000 --every 5000 --seed 0 --out FILE.jsonl
 
 Writes a row an evaluation: {"step", "return_mean", "return_std", "returns", "seconds"}.
-Both libraries: one torch thread, 10 evaluation episodes with the mean action on an environment of its own, seeded with
-10,000 + seed.
+Both libraries: one torch thread unless told otherwise, 10 evaluation episodes with the mean action on an environment of its own,
+seeded with 10,000 + seed.
     SAC   batch 256, 2 x 256 ReLU, lr 3e-4, 10,000 random steps first, one update a step
     PPO   8 environments, 256 steps of each a rollout, 10 epochs of minibatches of 64, 2 x 64 tanh, lr 3e-4, observations and
           rewards normalised and within 10 (VecNormalize), and the other defaults of both, which are the same but for the value

@@ -43,6 +43,12 @@ def words(option: str, value: Any) -> list[str]:
     return [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
 
 
+def done(name: str, curve: str) -> dict[int, Path]:
+    """Raw curves by seed."""
+    found = {int(path.stem.rpartition("-")[2]): path for path in raw(name, curve, 0).parent.glob(f"{curve}-*.jsonl")}
+    return dict(sorted(found.items()))
+
+
 def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> None:
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
     for seed in seeds:
@@ -73,6 +79,15 @@ def interval(values: Sequence[float], draws: int = 20_000) -> list[float]:
     return [float(low), float(high)]
 
 
+def dress(axes: Any, title: str, x: str, what_is_shown: str) -> None:
+    """Axes of returns of evaluations."""
+    axes.set(xlabel=x, ylabel="return of an evaluation", title=title)
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best", title=what_is_shown, title_fontsize=9, alignment="left")
+
+
 def report(name: str, row: dict[str, Any], commit: str) -> None:
     from matplotlib.figure import Figure
 
@@ -81,8 +96,7 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for curve, colour in zip(row["curves"], COLOURS, strict=False):
-        seeds = [int(p.stem.rpartition("-")[2]) for p in raw(name, curve, 0).parent.glob(f"{curve}-*.jsonl")]
-        runs = {s: p for s in sorted(seeds) if row["steps"] in (p := points(raw(name, curve, s)))}
+        runs = {seed: p for seed, path in done(name, curve).items() if row["steps"] in (p := points(path))}
         if not runs:
             continue
         last = [p[row["steps"]] for p in runs.values()]
@@ -96,29 +110,37 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
         axes.fill_between(steps, table.min(0), table.max(0), color=colour, alpha=0.15, lw=0)
     if not result["curves"]:
         raise SystemExit(f"no curve of {name} is done: python bench/learning.py run {name}")
-    axes.set(xlabel="environment steps", ylabel="return of an evaluation", title=row["what"])
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best", title="band: lowest to highest seed", title_fontsize=9, alignment="left")
+    dress(axes, row["what"], "environment steps", "band: lowest to highest seed")
     figure.savefig(HERE / "results" / f"{name}.png", dpi=160)
     text = json.dumps(result, indent=2) + "\n"
     (HERE / "results" / f"{name}.json").write_text(text)
     print(text)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What to do with which row, seeds and curves."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("what", choices=("run", "report"))
     parser.add_argument("row", help="a name in bench/rows")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: the row's")
     parser.add_argument("--curves", nargs="+", help="default: the row's")
+    return parser
+
+
+def asked(args: argparse.Namespace) -> tuple[dict[str, Any], list[int], list[str]]:
+    """The row, and its seeds and curves that are wanted."""
+    row = tomllib.loads((HERE / "rows" / f"{args.row}.toml").read_text())
+    return row, args.seeds or row["seeds"], args.curves or list(row["curves"])
+
+
+def main() -> None:
+    parser = arguments(__doc__.split("\n")[0])
     parser.add_argument("--commit", help="that the curves were made at, if not this one")
     args = parser.parse_args()
-    row = tomllib.loads((HERE / "rows" / f"{args.row}.toml").read_text())
+    row, seeds, curves = asked(args)
     if args.what == "run":
-        run(args.row, row, args.seeds or row["seeds"], args.curves or list(row["curves"]))
+        run(args.row, row, seeds, curves)
     else:
         here = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
         report(args.row, row, args.commit or here)

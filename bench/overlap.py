@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors import waiting
-from record import record
+from record import record, spread
 
 import thespis
 from thespis.engine.remote import cluster
@@ -57,7 +57,7 @@ def main() -> None:
     result = {
         "what": "SAC, environment steps per second where a step takes 10 ms of waiting and an update some 6 ms: by turns (0) and "
         "with collectors (1, 2)",
-        "steps_per_second": {kind: {"median": statistics.median(r), "min": min(r), "max": max(r)} for kind, r in rates.items()},
+        "steps_per_second": {kind: spread(r) for kind, r in rates.items()},
         "of_by_turns": {kind: [a / b for a, b in zip(rates[kind], rates[0], strict=True)] for kind in lags},
         "lag_in_updates": {
             kind: {

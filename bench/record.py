@@ -3,10 +3,16 @@
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def record(result: dict[str, Any], out: Path | None, machine: str = "") -> None:

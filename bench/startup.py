@@ -9,14 +9,13 @@ on a machine that has never compiled this ("cold"), on one that has ("warm"), an
 import argparse
 import multiprocessing as mp
 import os
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from record import record
+from record import record, spread
 from throughput import WARMUP, Counted, train_sb3, train_sbx
 
 CONTENDERS = ("thespis, cold", "thespis, warm", "thespis, eager", "sb3", "sbx")
@@ -79,7 +78,7 @@ def main() -> None:
 
     def told(rows: list[list[float]]) -> dict[str, Any]:
         by = zip(names, zip(*rows, strict=True), strict=True)
-        return {name: {"median": statistics.median(s), "min": min(s), "max": max(s)} for name, s in by}
+        return {name: spread(seconds) for name, seconds in by}
 
     result = {
         "what": "SAC on HalfCheetah-v5: seconds from the start of the process, 1,000 random steps among them",

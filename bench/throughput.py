@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import record
+from record import record, spread
 
 WARMUP = {"sac": 1_000, "ppo": 4_096}
 
@@ -145,7 +145,7 @@ def against(rates: dict[str, list[float]]) -> dict[str, Any]:
     for a in ours:
         for b in others:
             ratios = [x / y for x, y in zip(rates[a], rates[b], strict=True)]
-            out[f"{a} / {b}"] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+            out[f"{a} / {b}"] = spread(ratios)
     return out
 
 

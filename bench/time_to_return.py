@@ -9,28 +9,25 @@ runs from the start of its process: imports, compilation and evaluations are in 
 bench/results/raw/ROW/CURVE-SEED.jsonl: {"step", "return_mean", "minutes"} a line.
 """
 
-import argparse
 import json
 import math
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from learning import COLOURS, HERE, interval, raw, words
+from learning import COLOURS, HERE, arguments, asked, done, dress, interval, raw, words
 from record import record
 
 Curve = list[dict[str, float]]
 
 
 def curve(path: Path) -> Curve:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def evaluations(path: Path) -> list[tuple[int, float]]:
@@ -70,7 +67,7 @@ def race(row: dict[str, Any], what: dict[str, Any], seed: int) -> Curve:
                     return seen
                 time.sleep(0.1)
         finally:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
 
 
@@ -100,7 +97,7 @@ def report(name: str, row: dict[str, Any]) -> dict[str, Any]:
     axes = figure.subplots()
     told: dict[str, Any] = {}
     for which, colour in zip(row["curves"], COLOURS, strict=False):
-        runs = {int(p.stem.rpartition("-")[2]): curve(p) for p in sorted(raw(name, which, 0).parent.glob(f"{which}-*.jsonl"))}
+        runs = {seed: curve(path) for seed, path in done(name, which).items()}
         if not runs:
             continue
         ends = {seed: reached(seen, row["target"]) for seed, seen in runs.items()}
@@ -109,7 +106,7 @@ def report(name: str, row: dict[str, Any]) -> dict[str, Any]:
             "seeds": list(runs), "minutes": [m if math.isfinite(m) else None for m in minutes],
             "steps": [end["step"] if end else None for end in ends.values()],
         }  # fmt: skip
-        if all(map(math.isfinite, minutes)):
+        if len(runs) > 1 and all(map(math.isfinite, minutes)):
             told[which] |= {"mean_minutes": statistics.mean(minutes), "interval95": interval(minutes)}
         for i, seen in enumerate(runs.values()):
             x, y = [line["minutes"] for line in seen], [line["return_mean"] for line in seen]
@@ -117,25 +114,16 @@ def report(name: str, row: dict[str, Any]) -> dict[str, Any]:
     if not told:
         raise SystemExit(f"no curve of {name} is done: python bench/time_to_return.py run {name}")
     axes.axhline(row["target"], color="#8a929c", lw=1, ls="--")
-    axes.set(xlabel="minutes since the start, all included", ylabel="return of an evaluation", title=row["what"])
-    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right", title="a line a seed", title_fontsize=9, alignment="left")
+    dress(axes, row["what"], "minutes since the start, all included", "a line a seed")
     figure.savefig(HERE / "results" / f"{name}.png", dpi=160)
     return {"what": f"minutes until an evaluation reaches {row['target']:,}", "env": row["env"], "curves": told}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("row", help="a name in bench/rows that has a target")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: the row's")
-    parser.add_argument("--curves", nargs="+", help="default: the row's")
-    args = parser.parse_args()
-    row = tomllib.loads((HERE / "rows" / f"{args.row}.toml").read_text())
+    args = arguments(__doc__.split("\n")[0]).parse_args()
+    row, seeds, curves = asked(args)
     if args.what == "run":
-        run(args.row, row, args.seeds or row["seeds"], args.curves or list(row["curves"]))
+        run(args.row, row, seeds, curves)
     else:
         record(report(args.row, row), HERE / "results" / f"{args.row}.json")
 
