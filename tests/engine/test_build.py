@@ -84,6 +84,18 @@ def test_without_a_compiler_the_reason_is_told(shelf: Path, monkeypatch: pytest.
     assert not list(shelf.glob("*"))
 
 
+def test_a_compiler_that_knows_less_than_the_machine(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "g++"
+    old.write_text('#!/bin/sh\ncase "$*" in *-mavx512*|*-mamx*) echo too old >&2; exit 1;; esac\nexec g++ "$@"\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("CXX", str(old))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    x = torch.randn(100)
+    source = record(lambda x: [x.exp() + 1], [x]).source
+    (out,) = build.begin(source, [x], 1)[1]()([x])
+    torch.testing.assert_close(out, x.exp() + 1)
+
+
 @pytest.mark.parametrize("after", [0, 6])
 def test_who_no_longer_waits_stops_it(shelf: Path, after: int) -> None:
     source = record(lambda x: [x + 1], [torch.ones(3)]).source

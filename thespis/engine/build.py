@@ -1,9 +1,10 @@
 """Programs compiled in a process of their own: a run neither waits for torch's compiler nor holds it in memory.
 
-    python -P thespis/engine/build.py FOLDER < job.json
+    python -P thespis/engine/build.py FOLDER [doubt] < job.json
 
 A job is {"source": the program, "inputs": [[shape, strides, dtype], ...], "threads", "processes": torch.distributed's}.
-FOLDER/program.so is what it becomes. Programs are kept from run to run, in ~/.cache/thespis/programs.
+FOLDER/program.so is what it becomes. Programs are kept from run to run, in ~/.cache/thespis/programs. With `doubt` the C++
+compiler is first asked which vector instructions it knows: ten seconds, spent only where all of the machine's have failed.
 """
 
 from __future__ import annotations
@@ -100,8 +101,11 @@ def here(job: dict[str, Any], inputs: Sequence[Tensor]) -> Runner:
     return lambda tensors: graph(*tensors)
 
 
-def build(job: dict[str, Any], folder: Path) -> None:
-    """FOLDER is written aside and renamed."""
+def build(job: dict[str, Any], folder: Path, trust: bool = True) -> None:
+    """FOLDER is written aside and renamed.
+
+    With `trust` the C++ compiler is held to know all vector instructions of this machine.
+    """
     import torch._inductor.config
 
     torch.set_num_threads(job["threads"])
@@ -116,10 +120,13 @@ def build(job: dict[str, Any], folder: Path) -> None:
     try:
         options = {
             "fallback_random": True,  # noise as in eager mode
+            "cpp.vec_isa_ok": trust or None,
             "aot_inductor.output_path": str(library(aside)),
             "aot_inductor.enable_line_tables": False,  # two thirds of the library
+            "aot_inductor.precompile_headers": False,  # of use to who compiles often
         }
         torch._inductor.aot_compile(graph, inputs, options=options)
+        load(aside)
         aside.rename(folder)
     except OSError:
         if not library(folder).exists():  # another process has been quicker
@@ -155,4 +162,11 @@ def function(source: str) -> Callable[..., tuple[Tensor, ...]]:
 if __name__ == "__main__":
     os.nice(5)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what is half-written goes
-    build(json.load(sys.stdin), Path(sys.argv[1]))
+    job, trust = json.load(sys.stdin), len(sys.argv) == 2
+    try:
+        build(job, Path(sys.argv[1]), trust)
+    except Exception:
+        if not trust:
+            raise
+        doubting = [sys.executable, *sys.orig_argv[1:], "doubt"]  # a process anew: the compiler remembers what it was told
+        sys.exit(subprocess.run(doubting, input=json.dumps(job), text=True).returncode)

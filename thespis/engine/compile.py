@@ -24,7 +24,8 @@ class Stepper:
     """Holds a learner's State and steps it in place: eager at first, compiled once `compile_after` updates are done.
 
     The rule depends on the count of updates alone, so that a run that is stopped and resumed takes the same path. Another
-    process begins to compile when half of them are done. Both paths draw the same random numbers from torch's global generator.
+    process begins to compile when a quarter of them are done. Both paths draw the same random numbers from torch's global
+    generator.
     With `most` above 1, the compiled update has as many threads, of 1, 2, 4, ... `most`, as are quickest then; `threads` keeps
     the choice.
     """
@@ -114,7 +115,7 @@ class Stepper:
         """`function`, or what it has been compiled to where `done` updates are enough."""
         if name in self._compiled:
             return self._compiled[name]
-        if not 0 <= self.compile_after // 2 <= done:
+        if not 0 <= self.compile_after // 4 <= done:
             return function
         try:
             if name not in self._begun:

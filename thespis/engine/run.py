@@ -50,5 +50,5 @@ class Run:
     """torch threads; 0: one, and where the update is compiled as many as are quickest then (OMP_NUM_THREADS at most)"""
     precision: Literal["float32", "bf16"] = "float32"
     """of matrix products: with bf16 their factors are rounded to bfloat16; sums, results and parameters stay float32"""
-    compile_after: Annotated[int, Range(-1)] = 2_000
+    compile_after: Annotated[int, Range(-1)] = 1_000
     """updates in eager mode before the compiled update takes over, which another process makes meanwhile; -1: never"""
