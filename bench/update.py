@@ -19,7 +19,7 @@ from record import record
 
 import thespis  # noqa: F401  (it says how long torch's idle threads wait)
 from thespis.algos.continuous import sac
-from thespis.core import Batch, Box, Spec
+from thespis.core import Batch, Box, Spec, tree_map
 from thespis.engine.compile import Stepper
 
 TASKS = {"Pendulum-v1": (3, 1), "HalfCheetah-v5": (17, 6), "Humanoid-v5": (348, 17)}
@@ -27,7 +27,7 @@ Kind = tuple[Callable[[], object], str]
 """what is timed, and the precision of its products"""
 
 
-def floor(obs: int, action: int, width: int, batch: int) -> tuple[Callable[[], object], float]:
+def floor(obs: int, action: int, width: int, batch: int, device: str) -> tuple[Callable[[], object], float]:
     """Every matrix product of one update with two critics, as (rows, inner, columns), and how many MFLOP they are."""
     actor = [(obs, width), (width, width), (width, 2 * action)]
     critic = [(obs + action, width), (width, width), (width, 1)]
@@ -39,7 +39,7 @@ def floor(obs: int, action: int, width: int, batch: int) -> tuple[Callable[[], o
     critics = 2 * (forward[q] + weights[q] + inputs[q][1:])
     policy = forward[a] + 2 * (forward[q] + inputs[q]) + weights[a] + inputs[a][1:]
     shapes = target + critics + policy
-    jobs = [(torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)) for m, k, n in shapes]
+    jobs = [[torch.randn(shape, device=device) for shape in ((m, k), (k, n), (m, n))] for m, k, n in shapes]
 
     def run() -> None:
         for x, y, out in jobs:
@@ -48,28 +48,32 @@ def floor(obs: int, action: int, width: int, batch: int) -> tuple[Callable[[], o
     return run, sum(2 * m * k * n for m, k, n in shapes) / 1e6
 
 
-def update(obs: int, action: int, width: int, batch: int, compile_after: int) -> Callable[[], object]:
+def update(obs: int, action: int, width: int, batch: int, compile_after: int, device: str) -> Callable[[], object]:
     learner = sac.make(sac.Config(hidden=(width, width)), Spec(Box(obs), Box(action)))
-    stepper = Stepper(learner, learner.init(), compile_after, lambda line: None)
+    stepper = Stepper(learner, tree_map(lambda x: x.to(device), learner.init()), compile_after, lambda line: None)
     rows = Batch(
         torch.randn(batch, obs), torch.rand(batch, action) * 2 - 1, torch.randn(batch), torch.full((batch,), 0.99),
         torch.randn(batch, obs),
     )  # fmt: skip
+    rows = tree_map(lambda x: x.to(device), rows)
     return lambda: stepper.step(rows)
 
 
-def rounds(kinds: dict[str, Kind], count: int, seconds: float) -> dict[str, list[float]]:
+def rounds(kinds: dict[str, Kind], count: int, seconds: float, device: str) -> dict[str, list[float]]:
     """Milliseconds of each kind, one a round."""
     out: dict[str, list[float]] = {name: [] for name in kinds}
+    over = (lambda: None) if device == "cpu" else torch.accelerator.synchronize
     for number in range(-1, count):
         for name, (step, precision) in kinds.items():
             torch.set_float32_matmul_precision(precision)
             for _ in range(5):
                 step()
+            over()
             began, calls = time.perf_counter(), 0
             while time.perf_counter() - began < seconds:
                 step()
                 calls += 1
+            over()
             if number >= 0:
                 out[name].append((time.perf_counter() - began) / calls * 1e3)
     return out
@@ -92,11 +96,11 @@ def paper_sizes(args: argparse.Namespace) -> dict[str, Any]:
     out = {}
     for env in args.envs:
         obs, action = TASKS[env]
-        bare, mflop = floor(obs, action, 256, 256)
-        graph = update(obs, action, 256, 256, 0)
+        bare, mflop = floor(obs, action, 256, 256, args.device)
+        graph = update(obs, action, 256, 256, 0, args.device)
         kinds: dict[str, Kind] = {"floor": (bare, "highest"), "float32": (graph, "highest"), "bf16": (graph, "medium")}
-        kinds["eager"] = update(obs, action, 256, 256, -1), "highest"
-        out[env] = {"MFLOP": mflop} | summary(rounds(kinds, args.rounds, args.seconds))
+        kinds["eager"] = update(obs, action, 256, 256, -1, args.device), "highest"
+        out[env] = {"MFLOP": mflop} | summary(rounds(kinds, args.rounds, args.seconds, args.device))
     return {"what": "one update of SAC, batch 256, 2 x 256, beside its bare matrix products", "envs": out}
 
 
@@ -104,10 +108,10 @@ def growth(args: argparse.Namespace) -> dict[str, Any]:
     out: dict[str, Any] = {"batch": {}, "width": {}}
     sizes = [("batch", b, 256, b) for b in (64, 128, 256, 512, 1024)] + [("width", w, w, 256) for w in (64, 128, 256, 512, 1024)]
     for name, value, width, batch in sizes:
-        bare, mflop = floor(17, 6, width, batch)
-        graph = update(17, 6, width, batch, 0)
+        bare, mflop = floor(17, 6, width, batch, args.device)
+        graph = update(17, 6, width, batch, 0, args.device)
         kinds: dict[str, Kind] = {"floor": (bare, "highest"), "float32": (graph, "highest"), "bf16": (graph, "medium")}
-        out[name][value] = {"MFLOP": mflop} | summary(rounds(kinds, args.rounds, args.seconds))
+        out[name][value] = {"MFLOP": mflop} | summary(rounds(kinds, args.rounds, args.seconds, args.device))
     return {"what": "one update of SAC on HalfCheetah-v5's dimensions against batch (width 256) and width (batch 256)", **out}
 
 
@@ -139,6 +143,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cpu", help="cuda: the update is one CUDA graph")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--envs", nargs="+", choices=list(TASKS), default=["HalfCheetah-v5"])
     parser.add_argument("--rounds", type=int, default=10)
@@ -148,7 +153,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    result = (growth if args.grow else paper_sizes)(args) | {"threads": args.threads, "rounds": args.rounds}
+    result = (growth if args.grow else paper_sizes)(args) | {
+        "device": args.device,
+        "threads": args.threads,
+        "rounds": args.rounds,
+    }
     known = "in" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "not in"
     record(result, args.out, f", bfloat16 products {known} hardware")
     if args.out and args.grow:

@@ -275,6 +275,34 @@ def test_stopped_loaded_and_continued_equals_never_stopped(seed: int, num_envs: 
     assert copies
 
 
+@pytest.mark.parametrize("action", [Box(3), Discrete(4)])
+@pytest.mark.parametrize(("num_envs", "n_step", "replay_size"), [(1, 1, 300), (3, 3, 30), (2, 2, 8)])
+def test_on_a_device_it_is_the_same(action: Any, num_envs: int, n_step: int, replay_size: int) -> None:
+    """Bit for bit, on disk too. "cpu:0" stands in for a device: its rows are tensors."""
+    spec, needs = Spec(Box(2), action), frozenset({"previous"})
+    stream, rng = Stream(num_envs), np.random.default_rng(0)
+    host, device = (Replay(spec, feed(replay_size, n_step, 16), num_envs, 5, needs, device=name) for name in ("cpu", "cpu:0"))
+    assert isinstance(device.obs[np.zeros(1, np.int64)], Tensor)
+    for t in range(50):
+        step = stream.step()
+        if isinstance(action, Discrete):
+            step["action"] = rng.integers(4, size=num_envs)
+        for replay in (host, device):
+            replay.add(**step)
+            if t % 20 == 10:
+                replay.cut(t % num_envs)
+        a, b = leaves(host.sample()), leaves(device.sample())
+        assert {k: (x.shape, x.dtype) for k, x in a.items()} == {k: (x.shape, x.dtype) for k, x in b.items()}
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    parts = [replay.segment(replay.oldest(), replay.steps) for replay in (host, device)]
+    assert all(torch.equal(parts[0][k], parts[1][k]) for k in parts[0])
+    again = Replay(spec, device.feed, num_envs, needs=needs, device="cpu:0")
+    again.load([(host.oldest(), parts[0])], host.steps)
+    again.rng.set_state(host.rng.get_state())
+    a, b = leaves(host.sample()), leaves(again.sample())
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
 @pytest.mark.parametrize("length", [4, 9, 50])
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_load_up_to_an_earlier_step_is_the_replay_of_that_step(num_envs: int, length: int) -> None:
@@ -359,12 +387,12 @@ def test_cut_is_a_time_limit_once() -> None:
 
 
 def nbytes(replay: Replay) -> int:
-    return sum(x.nbytes for x in vars(replay).values() if isinstance(x, Tensor))
+    return sum(x.nbytes for x in vars(replay).values() if isinstance(x, np.ndarray))
 
 
 def test_a_million_halfcheetah_steps_fit_in_150_megabytes() -> None:
     replay = Replay(Spec(Box(17), Box(6)), feed(1_000_000))
-    assert nbytes(replay) < 105e6
+    assert 95e6 < nbytes(replay) < 105e6
     row, no = np.zeros((1, 17), np.float32), np.array([False])
     for _ in range(1000):  # as many episodes as a million steps of HalfCheetah are
         replay.add(row, np.zeros((1, 6), np.float32), np.zeros(1), no, ~no, row)

@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import thespis
 from tests.contract.test_contract import compiler
@@ -56,6 +60,41 @@ def test_in_this_process_as_for_other_devices(shelf: Path) -> None:
     torch.manual_seed(4)
     torch.testing.assert_close(y, torch.randn_like(x) * x)
     torch.testing.assert_close((noise, total), (y, x.sum()))
+
+
+def test_a_cuda_graph_reads_and_writes_where_the_tensors_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in that does at each replay what was done at the capture, to the same memory."""
+    captured: list[Any] = []
+
+    @contextmanager
+    def graph(made: Any) -> Iterator[None]:
+        before = state.clone()
+        yield
+        state.copy_(before)  # a capture changes nothing
+
+    class Graph:
+        def replay(self) -> None:
+            places, out = captured[0]
+            for old, new in zip(out, code(places), strict=True):
+                old.copy_(new)
+
+    def code(places: list[Tensor]) -> list[Tensor]:
+        held, given = places
+        out = [held.add_(given) * 1, given.sum()]
+        if not captured:
+            captured.append((places, out))
+        return out
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    state, shown = torch.zeros(2), torch.full((2,), 9.0)
+    run = build.capture(code, [state, shown], range(1, 2))
+    assert state.tolist() == [0, 0]
+    first = run([state, torch.tensor([1.0, 2.0])])
+    second = run([state, torch.tensor([10.0, 20.0])])
+    assert state.tolist() == [11, 22]
+    assert shown.tolist() == [9, 9]  # it belongs to who gave it
+    assert [x.tolist() for x in (*first, *second)] == [[1, 2], 3, [11, 22], 30]  # kept, however often it is called
 
 
 def test_the_oldest_go(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,3 +85,26 @@ def test_idle_threads_soon_sleep_unless_told_otherwise(given, wanted):
     code = "import thespis, os; print(os.environ.get('GOMP_SPINCOUNT'))"
     out = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True).stdout
     assert out.strip() == str(wanted)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])  # the second as another device would be: rows are gathered there
+def test_a_run_on_a_device_stops_and_goes_on(device, tmp_path):
+    options = {**TINY, "seed": 3, "compile_after": -1, "device": device}
+    whole = thespis.train("sac", out=tmp_path / "whole", steps=60, **options)
+    thespis.train("sac", out=tmp_path / "cut", steps=40, **options)
+    cut = thespis.resume(tmp_path / "cut", steps=60, panel=False)
+    policies = [load_file(run.path / "policy" / "last.safetensors") for run in (whole, cut)]
+    assert all(torch.equal(policies[0][k], policies[1][k]) for k in policies[0])
+    once = thespis.train("sac", out=tmp_path / "host", steps=60, **{**options, "device": "cpu"})
+    host = load_file(once.path / "policy" / "last.safetensors")
+    assert all(torch.equal(host[k], policies[0][k]) for k in host)
+
+
+def test_a_devices_generator_is_in_the_checkpoint(tmp_path, monkeypatch):
+    state = [torch.tensor([7], dtype=torch.uint8)]
+    beside = (lambda: state[0], lambda new: state.__setitem__(0, new))
+    monkeypatch.setattr("thespis.engine.loop._generator", lambda device: beside)
+    thespis.train("sac", out=tmp_path / "run", steps=30, compile_after=-1, **TINY)
+    state[0] = torch.tensor([1], dtype=torch.uint8)
+    thespis.resume(tmp_path / "run", steps=40, panel=False)
+    assert state[0].item() == 7

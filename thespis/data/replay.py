@@ -7,7 +7,9 @@ N environments step together: row t * N + i is environment i's step t, and the o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,22 +25,29 @@ COLUMNS = ("obs", "action", "reward", "terminated", "ended")
 
 
 class Replay:
-    """Holds feed.replay_size transitions of `num_envs` environments: 102 MB for a million of HalfCheetah's."""
+    """Holds feed.replay_size transitions of `num_envs` environments: 102 MB for a million of HalfCheetah's.
 
-    def __init__(self, spec: Spec, feed: OffPolicy, num_envs: int = 1, seed: int = 0, needs: frozenset[str] = frozenset()):
+    What is large lies on `device`, and batches are gathered there; what a row means is known on the host.
+    """
+
+    def __init__(
+        self, spec: Spec, feed: OffPolicy, num_envs: int = 1, seed: int = 0, needs: frozenset[str] = frozenset(),
+        device: str = "cpu",
+    ):  # fmt: skip
         if unknown := needs.difference(EXTRAS):
             raise ValueError(f"a learner needs {sorted(unknown)}; a replay gives {EXTRAS}")
-        self.feed, self.num_envs, self.needs, self.choices = feed, num_envs, needs, spec.action
+        self.feed, self.num_envs, self.needs, self.choices, self.device = feed, num_envs, needs, spec.action, device
         self.scale = ReturnScale(num_envs, feed.gamma)
         self.length = max(feed.replay_size // num_envs, 1)  # steps that are held
         rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
-        self.obs = np.zeros((rows, spec.obs.dim), np.float32)
-        self.action = empty_actions(spec, rows)
+        self.there: Callable[[np.ndarray], Any] = partial(Resident, device=device) if device != "cpu" else lambda zeros: zeros
+        self.obs = self.there(np.zeros((rows, spec.obs.dim), np.float32))
+        self.action = self.there(empty_actions(spec, rows))
         self.reward = np.zeros(rows, np.float32)
         self.terminated = np.zeros(rows, bool)
         self.ended = np.zeros(rows, bool)  # terminated or cut off
         self.final_at = np.zeros(rows, np.int32)  # where ended: the place in `finals`
-        self.finals = np.zeros((0, spec.obs.dim), np.float32)
+        self.finals = self.there(np.zeros((0, spec.obs.dim), np.float32))
         self.free: list[int] = []  # places in `finals`
         self.steps = 0  # ever added
         self.rng = torch.Generator().manual_seed(seed)
@@ -98,11 +107,13 @@ class Replay:
             self._end(np.array([row]), self.obs[self._rows(self.steps)][env : env + 1])
             self.scale.past[env] = 0.0
 
-    def _end(self, rows: np.ndarray, last: np.ndarray) -> None:
+    def _end(self, rows: np.ndarray, last: np.ndarray | Tensor) -> None:
         if len(self.free) < len(rows):
             held = len(self.finals)
             room = max(held, len(rows), 64)
-            self.finals = np.concatenate([self.finals, np.zeros((room, self.finals.shape[1]), np.float32)])
+            longer = self.there(np.zeros((held + room, self.finals.shape[1]), np.float32))
+            longer[:held] = self.finals[:held]
+            self.finals = longer
             self.free += range(held, held + room)
         places = [self.free.pop() for _ in rows]
         self.finals[places], self.final_at[rows] = last, places
@@ -133,14 +144,14 @@ class Replay:
             before = (row - n_envs) % ring
             previous = self.action[before]
             previous[self.ended[before] | (young < n_envs)] = 0
-            extra["previous"] = torch.from_numpy(previous)
+            extra["previous"] = torch.as_tensor(previous)
         if "return_scale" in self.needs:
             extra = extra | self.scale.columns(len(row))
         if "demo" in self.needs:
             extra["demo"] = torch.zeros(len(row))
         discount = discount * ~self.terminated[last]
         columns = self.obs[row], self.action[row], reward, discount, next_obs
-        return Batch(*(torch.from_numpy(x) for x in columns), extra)  # type: ignore[call-arg, arg-type]
+        return Batch(*map(torch.as_tensor, columns), extra)  # type: ignore[call-arg, arg-type]
 
     # ------------------------------------------------------------------------------------------------- to and from disk
 
@@ -161,8 +172,9 @@ class Replay:
         rows = np.arange(start * self.num_envs, stop * self.num_envs) % len(self.obs)
         out = {name: getattr(self, name)[rows] for name in COLUMNS}
         out["before"] = self.ended[self._rows(start - 1)].copy()  # it may have been cut after it was written
-        out |= {"finals": self.finals[self.final_at[rows[out["ended"]]]], "next": self.obs[self._rows(stop)].copy()}
-        return {name: torch.from_numpy(x) for name, x in out.items()}
+        after = np.arange(stop * self.num_envs, (stop + 1) * self.num_envs) % len(self.obs)
+        out |= {"finals": self.finals[self.final_at[rows[out["ended"]]]], "next": self.obs[after]}
+        return {name: torch.as_tensor(x).cpu() for name, x in out.items()}
 
     def can(self, action: Tensor) -> bool:
         """Whether these are actions of the environment; of a Box, all are."""
@@ -192,6 +204,26 @@ class Replay:
             self.steps = start + take // n
             after = part["next"] if take == len(ended) else part["obs"][take : take + n]
             self.obs[self._rows(self.steps)] = after
+
+
+class Resident:
+    """Rows on a device, taken and set as a NumPy array's are; what is taken is a tensor there."""
+
+    def __init__(self, zeros: np.ndarray, device: str):
+        self.shape, self.device = zeros.shape, device
+        self.rows = torch.zeros(zeros.shape, dtype=torch.from_numpy(zeros[:0]).dtype, device=device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        return self.rows[self._place(rows)]
+
+    def __setitem__(self, rows: Any, new: Any) -> None:
+        self.rows[self._place(rows)] = torch.as_tensor(new, dtype=self.rows.dtype, device=self.device)
+
+    def _place(self, rows: Any) -> Any:
+        return rows if isinstance(rows, slice) else torch.as_tensor(rows, device=self.device)
 
 
 def updates(feed: OffPolicy, steps: int) -> int:

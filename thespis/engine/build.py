@@ -97,8 +97,29 @@ def here(job: dict[str, Any], inputs: Sequence[Tensor]) -> Runner:
     import torch._inductor.config
 
     with torch._inductor.config.patch(fallback_random=True):
-        graph = torch._inductor.standalone_compile(_traced(job, inputs[0].device), list(inputs), dynamic_shapes="from_graph")
+        devices = [x.device for x in inputs]
+        graph = torch._inductor.standalone_compile(_traced(job, devices), list(inputs), dynamic_shapes="from_graph")
     return lambda tensors: graph(*tensors)
+
+
+def capture(code: Runner, inputs: Sequence[Tensor], given: range) -> Runner:
+    """`code` as one CUDA graph. Which of `inputs` differ from call to call, `given` says; the others are read and written where
+    they lie.
+
+    `code` must have run once, so that what it does but once is done. A capture only writes kernels down: no tensor changes.
+    """
+    places = [x.clone() if i in given else x for i, x in enumerate(inputs)]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = code(places)
+
+    def run(tensors: list[Tensor]) -> Sequence[Tensor]:
+        for i in given:
+            places[i].copy_(tensors[i])
+        graph.replay()
+        return [x.clone() for x in out]  # the next replay writes over them
+
+    return run
 
 
 def build(job: dict[str, Any], folder: Path, trust: bool = True) -> None:
@@ -113,7 +134,7 @@ def build(job: dict[str, Any], folder: Path, trust: bool = True) -> None:
         from torch.testing._internal.distributed.fake_pg import FakeStore
 
         distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=job["processes"])
-    graph = _traced(job, torch.device("cpu"))
+    graph = _traced(job, [torch.device("cpu")] * len(job["inputs"]))
     inputs = tuple(node.meta["val"] for node in graph.graph.find_nodes(op="placeholder"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(mkdtemp(prefix="new-", dir=folder.parent))
@@ -138,7 +159,7 @@ def build(job: dict[str, Any], folder: Path, trust: bool = True) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _traced(job: dict[str, Any], device: torch.device) -> torch.fx.GraphModule:
+def _traced(job: dict[str, Any], devices: Sequence[torch.device]) -> torch.fx.GraphModule:
     """The program as torch's compiler wants it, of tensors without data."""
     import torch.distributed._functional_collectives  # says what collectives do to such tensors
     from torch._subclasses import FakeTensorMode
@@ -147,7 +168,7 @@ def _traced(job: dict[str, Any], device: torch.device) -> torch.fx.GraphModule:
     with torch.no_grad(), FakeTensorMode():
         inputs = [
             torch.empty_strided(shape, strides, dtype=getattr(torch, dtype), device=device)
-            for shape, strides, dtype in job["inputs"]
+            for (shape, strides, dtype), device in zip(job["inputs"], devices, strict=True)
         ]
         return make_fx(function(job["source"]))(*inputs)
 

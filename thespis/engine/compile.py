@@ -163,6 +163,8 @@ class Stepper:
             code = wait()
             with torch.random.fork_rng():
                 code([x.clone() for x in (*held, *shown, *program.constants)])  # a trial
+            if any(x.is_cuda for x in held):
+                code = build.capture(code, [*held, *shown, *program.constants], range(len(held), len(held) + len(shown)))
 
             def run(_: Any, given: Any) -> Metrics:
                 now = [x.contiguous() for x in compress(leaves(given).values(), read)]

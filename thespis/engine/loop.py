@@ -110,7 +110,9 @@ class _Training:
         done = [int(c.name) for c in checkpoint.checkpoints(folder)[-1:]] if resume else []
         seeds = diverge.seeds(run.seed if self.leads else [run.seed, team.rank(), *done])  # resumed, the others' are new
         torch.manual_seed(seeds[0])
-        self.replay = experience(world.spec, learner.experience, run.num_envs, seeds[1], learner.needs, run.collectors)
+        self.replay = experience(
+            world.spec, learner.experience, run.num_envs, seeds[1], learner.needs, run.collectors, run.device
+        )
         self.source: Experience | Demonstrations = self.replay
         if data is not None:
             assert not isinstance(self.replay, Rollout)
@@ -165,6 +167,8 @@ class _Training:
                 self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
                 self.replay.rng.set_state(tensors["rng.replay"])
                 torch.set_rng_state(tensors["rng.torch"])
+                if beside := _generator(run.device):
+                    beside[1](tensors["rng.device"])
             if rollback := meta.get("rollback"):
                 log.note(rollback["said"])
                 seeds = diverge.seeds(run.seed, self.progress.faults["rollbacks"])
@@ -302,6 +306,7 @@ class _Training:
             **{f"acting.{k}": v for k, v in self.actor.save().items()},
             **{f"replay.{k}": v for k, v in self.replay.save().items()},
             "rng.torch": torch.get_rng_state(),
+            **({"rng.device": beside[0]()} if (beside := _generator(self.run.device)) else {}),
             "rng.replay": self.replay.rng.get_state(),
         }
         meta = {
@@ -331,6 +336,15 @@ class _Training:
 
     def _faults(self) -> dict[str, float]:
         return {f"faults/{name}": float(count) for name, count in self.progress.faults.items()}
+
+
+def _generator(device: str) -> tuple[Callable[[], torch.Tensor], Callable[[torch.Tensor], None]] | None:
+    """What gets and sets the state of a device's own generator; None on the processor, whose is torch's."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return None
+    room, where = torch.get_device_module(kind), () if kind == "mps" else (device,)
+    return lambda: room.get_rng_state(*where), lambda state: room.set_rng_state(state, *where)
 
 
 @contextmanager
