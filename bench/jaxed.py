@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from learning import COLOURS
 from record import record, spread
 
 from thespis import envs
@@ -76,6 +77,27 @@ def main() -> None:
         "rounds": args.rounds, "seconds_a_round": args.seconds, "steps_per_second": figures,
     }  # fmt: skip
     record(result, args.out, f"; load average {', '.join(f'{x:.1f}' for x in load)}")
+    if args.out:
+        draw(result, args.out.with_suffix(".png"))
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (task, by), colour in zip(result["steps_per_second"].items(), COLOURS, strict=False):
+        x, rates = [int(n) for n in by], list(by.values())
+        axes.plot(x, [r["median"] for r in rates], "o-", color=colour, label=task, ms=4)
+        axes.fill_between(x, [r["min"] for r in rates], [r["max"] for r in rates], color=colour, alpha=0.2, lw=0)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(x, list(map(str, x)))
+    axes.set(xlabel="environments", ylabel="environment steps a second", title="simulators alone, random actions, two cores")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 def told(rates: list[float], seconds: dict[str, float]) -> dict[str, Any]:

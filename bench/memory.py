@@ -1,7 +1,7 @@
 """Peak memory of SAC with 100,000 steps stored and 200 updates done: Thespis and Stable-Baselines3, each in a process of its own.
 
     python bench/memory.py --out bench/results/memory.json
-    python bench/memory.py --grow --out bench/results/memory_replay.json     the replay alone against the steps it holds, with a .png
+    python bench/memory.py --grow --out bench/results/memory_replay.json    the replay alone against its steps, and a .png
 
 The most that was resident (VmHWM), imports and compilation included. Both hold 100,000 steps at most. No seed matters.
 """

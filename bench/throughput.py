@@ -3,6 +3,7 @@
     python bench/throughput.py --peers thespis:1 thespis:2 sb3:1 sb3:2 sbx:1 sbx:2 --out bench/results/throughput.json
     python bench/throughput.py --peers thespis:1 sb3:1 sb3:2 --load --out bench/results/throughput_load.json
     python bench/throughput.py --algo ppo --peers thespis:1 sb3:1 --seconds 20 --out bench/results/throughput_ppo.json
+    python bench/throughput.py --peers thespis:2 sb3:2 sbx:2 --grow --out bench/results/throughput_envs.json    and a .png
 
 A peer is a library and its number of threads; thespis:2:bf16 has bfloat16 products. Each trains in a process of its own, with the
 papers' numbers: SAC with batch 256, 2 x 256 ReLU, one update a step; PPO as in learn_sb3.py, with 8 environments. They take turns
@@ -149,6 +150,32 @@ def against(rates: dict[str, list[float]]) -> dict[str, Any]:
     return out
 
 
+def told(rates: dict[str, list[float]]) -> dict[str, Any]:
+    rate = {peer: {"median": statistics.median(r), "quartiles": statistics.quantiles(r, n=4)} for peer, r in rates.items()}
+    return {"steps_per_second": rate, "ratio": against(rates)}
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    colours = {"thespis": "#1f5fd1", "sb3": "#c4661f", "sbx": "#2f8f5b"}
+    for peer in result["num_envs"]["1"]["steps_per_second"]:
+        by = {int(n): row["steps_per_second"][peer] for n, row in result["num_envs"].items()}
+        library, threads, *more = peer.split(":")
+        label = " ".join([{"thespis": "Thespis", "sb3": "Stable-Baselines3", "sbx": "SBX"}[library], *more])
+        line = {"color": colours[library], "ls": "--" if more else "-"}
+        axes.plot(list(by), [r["median"] for r in by.values()], "o", **line, label=f"{label}, {threads} threads", ms=4)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(by), list(map(str, by)))
+    axes.set(xlabel="environments", ylabel="environment steps a second", ylim=(0, None), title=f"SAC on {result['env']}")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peers", nargs="+", default=["thespis:1", "sb3:1"], help="library:threads[:precision]")
@@ -158,19 +185,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=5.0, help="of one turn")
     parser.add_argument("--load", action="store_true", help="another process keeps a core busy")
+    parser.add_argument("--grow", action="store_true", help="against the number of environments")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     num_envs = args.num_envs or {"sac": 1, "ppo": 8}[args.algo]
-    rates = turns(args.peers, args.algo, args.env, num_envs, args.rounds, args.seconds, args.load)
-    result = {
+
+    def measured(n: int) -> dict[str, Any]:
+        return told(turns(args.peers, args.algo, args.env, n, args.rounds, args.seconds, args.load))
+
+    result: dict[str, Any] = {
         "what": f"{args.algo.upper()}, environment steps per second in the steady phase",
-        "env": args.env, "num_envs": num_envs, "load": args.load, "rounds": args.rounds, "seconds_a_turn": args.seconds,
-        "steps_per_second": {
-            peer: {"median": statistics.median(r), "quartiles": statistics.quantiles(r, n=4)} for peer, r in rates.items()
-        },
-        "ratio": against(rates),
+        "env": args.env, "load": args.load, "rounds": args.rounds, "seconds_a_turn": args.seconds,
     }  # fmt: skip
+    if args.grow:
+        result["num_envs"] = {str(n): measured(n) for n in (1, 2, 4, 8, 16)}
+    else:
+        result |= {"num_envs": num_envs} | measured(num_envs)
     record(result, args.out)
+    if args.grow and args.out:
+        draw(result, args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
