@@ -51,6 +51,17 @@ def test_compiled_once_then_loaded(shelf: Path) -> None:
     assert not build.begin(source.replace("x0", "z0"), [x, y], 1)[0]  # another program
 
 
+def test_what_is_damaged_is_compiled_anew(shelf: Path) -> None:
+    x = torch.randn(3)
+    source = record(lambda x: [x + 1], [x]).source
+    folder = build.place(build.order(source, [x], 1))
+    folder.mkdir(parents=True)
+    build.library(folder).write_bytes(b"no library")
+    built, wait = build.begin(source, [x], 1)
+    assert not built
+    torch.testing.assert_close(wait()([x])[0], x + 1)
+
+
 def test_in_this_process_as_for_other_devices(shelf: Path) -> None:
     x, y = torch.randn(5), torch.zeros(5)
     source = record(lambda x, y: [y.add_(torch.randn_like(x) * x), x.sum()], [x, y.clone()]).source

@@ -42,7 +42,11 @@ def begin(source: str, inputs: Sequence[Tensor], threads: int) -> tuple[bool, Ca
         return True, lambda: here(job, inputs)
     folder = place(job)
     if library(folder).exists():
-        return True, lambda: load(folder)
+        try:
+            known = load(folder)
+            return True, lambda: known
+        except RuntimeError:  # damaged
+            shutil.rmtree(folder, ignore_errors=True)
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-P", __file__, str(folder)], text=True,
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
