@@ -11,7 +11,6 @@ done. Reported are each count's median and range, and how much of linear growth 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -27,6 +26,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 import thespis
+from thespis.report import curve
 from thespis.engine.remote import cluster
 
 COUNTS = (1, 2, 4, 8)
@@ -54,7 +54,7 @@ def rate(collectors: int, seconds: float) -> float:
             batch_size=16, updates_per_step=0.01, eval_every=10**9, eval_episodes=1, checkpoint_every=10**9,
             log_every=steps // 20, sinks=(), compile_after=-1, panel=False,
         )  # fmt: skip
-        rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        rows = curve.rows(run.path)
     at = [(row["step"], row["time/seconds"]) for row in rows if "time/seconds" in row and 0.4 <= row["step"] / steps <= 0.9]
     return (at[-1][0] - at[0][0]) / (at[-1][1] - at[0][1])
 

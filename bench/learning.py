@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from thespis.report import curve as metrics
 from thespis.report import statistics
 
 HERE = Path(__file__).parent
@@ -68,8 +69,8 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
             if (folder / "config.json").exists():
                 command = ["resume", folder, "--steps", row["steps"]]
             subprocess.run([sys.executable, "-m", "thespis", *map(str, command)], check=True, env=environ)
-            rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-            kept = [{"step": r["step"], "return_mean": r["eval/return_mean"]} for r in rows if "eval/return_mean" in r]
+            rows = [r for r in metrics.rows(folder) if "eval/return_mean" in r]
+            kept = [{"step": r["step"], "return_mean": r["eval/return_mean"]} for r in rows]
             path.write_text("".join(json.dumps(r) + "\n" for r in kept))
 
 
