@@ -26,8 +26,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 import thespis
-from thespis.report import curve
 from thespis.engine.remote import cluster
+from thespis.report import curve
 
 COUNTS = (1, 2, 4, 8)
 WAIT = 0.01

@@ -3,7 +3,8 @@
     python bench/learning.py run sac            every curve and seed of bench/rows/sac.toml that is not done yet
     python bench/learning.py report sac         bench/results/sac.json and sac.png, from the raw curves
 
-A row names the environment, steps, seeds and its curves: each an algorithm of Thespis or a script for a peer, with options.
+A row names the environment, steps, seeds and its curves: each an algorithm of Thespis or a script for a peer, with options, or a
+curve of another row (raw = "ROW/CURVE").
 Runs follow one another, one thread each; what is done is skipped, and a Thespis run that was stopped goes on where it was.
 Raw curves lie in bench/results/raw/ROW/CURVE-SEED.jsonl: {"step", "return_mean"} a line.
 """
@@ -55,7 +56,7 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
     for seed in seeds:
         for curve in curves:
             what, path = row["curves"][curve], raw(name, curve, seed)
-            if max(points(path), default=0) >= row["steps"]:
+            if "raw" in what or max(points(path), default=0) >= row["steps"]:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             common = ["--env", row["env"], "--steps", row["steps"], "--seed", seed]
@@ -97,7 +98,8 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for curve, colour in zip(row["curves"], COLOURS, strict=False):
-        runs = {seed: p for seed, path in done(name, curve).items() if row["steps"] in (p := points(path))}
+        place = row["curves"][curve].get("raw", f"{name}/{curve}").split("/")
+        runs = {seed: p for seed, path in done(*place).items() if row["steps"] in (p := points(path))}
         if not runs:
             continue
         last = [p[row["steps"]] for p in runs.values()]
