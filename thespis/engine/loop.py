@@ -160,22 +160,26 @@ class _Training:
                 self.replay.parts[0].cut(env)
         elif resume:
             with checkpoint.fitting(folder):
-                self.stepper.restore(_under("totals", tensors), meta["counts"])
-                self.stepper.threads = meta.get("threads") and max(int(meta["threads"]), 1)
-                self.actor.restore(_under("acting", tensors), world.spec.obs.dim)
-                self.replay.restore(_under("replay", tensors))
-                self.collector.restore(meta["collector"], _under("collector", tensors), log.note)
-                self.replay.rng.set_state(tensors["rng.replay"])
-                torch.set_rng_state(tensors["rng.torch"])
-                if beside := _generator(run.device):
-                    beside[1](tensors["rng.device"])
-            if rollback := meta.get("rollback"):
-                log.note(rollback["said"])
-                seeds = diverge.seeds(run.seed, self.progress.faults["rollbacks"])
-                torch.manual_seed(seeds[0])
-                self.replay.rng.manual_seed(seeds[1])
-                self.collector.reseed(seeds[2])
+                self._go_on(meta, tensors, world.spec.obs.dim)
         self.reported = (self.progress.steps, self.progress.seconds)
+
+    def _go_on(self, meta: dict[str, Any], tensors: dict[str, torch.Tensor], dim: int) -> None:
+        """From where a checkpoint was written; its State and its steps are in place already."""
+        self.stepper.restore(_under("totals", tensors), meta["counts"])
+        self.stepper.threads = meta.get("threads") and max(int(meta["threads"]), 1)
+        self.actor.restore(_under("acting", tensors), dim)
+        self.replay.restore(_under("replay", tensors))
+        self.collector.restore(meta["collector"], _under("collector", tensors), self.log.note)
+        self.replay.rng.set_state(tensors["rng.replay"])
+        torch.set_rng_state(tensors["rng.torch"])
+        if beside := _generator(self.run.device):
+            beside[1](tensors["rng.device"])
+        if rollback := meta.get("rollback"):
+            self.log.note(rollback["said"])
+            seeds = diverge.seeds(self.run.seed, self.progress.faults["rollbacks"])
+            torch.manual_seed(seeds[0])
+            self.replay.rng.manual_seed(seeds[1])
+            self.collector.reseed(seeds[2])
 
     def policy(self) -> Any:
         return self.learner.policy(self.stepper.state)
