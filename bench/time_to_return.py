@@ -1,10 +1,11 @@
 """Wall-clock to skill, which is what a user feels: minutes until an evaluation reaches a return.
 
-    python bench/time_to_return.py run time_halfcheetah       every curve and seed of its row in bench/rows that is not done yet
+    OMP_NUM_THREADS=1 taskset -c 0 python bench/time_to_return.py run time_halfcheetah
+                                                              every curve and seed of its row in bench/rows that is not done yet
     python bench/time_to_return.py report time_halfcheetah    bench/results/time_halfcheetah.json and .png, from the raw curves
 
-A contender is started as a user would start it, alone on the machine, with as many threads as OMP_NUM_THREADS says (a Thespis run
-chooses of them), and stopped once an evaluation of 10 episodes, every 5,000 steps, has a mean of the target or more. The clock
+A contender is started as a user would start it, on a core that nothing else is on, with as many threads as OMP_NUM_THREADS says (of
+which a Thespis run chooses), and stopped once an evaluation of 10 episodes, every 5,000 steps, has a mean of the target or more. The clock
 runs from the start of its process: imports, compilation and evaluations are in it. Raw curves lie in
 bench/results/raw/ROW/CURVE-SEED.jsonl: {"step", "return_mean", "minutes"} a line.
 """
@@ -116,7 +117,8 @@ def report(name: str, row: dict[str, Any]) -> dict[str, Any]:
     axes.axhline(row["target"], color="#8a929c", lw=1, ls="--")
     dress(axes, row["what"], "minutes since the start, all included", "a line a seed")
     figure.savefig(HERE / "results" / f"{name}.png", dpi=160)
-    return {"what": f"minutes until an evaluation reaches {row['target']:,}", "env": row["env"], "curves": told}
+    what = f"minutes until an evaluation reaches {row['target']:,}"
+    return {"what": what, "env": row["env"], "how": row["how"], "curves": told}
 
 
 def main() -> None:
