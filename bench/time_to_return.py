@@ -4,9 +4,9 @@
                                                               every curve and seed of its row in bench/rows that is not done yet
     python bench/time_to_return.py report time_halfcheetah    bench/results/time_halfcheetah.json and .png, from the raw curves
 
-A contender is started as a user would start it, on a core that nothing else is on, with as many threads as OMP_NUM_THREADS says (of
-which a Thespis run chooses), and stopped once an evaluation of 10 episodes, every 5,000 steps, has a mean of the target or more. The clock
-runs from the start of its process: imports, compilation and evaluations are in it. Raw curves lie in
+A contender is started as a user would start it, on a core that nothing else is on, with as many threads as OMP_NUM_THREADS says
+(of which a Thespis run chooses), and stopped once an evaluation of 10 episodes, every 5,000 steps, has a mean of the target or
+more. The clock runs from the start of its process: imports, compilation and evaluations are in it. Raw curves lie in
 bench/results/raw/ROW/CURVE-SEED.jsonl: {"step", "return_mean", "minutes"} a line.
 """
 
