@@ -128,6 +128,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("row", help="a name in bench/rows")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: the row's")
     parser.add_argument("--curves", nargs="+", help="default: the row's")
+    parser.add_argument("--commit", help="that the curves were made at, if not this one")
     return parser
 
 
@@ -138,9 +139,7 @@ def asked(args: argparse.Namespace) -> tuple[dict[str, Any], list[int], list[str
 
 
 def main() -> None:
-    parser = arguments(__doc__.split("\n")[0])
-    parser.add_argument("--commit", help="that the curves were made at, if not this one")
-    args = parser.parse_args()
+    args = arguments(__doc__.split("\n")[0]).parse_args()
     row, seeds, curves = asked(args)
     if args.what == "run":
         run(args.row, row, seeds, curves)

@@ -127,7 +127,8 @@ def main() -> None:
     if args.what == "run":
         run(args.row, row, seeds, curves)
     else:
-        record(report(args.row, row), HERE / "results" / f"{args.row}.json")
+        made = {"made_by": f"python bench/time_to_return.py run {args.row}", "made_at": args.commit} if args.commit else {}
+        record(report(args.row, row) | made, HERE / "results" / f"{args.row}.json")
 
 
 if __name__ == "__main__":
