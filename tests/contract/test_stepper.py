@@ -113,7 +113,7 @@ def test_k_runs_through_the_period(period: int) -> None:
     assert seen == [i % period for i in range(7, 11)]
 
 
-@pytest.mark.parametrize(("after", "compiled"), [(-1, 0), (0, 6), (1, 5), (4, 2), (6, 0), (12, 0), (14, 0)])
+@pytest.mark.parametrize(("after", "compiled"), [(-1, 0), (0, 6), (1, 5), (4, 2), (6, 0), (12, 0), (24, 0), (27, 0)])
 @pytest.mark.parametrize("period", [1, 2])
 def test_compiles_once_so_many_updates_are_done(compiler: Compiler, period: int, after: int, compiled: int) -> None:
     torch.manual_seed(0)
@@ -121,7 +121,7 @@ def test_compiles_once_so_many_updates_are_done(compiler: Compiler, period: int,
     stepper = stepped(Stepper(made, made.init(), after, said.append), 6)
     assert compiler.made == min(period, compiled)
     assert compiler.calls == compiled + compiler.made  # each is tried once on a copy
-    assert compiler.begun == len(said) == (0 if after == -1 else min(period, max(6 - after // 2, 0)))
+    assert compiler.begun == len(said) == (0 if after == -1 else min(period, max(6 - after // 4, 0)))
     assert_same(stepper, eager(period, 6))  # and no number depends on it
 
 
@@ -285,9 +285,9 @@ def test_the_choice_is_made_once_and_when_it_compiles(threads: None, compiler: C
     asked = []
     monkeypatch.setattr("thespis.engine.compile.quickest", lambda step, state, most: asked.append(most) or 2)
     made = learner(walk, period=2)
-    stepper = stepped(Stepper(made, made.init(), 6, lambda line: None, most=4), 3)
+    stepper = stepped(Stepper(made, made.init(), 12, lambda line: None, most=4), 3)
     assert (asked, stepper.threads, torch.get_num_threads()) == ([], None, 1)
-    stepped(stepper, 3)
+    stepped(stepper, 9)
     assert (asked, stepper.threads, torch.get_num_threads()) == ([4], 2, 1)  # chosen to be compiled for
     stepped(stepper, 1)
     assert (asked, stepper.threads, torch.get_num_threads()) == ([4], 2, 2)
