@@ -15,6 +15,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
+def quartiles(values: Sequence[float]) -> dict[str, Any]:
+    return {"median": statistics.median(values), "quartiles": statistics.quantiles(values, n=4)}
+
+
 def record(result: dict[str, Any], out: Path | None, machine: str = "") -> None:
     """Prints `result` and where it comes from, and writes both to `out`, where there is one; `machine` is said of it besides."""
     result = result | {

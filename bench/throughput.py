@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import record, spread
+from record import quartiles, record, spread
 
 WARMUP = {"sac": 1_000, "ppo": 4_096}
 
@@ -151,8 +151,7 @@ def against(rates: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def told(rates: dict[str, list[float]]) -> dict[str, Any]:
-    rate = {peer: {"median": statistics.median(r), "quartiles": statistics.quantiles(r, n=4)} for peer, r in rates.items()}
-    return {"steps_per_second": rate, "ratio": against(rates)}
+    return {"steps_per_second": {peer: quartiles(r) for peer, r in rates.items()}, "ratio": against(rates)}
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

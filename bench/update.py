@@ -8,14 +8,13 @@ median, the quartiles, and the ratio of each round.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from record import record
+from record import quartiles, record
 
 import thespis  # noqa: F401  (it says how long torch's idle threads wait)
 from thespis.algos.continuous import sac
@@ -80,16 +79,13 @@ def rounds(kinds: dict[str, Kind], count: int, seconds: float, device: str) -> d
 
 
 def summary(times: dict[str, list[float]]) -> dict[str, Any]:
-    def told(values: list[float]) -> dict[str, Any]:
-        return {"median": statistics.median(values), "quartiles": statistics.quantiles(values, n=4)}
+    def over(below: str, name: str) -> dict[str, Any]:
+        return quartiles([x / y for x, y in zip(times[name], times[below], strict=True)])
 
-    base = times["floor"]
-    ratio = {
-        f"{name} / floor": told([x / y for x, y in zip(v, base, strict=True)]) for name, v in times.items() if name != "floor"
-    }
+    ratio = {f"{name} / floor": over("floor", name) for name in times if name != "floor"}
     if "bf16" in times:
-        ratio["float32 / bf16"] = told([x / y for x, y in zip(times["float32"], times["bf16"], strict=True)])
-    return {"milliseconds": {name: told(v) for name, v in times.items()}, "ratio": ratio}
+        ratio["float32 / bf16"] = over("bf16", "float32")
+    return {"milliseconds": {name: quartiles(v) for name, v in times.items()}, "ratio": ratio}
 
 
 def paper_sizes(args: argparse.Namespace) -> dict[str, Any]:
@@ -153,11 +149,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    result = (growth if args.grow else paper_sizes)(args) | {
-        "device": args.device,
-        "threads": args.threads,
-        "rounds": args.rounds,
-    }
+    how = {"device": args.device, "threads": args.threads, "rounds": args.rounds}
+    result = (growth if args.grow else paper_sizes)(args) | how
     known = "in" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "not in"
     record(result, args.out, f", bfloat16 products {known} hardware")
     if args.out and args.grow:

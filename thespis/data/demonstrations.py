@@ -24,8 +24,7 @@ class Demonstrations:
     def __init__(self, spec: Spec, data: Dataset, replay: Replay | Shards):
         steps, ends = len(data.reward), torch.from_numpy(np.cumsum(data.lengths) - 1)
         self.replay, feed = replay, replace(replay.feed, replay_size=steps)
-        device = "cpu" if isinstance(replay, Shards) else replay.device
-        self.given = Replay(spec, feed, needs=replay.needs - {"return_scale"}, device=device)
+        self.given = Replay(spec, feed, needs=replay.needs - {"return_scale"}, device=replay.parts[0].device)
         columns = {k: torch.from_numpy(getattr(data, k)) for k in ("obs", "action", "reward", "terminated")}
         ended, finals = torch.zeros(steps, dtype=torch.bool).index_fill(0, ends, True), torch.from_numpy(data.last)
         self.given.load([(0, {**columns, "ended": ended, "finals": finals, "next": finals[-1:]})], steps)

@@ -25,9 +25,8 @@ class Stepper:
 
     The rule depends on the count of updates alone, so that a run that is stopped and resumed takes the same path. Another
     process begins to compile when a quarter of them are done. Both paths draw the same random numbers from torch's global
-    generator.
-    With `most` above 1, the compiled update has as many threads, of 1, 2, 4, ... `most`, as are quickest then; `threads` keeps
-    the choice.
+    generator. With `most` above 1, the compiled update has as many threads, of 1, 2, 4, ... `most`, as are quickest then;
+    `threads` keeps the choice.
     """
 
     def __init__(
