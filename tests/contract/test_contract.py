@@ -403,12 +403,12 @@ def compiler() -> bool:
         return False
 
 
-def build_here(source: str, inputs: list[Tensor], threads: int) -> tuple[bool, Callable[[], build.Runner]]:
+def build_here(source: str, inputs: list[Tensor], threads: int) -> tuple[Callable[[], bool], Callable[[], build.Runner]]:
     """As `build.begin`, but that it compiles in this process, which then imports torch's compiler once for all."""
     folder = build.place(job := build.order(source, inputs, threads))
     if not build.library(folder).exists():
         build.build(job, folder)
-    return True, lambda: build.load(folder)
+    return lambda: True, lambda: build.load(folder)
 
 
 @pytest.mark.slow

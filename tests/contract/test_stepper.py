@@ -63,9 +63,9 @@ class Compiler:
     def __init__(self) -> None:
         self.begun = self.made = self.calls = 0
         self.given: list[list[tuple[int, ...]]] = []
-        self.fails = self.fails_when_called = False
+        self.fails = self.fails_when_called = self.over = False
 
-    def __call__(self, source: str, inputs: list[Tensor], threads: int) -> tuple[bool, Callable[[], Any]]:
+    def __call__(self, source: str, inputs: list[Tensor], threads: int) -> tuple[Callable[[], bool], Callable[[], Any]]:
         self.begun += 1
         self.given.append([tuple(x.shape) for x in inputs])
         program = build.function(source)
@@ -83,7 +83,7 @@ class Compiler:
             self.made += 1
             return run
 
-        return False, wait
+        return lambda: self.over, wait
 
 
 COMPILER = "thespis.engine.build.begin"
@@ -123,6 +123,21 @@ def test_compiles_once_so_many_updates_are_done(compiler: Compiler, period: int,
     assert compiler.calls == compiled + compiler.made  # each is tried once on a copy
     assert compiler.begun == len(said) == (0 if after == -1 else min(period, max(6 - after // 4, 0)))
     assert_same(stepper, eager(period, 6))  # and no number depends on it
+
+
+def test_what_waits_for_the_compiler(compiler: Compiler) -> None:
+    made = learner(walk)
+    stepper = Stepper(made, made.init(), 4, lambda line: None)
+    assert not stepper.waits(5)  # nothing is being compiled yet
+    stepped(stepper, 2)
+    assert [stepper.waits(updates) for updates in (3, 4, 5, 6)] == [False, False, True, True]
+    compiler.over = True
+    assert not stepper.waits(5)
+    stepped(stepper, 3)
+    compiler.over = False
+    assert not stepper.waits(9)  # it is there
+    never = stepped(Stepper(made, made.init(), -1), 2)
+    assert not never.waits(9)
 
 
 def test_the_rule_counts_the_updates_of_the_whole_run(compiler: Compiler) -> None:

@@ -32,13 +32,13 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_compiled_once_then_loaded(shelf: Path) -> None:
     x, y = torch.randn(5), torch.zeros(5)
     source = record(lambda x, y: [y.add_(torch.randn_like(x) * x), x.sum()], [x, y]).source
-    built, wait = build.begin(source, [x, y], 1)
-    assert not built
+    ready, wait = build.begin(source, [x, y], 1)
+    assert not ready()
     for again in (False, True):
         if again:
-            built, wait = build.begin(source, [x, y], 1)
-            assert built
+            ready, wait = build.begin(source, [x, y], 1)
         run = wait()
+        assert ready()
         y.zero_()
         torch.manual_seed(4)
         noise, total = run([x, y])
@@ -46,9 +46,9 @@ def test_compiled_once_then_loaded(shelf: Path) -> None:
         torch.testing.assert_close(y, torch.randn_like(x) * x)  # where it lies, with the noise of eager mode
         torch.testing.assert_close((noise, total), (y, x.sum()))
     assert len(list(shelf.iterdir())) == 1  # nothing half-written beside it
-    assert not build.begin(source, [x.double(), y], 1)[0]  # another type
-    assert not build.begin(source, [x, y], 2)[0]  # another number of threads
-    assert not build.begin(source.replace("x0", "z0"), [x, y], 1)[0]  # another program
+    assert not build.begin(source, [x.double(), y], 1)[0]()  # another type
+    assert not build.begin(source, [x, y], 2)[0]()  # another number of threads
+    assert not build.begin(source.replace("x0", "z0"), [x, y], 1)[0]()  # another program
 
 
 def test_what_is_damaged_is_compiled_anew(shelf: Path) -> None:
@@ -57,9 +57,34 @@ def test_what_is_damaged_is_compiled_anew(shelf: Path) -> None:
     folder = build.place(build.order(source, [x], 1))
     folder.mkdir(parents=True)
     build.library(folder).write_bytes(b"no library")
-    built, wait = build.begin(source, [x], 1)
-    assert not built
+    ready, wait = build.begin(source, [x], 1)
+    assert not ready()
     torch.testing.assert_close(wait()([x])[0], x + 1)
+
+
+def test_a_program_without_pythons_lock(shelf: Path) -> None:
+    x, y, i = torch.randn(5), torch.zeros(5), torch.tensor([3])
+    source = record(lambda x, y, i: [y.add_(torch.randn_like(x) * x), x[i]], [x, y, i]).source
+    folder = build.place(build.order(source, [x, y, i], 1))
+    build.begin(source, [x, y, i], 1)[1]()
+    run = build.unlocked(build.library(folder))
+    for _ in range(3):
+        y.zero_()
+        torch.manual_seed(4)
+        noise, picked = run([x, y, i])
+        torch.manual_seed(4)
+        torch.testing.assert_close(y, torch.randn_like(x) * x)
+        torch.testing.assert_close((noise, picked), (y, x[i]))
+    with pytest.raises(RuntimeError, match="index out of bounds"):
+        run([x, y, i + 9])
+
+    (folder / "program.json").write_text("{}")  # what torch writes beside one that calls back
+    with pytest.raises(RuntimeError, match="C interface"):
+        build.unlocked(build.library(folder))
+    damaged = shelf / "program.so"
+    damaged.write_bytes(b"no library")
+    with pytest.raises(RuntimeError, match=r"program\.so"):
+        build.unlocked(damaged)
 
 
 def test_in_this_process_as_for_other_devices(shelf: Path) -> None:

@@ -39,7 +39,7 @@ def test_what_does_not_go_with_torchrun_is_told(monkeypatch, tmp_path, options, 
 def test_stopped_and_resumed_as_one(tmp_path):
     folder = tmp_path / "run"
     options = "--steps 100000 --warmup 100 --hidden 8 --batch-size 16 --updates-per-step 0.5 --log-every 100 --eval-episodes 1"
-    train = ["train", "sac", "--env", "thespis/Counter-v0", *options.split(), "--compile-after", "-1", "--out", str(folder)]
+    train = ["train", "sac", "--env", "thespis/Counter-v0", *options.split(), "--compile-after", "60", "--out", str(folder)]
     torchrun = subprocess.Popen([*TORCHRUN, *train], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for line in torchrun.stdout:
         if "critic_loss" in line:

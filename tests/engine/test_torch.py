@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -21,7 +22,7 @@ TINY = {
 
 
 def eager(source, inputs, threads):
-    return True, lambda: lambda tensors: build.function(source)(*tensors)
+    return lambda: True, lambda: lambda tensors: build.function(source)(*tensors)
 
 
 def settings():
@@ -57,6 +58,28 @@ def test_the_threads_chosen_are_kept_for_the_run_that_goes_on(two_threads, tmp_p
         go(*args, steps=steps, **more, **({"compile_after": 10} if steps == 60 else {"panel": False}))
         last = checkpoint.checkpoints(tmp_path / "run")[-1]
         assert json.loads((last / "checkpoint.json").read_text())["threads"] == 2
+
+
+def test_a_signal_to_stop_is_heeded_while_the_compiler_is_waited_for(tmp_path, monkeypatch):
+    """And what is then gone on from is as if it had not been."""
+    options = {**TINY, "seed": 3, "compile_after": 10}
+    monkeypatch.setattr("thespis.engine.build.begin", eager)
+    whole = thespis.train("sac", out=tmp_path / "whole", steps=60, **options)
+    asked = []
+
+    def ready():
+        asked.append(0)
+        if len(asked) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return False
+
+    monkeypatch.setattr("thespis.engine.build.begin", lambda *job: (ready, lambda: pytest.fail("waited on")))
+    thespis.train("sac", out=tmp_path / "cut", steps=60, **options)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path / "cut")] == ["000000030"]  # 20 random steps, 10 updates
+    monkeypatch.setattr("thespis.engine.build.begin", eager)
+    cut = thespis.resume(tmp_path / "cut", panel=False)
+    ours, theirs = (load_file(run.path / "policy" / "last.safetensors") for run in (cut, whole))
+    assert all(ours[k].equal(theirs[k]) for k in theirs)
 
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 products")

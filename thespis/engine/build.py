@@ -10,6 +10,7 @@ compiler is first asked which vector instructions it knows: ten seconds, spent o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import math
@@ -21,53 +22,54 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryFile, mkdtemp
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch._C import _aoti
 
 Runner = Callable[[list[Tensor]], Sequence[Tensor]]
 KEPT = 100
 """programs on disk, of a few MB each; those not used for longest are deleted"""
 
 
-def begin(source: str, inputs: Sequence[Tensor], threads: int) -> tuple[bool, Callable[[], Runner]]:
+def begin(source: str, inputs: Sequence[Tensor], threads: int) -> tuple[Callable[[], bool], Callable[[], Runner]]:
     """Has `source` compiled for inputs like these and so many threads, in another process unless it has been before.
 
-    Returns whether it had been, and what waits for it and then loads it: raises RuntimeError, with what the compiler said last.
+    Returns what says whether that is over, and what waits for it and then loads it: raises RuntimeError, with what the compiler
+    said last.
     """
     job = order(source, inputs, threads)
     if any(x.device.type != "cpu" for x in inputs):
-        return True, lambda: here(job, inputs)
+        return lambda: True, lambda: here(job, inputs)
     folder = place(job)
     if library(folder).exists():
         try:
             known = load(folder)
-            return True, lambda: known
+            return lambda: True, lambda: known
         except RuntimeError:  # damaged
             shutil.rmtree(folder, ignore_errors=True)
+    told, said = TemporaryFile("w+"), TemporaryFile("w+")  # noqa: SIM115  no pipes: nobody reads while the run goes on
+    json.dump(job, told)
+    told.seek(0)
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-P", __file__, str(folder)], text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        [sys.executable, "-W", "ignore", "-P", __file__, str(folder)],
+        stdin=told, stdout=subprocess.DEVNULL, stderr=said,
         start_new_session=True,  # Ctrl-C is not for it
     )  # fmt: skip
-    assert process.stdin
-    process.stdin.write(json.dumps(job))
-    process.stdin.close()
-    process.stdin = None
 
     def wait() -> Runner:
-        said = process.communicate()[1]
-        if process.returncode:
-            raise RuntimeError((said.strip() or f"it ended with {process.returncode}").splitlines()[-1])
+        if process.wait():
+            said.seek(0)
+            raise RuntimeError((said.read().strip() or f"it ended with {process.returncode}").splitlines()[-1])
         return load(folder)
 
     weakref.finalize(wait, _stop, process)  # who no longer waits has no use for it
-    return False, wait
+    return lambda: process.poll() is not None, wait
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)  # the C++ compiler too
 
@@ -75,8 +77,11 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def order(source: str, inputs: Sequence[Tensor], threads: int) -> dict[str, Any]:
     """A job."""
     described = [[list(x.shape), list(x.stride()), str(x.dtype).removeprefix("torch.")] for x in inputs]
-    team = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-    return {"source": source, "inputs": described, "threads": threads, "processes": team}
+    return {"source": source, "inputs": described, "threads": threads, "processes": _processes()}
+
+
+def _processes() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def place(job: dict[str, Any]) -> Path:
@@ -91,9 +96,48 @@ def library(folder: Path) -> Path:
 
 
 def load(folder: Path) -> Runner:
+    """Raises RuntimeError where what lies there is damaged."""
     os.utime(folder)
-    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library(folder)), 1)  # as torch._inductor does, without importing it
-    return runner.run
+    if _processes() > 1:
+        return unlocked(library(folder))
+    return _aoti.AOTIModelContainerRunnerCpu(str(library(folder)), 1).run  # as torch._inductor does, without importing it
+
+
+def unlocked(path: Path) -> Runner:
+    """Runs a program without Python's lock, 0.05 ms slower. RuntimeError as from `load`.
+
+    One that waits for other processes must: the threads that speak with them take that lock, while they hold one that the program
+    needs, to drop tensors that Python has seen.
+    """
+    if path.with_suffix(".json").exists():
+        raise RuntimeError("it has operations that torch's C interface lacks")
+    try:
+        code, model, sizes = ctypes.CDLL(str(path)), ctypes.c_void_p(), [ctypes.c_size_t(), ctypes.c_size_t()]
+    except OSError as error:
+        raise RuntimeError(str(error)) from error
+    capsule, pointer = ctypes.pythonapi.PyCapsule_New, ctypes.pythonapi.PyCapsule_GetPointer
+    capsule.argtypes, capsule.restype = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p], ctypes.py_object
+    pointer.argtypes, pointer.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
+
+    def check(failed: int) -> None:
+        if failed:
+            said = ctypes.c_char_p()
+            if hasattr(code, "AOTInductorGetLastError"):  # older libraries lack it
+                code.AOTInductorGetLastError(ctypes.byref(said))
+            raise RuntimeError((said.value or b"the program failed").decode(errors="replace"))
+
+    check(code.AOTInductorModelContainerCreateWithDevice(ctypes.byref(model), ctypes.c_size_t(1), b"cpu", None))
+    check(code.AOTInductorModelContainerGetNumInputs(model, ctypes.byref(sizes[0])))
+    check(code.AOTInductorModelContainerGetNumOutputs(model, ctypes.byref(sizes[1])))
+    inputs, outputs = ((ctypes.c_void_p * size.value) for size in sizes)
+
+    def run(tensors: list[Tensor]) -> Sequence[Tensor]:
+        given = inputs(*(pointer(x, None) for x in _aoti.unsafe_alloc_void_ptrs_from_tensors(tensors)))  # the program frees them
+        out = outputs()
+        check(code.AOTInductorModelContainerRun(model, given, sizes[0], out, sizes[1], None, None))
+        return _aoti.alloc_tensors_by_stealing_from_void_ptrs([capsule(x, None, None) for x in out])
+
+    return run
 
 
 def here(job: dict[str, Any], inputs: Sequence[Tensor]) -> Runner:

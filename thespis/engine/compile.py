@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Batch, Learner, Metrics, Params, leaves, rebuild, tree_map
-from thespis.engine import build
+from thespis.engine import build, team
 from thespis.engine.tape import record
 
 Step = Callable[[Any, Any], Metrics]
@@ -38,7 +38,7 @@ class Stepper:
         self.updates = 0
         self.totals: Metrics = {}
         self.counts: dict[str, int] = {}
-        self._begun: dict[Hashable, Callable[[], Step]] = {}
+        self._begun: dict[Hashable, tuple[Callable[[], bool], Callable[[], Step]]] = {}
         self._compiled: dict[Hashable, Step] = {}
 
     def step(self, batch: Batch) -> None:
@@ -83,6 +83,12 @@ class Stepper:
         if min(self.counts.values(), default=1) < 1:
             raise ValueError("counts must be 1 or more")
 
+    def waits(self, updates: int) -> bool:
+        """Whether so many updates need what one of the team is still compiling."""
+        if not self._begun or updates <= self.compile_after:
+            return False
+        return team.any_of(not all(ready() for ready, _ in self._begun.values()))
+
     def _phase(self, k: int) -> Step:
         def phase(state: Any, batch: Batch) -> Metrics:
             after, metrics = self.learner.update(state, batch, k)
@@ -120,7 +126,7 @@ class Stepper:
             if name not in self._begun:
                 self._begun[name] = self._begin(name, function, given)
             if done >= self.compile_after:
-                self._compiled[name] = self._begun.pop(name)()
+                self._compiled[name] = self._begun.pop(name)[1]()
                 torch.set_num_threads(self._threads())
         except Exception as error:  # whatever the compiler lacks, eager mode does the same sums
             self._compiled[name] = function
@@ -134,8 +140,11 @@ class Stepper:
     def _threads(self) -> int:
         return min(self.threads, self.most) if self.most > 1 and self.threads else torch.get_num_threads()
 
-    def _begin(self, name: Hashable, function: Step, given: Any) -> Callable[[], Step]:
-        """Has `function` compiled, for what is given in shapes like these. Returns what waits for that and gives the result."""
+    def _begin(self, name: Hashable, function: Step, given: Any) -> tuple[Callable[[], bool], Callable[[], Step]]:
+        """Has `function` compiled, for what is given in shapes like these.
+
+        Returns what says whether that is over, and what waits for it and gives the result.
+        """
         if self.most > 1 and not self.threads:
             self.threads = quickest(lambda copy: function(copy, given), self.state, self.most)
         names: list[str] = []
@@ -153,13 +162,13 @@ class Stepper:
         shown = list(compress(shown, read))
         like = [(x.shape, x.dtype) for x in shown]
         threads = self._threads()
-        built, wait = build.begin(program.source, [*held, *shown, *program.constants], threads)
-        if name != "acting" and not built:
+        ready, wait = team.agreed(lambda: build.begin(program.source, [*held, *shown, *program.constants], threads))
+        if name != "acting" and not ready():
             how = "" if threads == 1 else f" for {threads} threads"
             self.say(f"compiling the update{how} meanwhile (a minute or so, once on this machine)")
 
         def finish() -> Step:
-            code = wait()
+            code = team.agreed(wait)
             with torch.random.fork_rng():
                 code([x.clone() for x in (*held, *shown, *program.constants)])  # a trial
             if any(x.is_cuda for x in held):
@@ -173,7 +182,7 @@ class Stepper:
 
             return run
 
-        return finish
+        return ready, finish
 
 
 def quickest(step: Callable[[Any], object], state: Any, most: int, seconds: float = 0.1) -> int:

@@ -217,8 +217,10 @@ class _Training:
             self.evaluate()
         if run.on_divergence == "rollback" and not checkpoint.checkpoints(self.folder):
             self.save()
-        while p.steps < run.steps and not team.any_of(stop.is_set()):
+        while p.steps < run.steps:
             began, before = time.perf_counter(), p.steps
+            if not self.ready(self.pretrain + self.replay.due(p.steps + run.num_envs * self.learners), stop):
+                break
             with self.saved_on_fault(f"step {p.steps + 1}"):
                 p.episodes += self.collect()
             p.steps = self.replay.added * self.learners
@@ -234,6 +236,12 @@ class _Training:
             self.save()  # also of a run that was killed between its last checkpoint and the policy
         return p.steps >= run.steps
 
+    def ready(self, due: int, stop: threading.Event) -> bool:
+        """Waits while the compiler is at what so many updates need. False where a signal to stop has come."""
+        while not (stopped := team.any_of(stop.is_set())) and self.stepper.waits(due):
+            time.sleep(0.05)
+        return not stopped
+
     def collect(self) -> list[tuple[float, int]]:
         """Steps into the replay: one of each environment, or what a collector has sent. The episodes that ended in them."""
         if isinstance(self.collector, Collectors):
@@ -246,7 +254,7 @@ class _Training:
         if p.updates < due and isinstance(self.replay, Rollout):
             rollout = tree_map(lambda x: x.to(self.run.device), self.replay.batch())
             self.replay.learn_from(self.stepper.prepare(rollout))
-        while p.updates < due and not (stop and team.any_of(stop.is_set())):
+        while p.updates < due and (stop is None or self.ready(p.updates + 1, stop)):
             batch = self.source.sample()
             self.stepper.step(batch if self.run.device == "cpu" else tree_map(lambda x: x.to(self.run.device), batch))
             p.updates = self.stepper.updates
@@ -362,7 +370,7 @@ def _torch(run: Run) -> Iterator[int]:
     torch.set_float32_matmul_precision("medium" if run.precision == "bf16" else "highest")
     torch.set_flush_denormal(True)
     try:
-        yield 1 if run.threads or run.device != "cpu" else threads
+        yield 1 if run.threads or run.device != "cpu" or team.many() else threads  # each of a team would choose for itself
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -86,3 +86,15 @@ def any_of(flag: bool) -> bool:
     said = torch.tensor([int(flag)])
     distributed.all_reduce(said, distributed.ReduceOp.MAX)
     return bool(said)
+
+
+def agreed(attempt: Callable[[], T]) -> T:
+    """What `attempt` gives. Where it fails for one learner, it fails for all: they take the same steps or none."""
+    failure = None
+    try:
+        out = attempt()
+    except Exception as error:
+        failure = error
+    if any_of(failure is not None):
+        raise failure or RuntimeError("it failed for another of the learners")
+    return out
