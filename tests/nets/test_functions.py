@@ -79,6 +79,17 @@ def test_mlp_starts_as_torchs_linear_does() -> None:
         assert float(ours.std()) == pytest.approx(float(theirs.detach().std()), rel=0.1)
 
 
+def test_mlp_starts_as_glorot_and_bengio_do() -> None:
+    """Variance 2 / (inputs + outputs), as torch.nn.init.xavier_uniform_; biases 0."""
+    p, peer = mlp((400, 300, 200), start="glorot").init(), nn.init.xavier_uniform_(torch.empty(400, 300))
+    for w, variance in ((p["w0"], 2 / 700), (p["w1"], 2 / 500)):
+        assert float(w.square().mean()) == pytest.approx(variance, rel=0.02)
+        assert float(w.mean()) == pytest.approx(0, abs=5 * math.sqrt(variance / w.numel()))
+        assert float(w.abs().max()) == pytest.approx(math.sqrt(3 * variance), rel=1e-3)  # uniform
+    assert float(p["w0"].std()) == pytest.approx(float(peer.std()), rel=0.02)
+    assert not any(bool(p[b].any()) for b in ("b0", "b1"))
+
+
 def test_init_makes_new_parameters_each_time() -> None:
     for net in (mlp(SIZES), module(sequential, 5, 2), ensemble(mlp(SIZES), 2)):
         first, second = net.init(), net.init()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from thespis.core import Batch, Learner, Metrics, Params, leaves, rebuild, tree_map
 from thespis.engine import build, team
+from thespis.engine.bf16 import products
 from thespis.engine.tape import record
 
 Step = Callable[[Any, Any], Metrics]
@@ -26,13 +27,19 @@ class Stepper:
     The rule depends on the count of updates alone, so that a run that is stopped and resumed takes the same path. Another
     process begins to compile when a quarter of them are done. Both paths draw the same random numbers from torch's global
     generator. With `most` above 1, the compiled update has as many threads, of 1, 2, 4, ... `most`, as are quickest then;
-    `threads` keeps the choice.
+    `threads` keeps the choice. With `bf16`, an update's matrix products are in bfloat16.
     """
 
     def __init__(
-        self, learner: Learner, state: Any, compile_after: int = -1, say: Callable[[str], None] = warnings.warn, most: int = 1
+        self,
+        learner: Learner,
+        state: Any,
+        compile_after: int = -1,
+        say: Callable[[str], None] = warnings.warn,
+        most: int = 1,
+        bf16: bool = False,
     ):
-        self.learner, self.compile_after, self.say, self.most = learner, compile_after, say, most
+        self.learner, self.compile_after, self.say, self.most, self.bf16 = learner, compile_after, say, most, bf16
         self.threads: int | None = None
         self.state = tree_map(lambda x: x.detach().clone(), state)  # no two leaves may share memory
         self.updates = 0
@@ -91,7 +98,8 @@ class Stepper:
 
     def _phase(self, k: int) -> Step:
         def phase(state: Any, batch: Batch) -> Metrics:
-            after, metrics = self.learner.update(state, batch, k)
+            with products(self.bf16):
+                after, metrics = self.learner.update(state, batch, k)
             metrics = {name: value.clone() for name, value in metrics.items()}
             olds = list(leaves(state).values())  # what the update passed on as it was must not change before it is read
             news = [new.clone() if any(new is old for old in olds) else new for new in leaves(after).values()]

@@ -139,7 +139,8 @@ class _Training:
         self.log = stack.enter_context(log)
         for note in notes:
             log.note(note)
-        self.stepper = Stepper(learner, tree_map(lambda x: x.to(run.device), state), run.compile_after, log.note, most)
+        state, bf16 = tree_map(lambda x: x.to(run.device), state), run.precision == "bf16"
+        self.stepper = Stepper(learner, state, run.compile_after, log.note, most, bf16)
         self.stepper.updates = self.progress.updates
         self.collector: Collector | Collectors
         skip = self.skip("train")

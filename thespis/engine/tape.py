@@ -36,7 +36,15 @@ def record(function: Callable[..., Iterable[Tensor]], given: Sequence[Tensor]) -
     return Program(f"def program({', '.join(names)}):\n    {body}\n", [name in tape.read for name in known], list(more.values()))
 
 
-class Tape(TorchDispatchMode):
+class Mode(TorchDispatchMode):
+    """Sees every operation that is done under it."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # else torch would import its compiler, of 80 MB, to keep it away from here
+        return False
+
+
+class Tape(Mode):
     """A line for every operation done under it. A tensor is known by its identity, so all that are named are kept."""
 
     def __init__(self, given: Sequence[Tensor]):
@@ -49,10 +57,6 @@ class Tape(TorchDispatchMode):
         self.constants: list[Tensor] = []
         for i, x in enumerate(given):
             self._name(x, f"x{i}")
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:  # else torch would import its compiler, of 80 MB, to keep it away from here
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.data_dependent_output in func.tags:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from thespis.core import Fault, Params, Spec
+
+Build = Callable[[Spec], nn.Module]
+Start = Literal["glorot", "torch"]
 
 
 class Net(NamedTuple):
@@ -21,16 +24,16 @@ class Net(NamedTuple):
     """(parameters, x (..., in)) -> (..., out)"""
 
 
-def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu) -> Net:
-    """Linear layers of the given widths with `activation` between them; starts as torch.nn.Linear does."""
+def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu, start: Start = "torch") -> Net:
+    """Linear layers, `activation` between them; start as torch.nn.Linear or as Glorot & Bengio 2010, eq. 16, with biases 0."""
     shapes = list(itertools.pairwise(sizes))
 
     def init() -> Params:
         params = {}
         for i, (fan_in, fan_out) in enumerate(shapes):
-            bound = 1 / math.sqrt(fan_in)
+            bound = math.sqrt(6 / (fan_in + fan_out)) if start == "glorot" else 1 / math.sqrt(fan_in)
             params[f"w{i}"] = torch.empty(fan_in, fan_out).uniform_(-bound, bound)
-            params[f"b{i}"] = torch.empty(fan_out).uniform_(-bound, bound)
+            params[f"b{i}"] = torch.zeros(fan_out) if start == "glorot" else torch.empty(fan_out).uniform_(-bound, bound)
         return params
 
     def apply(p: Params, x: Tensor) -> Tensor:
@@ -65,9 +68,6 @@ def module(build: Callable[[], nn.Module], inputs: int, outputs: int) -> Net:
         return torch.func.functional_call(shape, p, (x,))
 
     return Net(init, apply)
-
-
-Build = Callable[[Spec], nn.Module]
 
 
 def own(build: Build | None, spec: Spec, inputs: int, outputs: int) -> Net | None:

@@ -27,6 +27,8 @@ class Config:
     """target smoothing coefficient (table 1)"""
     hidden: tuple[Count, ...] = (256, 256)
     """widths of the hidden layers, ReLU between them (table 1)"""
+    start: nets.Start = "glorot"
+    """networks start with Glorot's uniform weights and no biases (official code), or as torch.nn.Linear does"""
     critics: Members = 2
     """number of soft Q-functions; targets and actor take the minimum (section 5)"""
     alpha: Positive | None = None
@@ -64,11 +66,10 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     """`actor(spec)` and `critic(spec)`: your own modules, obs -> (mean, log std) and (obs, action) -> one value."""
     if not isinstance(spec.action, Box):
         raise Fault(f"sac: continuous actions (a Box) are needed, the environment's are {spec.action}")
-    obs_dim, action_dim = spec.obs.dim, spec.action.dim
-    actor_net = nets.own(actor, spec, obs_dim, 2 * action_dim) or nets.mlp((obs_dim, *cfg.hidden, 2 * action_dim))
-    critic_net = nets.own(critic, spec, obs_dim + action_dim, 1) or nets.mlp((obs_dim + action_dim, *cfg.hidden, 1))
+    obs_dim, act_dim = spec.obs.dim, spec.action.dim
+    actor_net = nets.own(actor, spec, obs_dim, 2 * act_dim) or nets.mlp((obs_dim, *cfg.hidden, 2 * act_dim), start=cfg.start)
+    critic_net = nets.own(critic, spec, obs_dim + act_dim, 1) or nets.mlp((obs_dim + act_dim, *cfg.hidden, 1), start=cfg.start)
     critics = nets.ensemble(critic_net, cfg.critics)
-    target_entropy = cfg.entropy_per_dim * action_dim
     warmup = 10 * (spec.horizon or 1_000) if cfg.warmup is None else cfg.warmup
 
     def gaussian(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +98,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return (alpha(s) * logp - value).mean(), {"entropy": -logp.mean()}
 
     def alpha_loss(p: Params, entropy: Tensor) -> tuple[Tensor, Metrics]:  # eq. 18, on log alpha
-        return p["x"] * (entropy - target_entropy), {}
+        return p["x"] * (entropy - cfg.entropy_per_dim * act_dim), {}
 
     def init() -> State:
         q0 = critics.init()
@@ -112,8 +113,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         if cfg.alpha is None:
             temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"])
             s, m2 = replace(s, log_alpha=temperature), m2 | m3
-        s = replace(s, target=polyak(s.target, critic.params, cfg.tau))
-        return s, m1 | m2 | {"alpha": alpha(s)}
+        return replace(s, target=polyak(s.target, critic.params, cfg.tau)), m1 | m2 | {"alpha": alpha(s)}
 
     def act(p: Params, obs: Tensor, explore: bool) -> Tensor:
         return pi(p, obs)[0] if explore else gaussian(p, obs)[0].tanh()
