@@ -47,15 +47,22 @@ def floor(obs: int, action: int, width: int, batch: int, device: str) -> tuple[C
     return run, sum(2 * m * k * n for m, k, n in shapes) / 1e6
 
 
-def update(obs: int, action: int, width: int, batch: int, compile_after: int, device: str) -> Callable[[], object]:
+def update(
+    obs: int, action: int, width: int, batch: int, device: str, compile_after: int = 0, bf16: bool = False
+) -> Callable[[], object]:
     learner = sac.make(sac.Config(hidden=(width, width)), Spec(Box(obs), Box(action)))
-    stepper = Stepper(learner, tree_map(lambda x: x.to(device), learner.init()), compile_after, lambda line: None)
+    stepper = Stepper(learner, tree_map(lambda x: x.to(device), learner.init()), compile_after, lambda line: None, bf16=bf16)
     rows = Batch(
         torch.randn(batch, obs), torch.rand(batch, action) * 2 - 1, torch.randn(batch), torch.full((batch,), 0.99),
         torch.randn(batch, obs),
     )  # fmt: skip
     rows = tree_map(lambda x: x.to(device), rows)
     return lambda: stepper.step(rows)
+
+
+def compared(bare: Callable[[], object], *size: Any) -> dict[str, Kind]:
+    kinds = {"floor": (bare, "highest"), "float32": (update(*size), "highest")}
+    return kinds | {"bf16": (update(*size, bf16=True), "medium")}
 
 
 def rounds(kinds: dict[str, Kind], count: int, seconds: float, device: str) -> dict[str, list[float]]:
@@ -93,9 +100,8 @@ def paper_sizes(args: argparse.Namespace) -> dict[str, Any]:
     for env in args.envs:
         obs, action = TASKS[env]
         bare, mflop = floor(obs, action, 256, 256, args.device)
-        graph = update(obs, action, 256, 256, 0, args.device)
-        kinds: dict[str, Kind] = {"floor": (bare, "highest"), "float32": (graph, "highest"), "bf16": (graph, "medium")}
-        kinds["eager"] = update(obs, action, 256, 256, -1, args.device), "highest"
+        kinds = compared(bare, obs, action, 256, 256, args.device)
+        kinds["eager"] = update(obs, action, 256, 256, args.device, -1), "highest"
         out[env] = {"MFLOP": mflop} | summary(rounds(kinds, args.rounds, args.seconds, args.device))
     return {"what": "one update of SAC, batch 256, 2 x 256, beside its bare matrix products", "envs": out}
 
@@ -105,8 +111,7 @@ def growth(args: argparse.Namespace) -> dict[str, Any]:
     sizes = [("batch", b, 256, b) for b in (64, 128, 256, 512, 1024)] + [("width", w, w, 256) for w in (64, 128, 256, 512, 1024)]
     for name, value, width, batch in sizes:
         bare, mflop = floor(17, 6, width, batch, args.device)
-        graph = update(17, 6, width, batch, 0, args.device)
-        kinds: dict[str, Kind] = {"floor": (bare, "highest"), "float32": (graph, "highest"), "bf16": (graph, "medium")}
+        kinds = compared(bare, 17, 6, width, batch, args.device)
         out[name][value] = {"MFLOP": mflop} | summary(rounds(kinds, args.rounds, args.seconds, args.device))
     return {"what": "one update of SAC on HalfCheetah-v5's dimensions against batch (width 256) and width (batch 256)", **out}
 
