@@ -19,12 +19,20 @@ def quartiles(values: Sequence[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "quartiles": statistics.quantiles(values, n=4)}
 
 
-def record(result: dict[str, Any], out: Path | None, machine: str = "") -> None:
-    """Prints `result` and where it comes from, and writes both to `out`, where there is one; `machine` is said of it besides."""
+def machine() -> str:
+    """Its cores, and those of its vector instructions that figures hang on."""
+    place = Path("/proc/cpuinfo")
+    words = set(place.read_text().split()) if place.exists() else set()
+    known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in words]
+    return f"{platform.machine()}, {os.cpu_count()} cores{''.join(f', {flag}' for flag in known)}"
+
+
+def record(result: dict[str, Any], out: Path | None) -> None:
+    """Prints `result` and where it comes from, and writes both to `out`, where there is one."""
     result = result | {
         "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores{machine}",
+        "machine": machine(),
     }
     text = json.dumps(result, indent=2)
     print(text)

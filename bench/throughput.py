@@ -51,13 +51,12 @@ class Counted:
 def train_thespis(algo: str, env: Counted, num_envs: int, threads: int, *precision: str) -> None:
     import thespis
 
-    folder = Path(tempfile.mkdtemp()) / "run"
     far = 10**9
     options: dict[str, Any] = {"warmup": WARMUP["sac"]} if algo == "sac" else {"rollout": 256}
     if precision:
         options["precision"] = precision[0]
     thespis.train(
-        algo, env=env, out=folder, steps=far, threads=threads, num_envs=num_envs, **options,
+        algo, env=env, out=f"run-{os.getpid()}", steps=far, threads=threads, num_envs=num_envs, **options,
         eval_every=far, eval_episodes=1, compile_after=0, checkpoint_every=10_000 if algo == "sac" else 100_000, panel=False,
     )  # fmt: skip
 
@@ -88,7 +87,8 @@ def train_sbx(algo: str, env: Counted, num_envs: int, threads: int) -> None:
 TRAIN = {"thespis": train_thespis, "sb3": train_sb3, "sbx": train_sbx}
 
 
-def begin(peer: str, algo: str, env: Counted, num_envs: int) -> None:
+def begin(peer: str, algo: str, env: Counted, num_envs: int, place: str) -> None:
+    os.chdir(place)
     library, threads, *more = peer.split(":")
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     TRAIN[library](algo, env, num_envs, int(threads), *more)
@@ -103,15 +103,15 @@ def turns(
     peers: list[str], algo: str, env: str, num_envs: int, rounds: int, seconds: float, load: bool
 ) -> dict[str, list[float]]:
     """Rates by peer, one a round."""
-    context = mp.get_context("spawn")
+    context, place = mp.get_context("spawn"), tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     counters = {peer: context.Value("q", 0) for peer in peers}
     processes = {}
     other = context.Process(target=busy, daemon=True)
     try:
         for peer in peers:  # one at a time past the warm-up, the compilation and a while more
             os.environ["OMP_NUM_THREADS"] = peer.split(":")[1]
-            process = context.Process(target=begin, args=(peer, algo, Counted(env, counters[peer]), num_envs), daemon=True)
-            processes[peer] = process
+            job = (peer, algo, Counted(env, counters[peer]), num_envs, place.name)
+            processes[peer] = process = context.Process(target=begin, args=job, daemon=True)
             process.start()
             while counters[peer].value < WARMUP[algo] + 1_500:
                 time.sleep(0.2)
@@ -134,6 +134,8 @@ def turns(
         for process in [*processes.values(), other]:
             if process.pid:
                 process.kill()
+                process.join()
+        place.cleanup()
 
 
 def against(rates: dict[str, list[float]]) -> dict[str, Any]:

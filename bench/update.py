@@ -156,8 +156,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     how = {"device": args.device, "threads": args.threads, "rounds": args.rounds}
     result = (growth if args.grow else paper_sizes)(args) | how
-    known = "in" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "not in"
-    record(result, args.out, f", bfloat16 products {known} hardware")
+    record(result, args.out)
     if args.out and args.grow:
         draw(result, args.out.with_suffix(".png"))
 

@@ -49,6 +49,6 @@ class Run:
     threads: Natural = 0
     """torch threads; 0: one, and where the update is compiled as many as are quickest then (OMP_NUM_THREADS at most)"""
     precision: Literal["float32", "bf16"] = "float32"
-    """of matrix products: with bf16 their factors are rounded to bfloat16; sums, results and parameters stay float32"""
+    """of an update's matrix products: with bf16 their factors are rounded to bfloat16; sums and parameters stay float32"""
     compile_after: Annotated[int, Range(-1)] = 1_000
     """updates in eager mode before the compiled update takes over, which another process makes meanwhile; -1: never"""
