@@ -92,7 +92,7 @@ class Stepper:
 
     def waits(self, updates: int) -> bool:
         """Whether so many updates need what one of the team is still compiling."""
-        if not self._begun or updates <= self.compile_after:
+        if not self._begun or not 0 <= self.compile_after < updates:
             return False
         return team.any_of(not all(ready() for ready, _ in self._begun.values()))
 
