@@ -288,14 +288,20 @@ def test_the_state_starts_as_the_paper_says() -> None:
         assert math.exp(float(s.log_alpha.params["x"])) == pytest.approx(alpha)
         for k, p in s.critic.params.items():
             assert torch.equal(s.target[k], p)
-            assert torch.equal(p[0], p[1]) == k.startswith("b")  # two critics, not one twice; biases start at 0
-        for params in (s.actor.params, {k: p[0] for k, p in s.critic.params.items()}):
-            for k, p in params.items():  # Keras' start, which the official code leaves as it is
-                bound = math.sqrt(6 / sum(p.shape)) if k.startswith("w") else 0.0
-                assert 0.9 * bound <= float(p.abs().max()) <= bound, k
+            assert not torch.equal(p[0], p[1])  # two critics, not one twice
     assert {k: tuple(v.shape) for k, v in s.critic.params.items()} == {
         "w0": (2, OBS + ACTION, 256), "b0": (2, 256), "w1": (2, 256, 256), "b1": (2, 256), "w2": (2, 256, 1), "b2": (2, 1),
     }  # fmt: skip
+
+
+def test_the_official_codes_start_is_to_be_had() -> None:
+    """Keras' own: weights of variance 2 / (inputs + outputs), uniform, and no biases."""
+    s = sac.make(sac.Config(start="glorot"), SPEC).init()
+    assert not torch.equal(s.critic.params["w0"][0], s.critic.params["w0"][1])
+    for params in (s.actor.params, {k: p[0] for k, p in s.critic.params.items()}):
+        for k, p in params.items():
+            bound = math.sqrt(6 / sum(p.shape)) if k.startswith("w") else 0.0
+            assert 0.9 * bound <= float(p.abs().max()) <= bound, k
 
 
 # -------------------------------------------------------------------------------------------------------------- signature

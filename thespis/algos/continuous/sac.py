@@ -27,8 +27,8 @@ class Config:
     """target smoothing coefficient (table 1)"""
     hidden: tuple[Count, ...] = (256, 256)
     """widths of the hidden layers, ReLU between them (table 1)"""
-    start: nets.Start = "glorot"
-    """networks start with Glorot's uniform weights and no biases (official code), or as torch.nn.Linear does"""
+    start: nets.Start = "torch"
+    """networks start as torch.nn.Linear does, or with Glorot's uniform weights and no biases (official code)"""
     critics: Members = 2
     """number of soft Q-functions; targets and actor take the minimum (section 5)"""
     alpha: Positive | None = None
