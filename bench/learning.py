@@ -75,7 +75,7 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
             path.write_text("".join(json.dumps(r) + "\n" for r in kept))
 
 
-def interval(values: Sequence[float], draws: int = 20_000) -> list[float]:
+def interval(values: Sequence[float] | np.ndarray, draws: int = 20_000) -> list[float]:
     """95% bootstrap interval of the mean over seeds."""
     low, high = statistics.interval(lambda scores: scores[0].mean(), [np.asarray(values)], draws=draws)
     return [float(low), float(high)]
@@ -102,13 +102,14 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
         runs = {seed: p for seed, path in done(*place).items() if row["steps"] in (p := points(path))}
         if not runs:
             continue
-        last = [p[row["steps"]] for p in runs.values()]
+        steps = sorted(set.intersection(*map(set, runs.values())))
+        table = np.array([[p[s] for s in steps] for p in runs.values()])
+        last, learnt = [p[row["steps"]] for p in runs.values()], table[:, [s > 0 for s in steps]].mean(1)
         result["curves"][curve] = {
             "seeds": list(runs), "last": last, "mean": float(np.mean(last)), "interval95": interval(last),
             "std": float(np.std(last, ddof=1)) if len(last) > 1 else None,
+            "over_all_evaluations": {"mean": float(learnt.mean()), "interval95": interval(learnt)},
         }  # fmt: skip
-        steps = sorted(set.intersection(*map(set, runs.values())))
-        table = np.array([[p[s] for s in steps] for p in runs.values()])
         axes.plot(steps, table.mean(0), color=colour, lw=2, label=f"{curve}, mean of {len(runs)} seeds")
         axes.fill_between(steps, table.min(0), table.max(0), color=colour, alpha=0.15, lw=0)
     if not result["curves"]:
