@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch._C import _aoti
 
 Runner = Callable[[list[Tensor]], Sequence[Tensor]]
 KEPT = 100
@@ -98,9 +97,10 @@ def library(folder: Path) -> Path:
 def load(folder: Path) -> Runner:
     """Raises RuntimeError where what lies there is damaged."""
     os.utime(folder)
+    path = library(folder)
     if _processes() > 1:
-        return unlocked(library(folder))
-    return _aoti.AOTIModelContainerRunnerCpu(str(library(folder)), 1).run  # as torch._inductor does, without importing it
+        return unlocked(path)
+    return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run  # as torch._inductor does, without importing it
 
 
 def unlocked(path: Path) -> Runner:
@@ -115,7 +115,7 @@ def unlocked(path: Path) -> Runner:
         code, model, sizes = ctypes.CDLL(str(path)), ctypes.c_void_p(), [ctypes.c_size_t(), ctypes.c_size_t()]
     except OSError as error:
         raise RuntimeError(str(error)) from error
-    capsule, pointer = ctypes.pythonapi.PyCapsule_New, ctypes.pythonapi.PyCapsule_GetPointer
+    aoti, capsule, pointer = torch._C._aoti, ctypes.pythonapi.PyCapsule_New, ctypes.pythonapi.PyCapsule_GetPointer
     capsule.argtypes, capsule.restype = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p], ctypes.py_object
     pointer.argtypes, pointer.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
 
@@ -132,10 +132,10 @@ def unlocked(path: Path) -> Runner:
     inputs, outputs = ((ctypes.c_void_p * size.value) for size in sizes)
 
     def run(tensors: list[Tensor]) -> Sequence[Tensor]:
-        given = inputs(*(pointer(x, None) for x in _aoti.unsafe_alloc_void_ptrs_from_tensors(tensors)))  # the program frees them
+        given = inputs(*(pointer(x, None) for x in aoti.unsafe_alloc_void_ptrs_from_tensors(tensors)))  # the program frees them
         out = outputs()
         check(code.AOTInductorModelContainerRun(model, given, sizes[0], out, sizes[1], None, None))
-        return _aoti.alloc_tensors_by_stealing_from_void_ptrs([capsule(x, None, None) for x in out])
+        return aoti.alloc_tensors_by_stealing_from_void_ptrs([capsule(x, None, None) for x in out])
 
     return run
 
