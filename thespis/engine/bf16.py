@@ -20,8 +20,8 @@ PLACES = {aten.mm.default: 0, aten.bmm.default: 0, aten.addmm.default: 1, aten.b
 def products(wanted: bool) -> AbstractContextManager[object]:
     """`Products`, where that is wanted and the processor has an instruction for it. With AMX, torch's own setting is enough (its
     "medium" precision of float32), which leaves results as they are."""
-    known = torch.ops.mkldnn._is_mkldnn_bf16_supported() and not torch.cpu.get_capabilities().get("amx_bf16")
-    return Products() if wanted and known else nullcontext()
+    here = wanted and torch.ops.mkldnn._is_mkldnn_bf16_supported() and not torch.cpu.get_capabilities().get("amx_bf16")
+    return Products() if here else nullcontext()
 
 
 class Products(Mode):
