@@ -52,9 +52,9 @@ def test_a_small_product_and_all_else_are_as_without(shape: tuple[int, int, int]
 def test_a_run_that_asks_for_them_has_them() -> None:
     """On this processor, whichever way it has them."""
     x, y = torch.randn(256, 256), torch.randn(256, 256)
-    with _torch(Run(precision="bf16")), products(True):
+    with _torch(Run(precision="bf16")), products(True) as ours:
         product = x @ y
-    torch.testing.assert_close(product.double(), rounded(x, y), rtol=HALF, atol=1e-4)
+    torch.testing.assert_close(product.double(), rounded(x, y), rtol=HALF if ours else 1e-5, atol=1e-4)  # torch leaves results
     assert (product - x @ y).abs().max() > 1e-2
     with products(False):
         assert torch.equal(x @ y, x.clone() @ y)

@@ -37,6 +37,7 @@ def test_compiled_once_then_loaded(shelf: Path) -> None:
     for again in (False, True):
         if again:
             ready, wait = build.begin(source, [x, y], 1)
+            assert ready()
         run = wait()
         assert ready()
         y.zero_()
