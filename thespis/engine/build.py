@@ -45,24 +45,25 @@ def begin(source: str, inputs: Sequence[Tensor], threads: int) -> tuple[Callable
     folder = place(job)
     if library(folder).exists():
         try:
-            known = load(folder)
+            known = load(folder, job["processes"])
             return lambda: True, lambda: known
         except RuntimeError:  # damaged
             shutil.rmtree(folder, ignore_errors=True)
-    told, said = TemporaryFile("w+"), TemporaryFile("w+")  # noqa: SIM115  no pipes: nobody reads while the run goes on
-    json.dump(job, told)
-    told.seek(0)
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-P", __file__, str(folder)],
-        stdin=told, stdout=subprocess.DEVNULL, stderr=said,
-        start_new_session=True,  # Ctrl-C is not for it
-    )  # fmt: skip
+    said = TemporaryFile("w+")  # noqa: SIM115  no pipe: nobody reads while the run goes on
+    with TemporaryFile("w+") as told:
+        json.dump(job, told)
+        told.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-P", __file__, str(folder)],
+            stdin=told, stdout=subprocess.DEVNULL, stderr=said,
+            start_new_session=True,  # Ctrl-C is not for it
+        )  # fmt: skip
 
     def wait() -> Runner:
         if process.wait():
             said.seek(0)
             raise RuntimeError((said.read().strip() or f"it ended with {process.returncode}").splitlines()[-1])
-        return load(folder)
+        return load(folder, job["processes"])
 
     weakref.finalize(wait, _stop, process)  # who no longer waits has no use for it
     return lambda: process.poll() is not None, wait
@@ -76,11 +77,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def order(source: str, inputs: Sequence[Tensor], threads: int) -> dict[str, Any]:
     """A job."""
     described = [[list(x.shape), list(x.stride()), str(x.dtype).removeprefix("torch.")] for x in inputs]
-    return {"source": source, "inputs": described, "threads": threads, "processes": _processes()}
-
-
-def _processes() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    team = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return {"source": source, "inputs": described, "threads": threads, "processes": team}
 
 
 def place(job: dict[str, Any]) -> Path:
@@ -94,11 +92,11 @@ def library(folder: Path) -> Path:
     return folder / "program.so"
 
 
-def load(folder: Path) -> Runner:
-    """Raises RuntimeError where what lies there is damaged."""
+def load(folder: Path, processes: int = 1) -> Runner:
+    """A program that so many processes run together. Raises RuntimeError where what lies there is damaged."""
     os.utime(folder)
     path = library(folder)
-    if _processes() > 1:
+    if processes > 1:
         return unlocked(path)
     return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run  # as torch._inductor does, without importing it
 
@@ -195,7 +193,7 @@ def build(job: dict[str, Any], folder: Path, trust: bool = True) -> None:
             "aot_inductor.precompile_headers": False,  # of use to who compiles often
         }
         torch._inductor.aot_compile(graph, inputs, options=options)
-        load(aside)
+        load(aside, job["processes"])
         aside.rename(folder)
     except OSError:
         if not library(folder).exists():  # another process has been quicker

@@ -39,7 +39,8 @@ class Stepper:
         most: int = 1,
         bf16: bool = False,
     ):
-        self.learner, self.compile_after, self.say, self.most, self.bf16 = learner, compile_after, say, most, bf16
+        self.learner, self.compile_after, self.say, self.most = learner, compile_after, say, most
+        self.products = products(bf16)
         self.threads: int | None = None
         self.state = tree_map(lambda x: x.detach().clone(), state)  # no two leaves may share memory
         self.updates = 0
@@ -98,7 +99,7 @@ class Stepper:
 
     def _phase(self, k: int) -> Step:
         def phase(state: Any, batch: Batch) -> Metrics:
-            with products(self.bf16):
+            with self.products:
                 after, metrics = self.learner.update(state, batch, k)
             metrics = {name: value.clone() for name, value in metrics.items()}
             olds = list(leaves(state).values())  # what the update passed on as it was must not change before it is read
