@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 
-from thespis.core import Fault
+from thespis.fault import Fault
 
 C = TypeVar("C")
 

@@ -1,4 +1,4 @@
-"""The types that every room shares. Imports nothing of ours.
+"""The types that every room shares. Imports nothing of ours but `Fault`.
 
 Data flows one way round: env -> data -> Batch -> update -> State -> act -> env.
 """
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar, dataclass_transform
 from torch import Tensor
 from torch.utils import _pytree
 
+from thespis.fault import Fault
+
 __all__ = [
     "Batch", "Box", "Discrete", "Fault", "Learner", "Metrics", "MultiDiscrete", "OffPolicy", "Params", "Spec", "Trained",
     "leaves", "rebuild", "replace", "tree", "tree_map",
@@ -20,10 +22,6 @@ __all__ = [
 T = TypeVar("T")
 Params = dict[str, Tensor]
 Metrics = dict[str, Tensor]
-
-
-class Fault(Exception):
-    """What a user can mend, told in one line: the field, what was given, what is allowed. Never shown as a traceback."""
 
 
 @dataclass_transform(frozen_default=True)

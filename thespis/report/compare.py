@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from thespis.core import Fault
+from thespis.fault import Fault
 from thespis.report.panels import Run, below, read
 from thespis.report.statistics import Scores, improvement, interquartile_mean, interval, profile
 from thespis.report.style import COLOURS, DASHES, INK, MUTED, SIZE, WIDE, Bar, bars, brief, dress, entitle

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from thespis.core import Fault
+from thespis.fault import Fault
 from thespis.report.style import COLOURS, DOTS, INK, MUTED, dress, entitle
 
 __all__ = ["curve", "figure", "rows"]

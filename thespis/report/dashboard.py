@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from thespis.core import Fault
+from thespis.fault import Fault
 from thespis.report import page
 from thespis.report.panels import Run, below, read
 

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from thespis.core import Fault
+from thespis.fault import Fault
 from thespis.report.curve import rows
 from thespis.report.style import COLOURS, DASHES, DOTS, INK, MUTED, RULE, dress, entitle
 

@@ -7,7 +7,7 @@ Departures: simba is without weight decay and running normalisation of observati
 Assumed: line and table numbers, and the presets' numbers, are cited from memory of the papers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thespis import nets, ops
 from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Range
-from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
+from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, tree
 from thespis.optim import descend, fresh, polyak
 
 
