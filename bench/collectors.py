@@ -26,7 +26,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 import thespis
-from thespis.engine.remote import cluster
+from thespis.engine.cluster import cluster
 from thespis.report import curve
 
 COUNTS = (1, 2, 4, 8)

@@ -18,7 +18,7 @@ from collectors import waiting
 from record import record, spread
 
 import thespis
-from thespis.engine.remote import cluster
+from thespis.engine.cluster import cluster
 from thespis.report import curve
 
 KINDS = (0, 1, 2)

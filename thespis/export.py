@@ -63,7 +63,7 @@ def export(
     if out is None and fetch.named(path):
         raise Fault(f"out: where to? {path} is no run directory; give a file with --out")
     policy = api.load(path, which, algo=algo, **parts)
-    file = Path(out).expanduser() if out else api._folder(path) / "policy" / f"{which}{SUFFIX[format]}"
+    file = Path(out).expanduser() if out else api.path_of(path) / "policy" / f"{which}{SUFFIX[format]}"
     if file.is_dir() or (file.exists() and not force):
         raise Fault(f"out: {file} exists; give another with --out" + ("" if file.is_dir() else ", or --force to replace it"))
     if not file.parent.is_dir():

@@ -24,7 +24,7 @@ def push(path: str | Path | api.Result, repo: str, *, private: bool = False, alg
     """
     if not re.fullmatch(fetch.NAME, repo):
         raise Fault(f"repo is {repo!r}; allowed: owner/name")
-    policy, folder = api.load(path, algo=algo, **parts), api._folder(path)
+    policy, folder = api.load(path, algo=algo, **parts), api.path_of(path)
     hub = fetch.client()
     if not fetch.token():
         raise Fault("the Hub wants a token that may write: run 'hf auth login', or set HF_TOKEN")

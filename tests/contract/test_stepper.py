@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thespis.core import Batch, Learner, Metrics, OffPolicy, leaves, replace, tree, tree_map
 from thespis.engine import build
-from thespis.engine.compile import Stepper, quickest
+from thespis.engine.compile import Stepper, fastest_threads
 
 
 @tree
@@ -254,7 +254,7 @@ def test_where_acting_does_not_compile_the_update_stays_compiled(compiler: Compi
 
 def test_a_run_that_goes_on_acts_with_its_threads_at_once(threads: None, compiler: Compiler) -> None:
     made = actor()
-    resumed = Stepper(made, made.init(), 0, lambda line: None, most=4)
+    resumed = Stepper(made, made.init(), 0, lambda line: None, max_threads=4)
     resumed.updates, resumed.threads = 5, 3
     resumed.acting(3)(made.policy(resumed.state), torch.ones(3, 2), True)
     assert (compiler.made, torch.get_num_threads()) == (1, 3)
@@ -289,7 +289,7 @@ def test_the_quickest_number_of_threads(threads: None, milliseconds: dict[int, i
         time.sleep(milliseconds[torch.get_num_threads()] / 1000)
 
     torch.manual_seed(0)
-    assert quickest(step, state, most, 0.01) == wanted
+    assert fastest_threads(step, state, most, 0.01) == wanted
     assert state.a.tolist() == [0, 0]
     drawn = torch.randn(1)
     torch.manual_seed(0)
@@ -298,15 +298,15 @@ def test_the_quickest_number_of_threads(threads: None, milliseconds: dict[int, i
 
 def test_the_choice_is_made_once_and_when_it_compiles(threads: None, compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("thespis.engine.compile.quickest", lambda step, state, most: asked.append(most) or 2)
+    monkeypatch.setattr("thespis.engine.compile.fastest_threads", lambda step, state, most: asked.append(most) or 2)
     made = learner(walk, period=2)
-    stepper = stepped(Stepper(made, made.init(), 12, lambda line: None, most=4), 3)
+    stepper = stepped(Stepper(made, made.init(), 12, lambda line: None, max_threads=4), 3)
     assert (asked, stepper.threads, torch.get_num_threads()) == ([], None, 1)
     stepped(stepper, 9)
     assert (asked, stepper.threads, torch.get_num_threads()) == ([4], 2, 1)  # chosen to be compiled for
     stepped(stepper, 1)
     assert (asked, stepper.threads, torch.get_num_threads()) == ([4], 2, 2)
-    resumed = Stepper(made, made.init(), 0, lambda line: None, most=4)
+    resumed = Stepper(made, made.init(), 0, lambda line: None, max_threads=4)
     resumed.threads = 3
     stepped(resumed, 1)
     assert (asked, resumed.threads, torch.get_num_threads()) == ([4], 3, 3)

@@ -11,7 +11,7 @@ from thespis.algos.continuous import sac
 from thespis.core import Batch, Box, Spec, leaves
 from thespis.engine.bf16 import SMALLEST, Products, products
 from thespis.engine.compile import Stepper
-from thespis.engine.loop import _torch
+from thespis.engine.process import torch_settings
 from thespis.engine.run import Run
 
 HALF = 2.0**-8
@@ -52,7 +52,7 @@ def test_a_small_product_and_all_else_are_as_without(shape: tuple[int, int, int]
 def test_a_run_that_asks_for_them_has_them() -> None:
     """On this processor, whichever way it has them."""
     x, y = torch.randn(256, 256), torch.randn(256, 256)
-    with _torch(Run(precision="bf16")), products(True) as ours:
+    with torch_settings(Run(precision="bf16")), products(True) as ours:
         product = x @ y
     torch.testing.assert_close(product.double(), rounded(x, y), rtol=HALF if ours else 1e-5, atol=1e-4)  # torch leaves results
     assert (product - x @ y).abs().max() > 1e-2
@@ -67,7 +67,7 @@ def test_without_the_instruction_nothing_changes(monkeypatch: pytest.MonkeyPatch
         assert torch.equal(x @ x, x.clone() @ x)
 
 
-def test_with_amx_it_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_amx_it_is_left_totorch_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     for amx in (True, False):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=amx: {"amx_bf16": amx})

@@ -24,7 +24,7 @@ from thespis import envs
 from thespis.algos.continuous import sac
 from thespis.core import Fault
 from thespis.data import Shards
-from thespis.engine import checkpoint, remote
+from thespis.engine import checkpoint, cluster, remote
 from thespis.engine.run import Run
 from thespis.envs.probes import Counter
 
@@ -286,7 +286,7 @@ def test_where_no_cluster_is_one_line_says_so(address, tmp_path):
 
 def test_what_listens_and_is_not_ray_is_given_up(monkeypatch, tmp_path):
     pytest.importorskip("ray")
-    monkeypatch.setattr(remote, "JOIN", 3.0)
+    monkeypatch.setattr(cluster, "JOIN", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Fault, match=r"no Ray cluster can be joined there \(nobody answers as Ray does in 3 s\)"):
@@ -415,7 +415,7 @@ def test_collectors_that_are_killed_lose_and_double_nothing_and_leave_nothing(tm
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        with remote.cluster(2, None):
+        with cluster.cluster(2, None):
             cuts, kills, result = killed(tmp_path, kills=2, every=1.0, pace=0.005, collectors=2, steps=600, num_envs=2)
             own = lambda: lock.locked() or gym.make("thespis/Counter-v0")
             with pytest.raises(Fault, match=r"env: .* cannot be sent to the collectors"):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import thespis
 from thespis.engine import build, checkpoint
-from thespis.engine.loop import _torch
+from thespis.engine.process import torch_settings
 from thespis.engine.run import Run
 
 TINY = {
@@ -42,14 +42,14 @@ def two_threads():
 ])  # fmt: skip
 def test_settings_are_the_runs_and_then_what_they_were(two_threads, options, during, choice):
     before = settings()
-    with _torch(Run(**options)) as most:
+    with torch_settings(Run(**options)) as most:
         assert (settings(), most) == (during, choice)
     assert settings() == before
 
 
 def test_the_threads_chosen_are_kept_for_the_run_that_goes_on(two_threads, tmp_path, monkeypatch):
     chosen = iter([2])
-    monkeypatch.setattr("thespis.engine.compile.quickest", lambda step, state, most: next(chosen))
+    monkeypatch.setattr("thespis.engine.compile.fastest_threads", lambda step, state, limit: next(chosen))
     monkeypatch.setattr("thespis.engine.build.begin", eager)
     for steps in (60, 90):  # the choice is made once: the second run has it from the first
         more = {"out": tmp_path / "run", **TINY} if steps == 60 else {}
@@ -115,7 +115,7 @@ def test_a_run_on_a_device_stops_and_goes_on(device, tmp_path):
 def test_a_devices_generator_is_in_the_checkpoint(tmp_path, monkeypatch):
     state = [torch.tensor([7], dtype=torch.uint8)]
     beside = (lambda: state[0], lambda new: state.__setitem__(0, new))
-    monkeypatch.setattr("thespis.engine.loop._generator", lambda device: beside)
+    monkeypatch.setattr("thespis.engine.loop.device_generator", lambda device: beside)
     thespis.train("sac", out=tmp_path / "run", steps=30, compile_after=-1, **TINY)
     state[0] = torch.tensor([1], dtype=torch.uint8)
     thespis.resume(tmp_path / "run", steps=40, panel=False)

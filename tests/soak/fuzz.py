@@ -149,7 +149,7 @@ def of_policy(run):
 
 
 def of_config(run):
-    about, _, cfg, more, _ = api._open(run, None, None)
+    about, _, cfg, more, _ = api.open_run(run, None, None)
     return [{k: v for k, v in about.items() if k != "run"}, cfg, more]
 
 

@@ -18,14 +18,14 @@ from tests.engine.test_remote import assert_true_to_life, family, gone, killed, 
 from thespis import envs
 from thespis.algos.continuous import sac
 from thespis.data import Shards
-from thespis.engine import checkpoint, remote
+from thespis.engine import checkpoint, cluster
 
 pytestmark = pytest.mark.soak
 ray = pytest.importorskip("ray")
 
 
 def test_fifty_kills_of_collectors(tmp_path, capsys, record):
-    with remote.cluster(4, None):
+    with cluster.cluster(4, None):
         cuts, kills, _ = killed(tmp_path, kills=50, every=1.5, pace=0.03, collectors=4, steps=12_000, updates_per_step=0.02)
     assert kills == 50
     assert 0 < cuts <= capsys.readouterr().out.count("died; another takes its place") <= 50

@@ -78,7 +78,7 @@ def assert_sound(folder):
 
 
 def opened(folder):
-    about, found, cfg, run, world = thespis.api._open(folder, None, None)
+    about, found, cfg, run, world = thespis.api.open_run(folder, None, None)
     return world, found.module.make(cfg, world.spec), about, run
 
 

@@ -19,11 +19,14 @@ from safetensors.torch import load_file
 import thespis
 from thespis import cli
 from thespis.core import Fault
-from thespis.engine import checkpoint, remote
+from thespis.engine import checkpoint
+from thespis.engine.cluster import cluster
 from thespis.engine.lock import alone
+from thespis.sweep import pool as pools
+from thespis.sweep.axes import Axis
+from thespis.sweep.search import propose
 
-module = importlib.import_module("thespis.sweep")  # thespis.sweep is the function
-Axis, propose = module.Axis, module.propose
+module = importlib.import_module("thespis.sweep.sweep")  # thespis.sweep is the function, in its package too
 
 ENV = "thespis/Counter-v0"
 SMALL = {
@@ -51,7 +54,7 @@ class Inside:
             raise KeyboardInterrupt
         self.started.append("/".join(Path(job["folder"]).parts[-2:]))
         with contextlib.redirect_stdout(None):
-            self.ended.append((job, module.work(job)))
+            self.ended.append((job, pools.work(job)))
 
     def wait(self, seconds):
         return self.ended.pop()
@@ -221,9 +224,9 @@ def test_a_package_that_is_missing_is_named(monkeypatch, tmp_path, package, opti
 
 
 def test_a_run_that_dies_again_and_again_is_left_and_the_others_go_on(inside, tmp_path, monkeypatch):
-    real, said = module.work, []
-    dies = lambda job: module.Died("signal 9") if "lr=0.0001" in job["folder"] else real(job)
-    monkeypatch.setattr(module, "work", dies)
+    real, said = pools.work, []
+    dies = lambda job: pools.Died("signal 9") if "lr=0.0001" in job["folder"] else real(job)
+    monkeypatch.setattr(pools, "work", dies)
     found = thespis.sweep("sac", ENV, over={"lr": "1e-4,3e-4"}, seeds=1, out=tmp_path, say=said.append, **SMALL)
     assert inside.started == ["lr=0.0001/seed-0"] * 4 + ["lr=0.0003/seed-0"]
     assert found["failed"] == [{"run": "lr=0.0001/seed-0", "why": "died 4 times (signal 9)"}]
@@ -232,7 +235,7 @@ def test_a_run_that_dies_again_and_again_is_left_and_the_others_go_on(inside, tm
 
 
 def test_a_fault_is_told_once_and_not_tried_again(inside, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "work", lambda job: "step 7: the environment failed")
+    monkeypatch.setattr(pools, "work", lambda job: "step 7: the environment failed")
     found = swept(tmp_path, {"lr": "1e-4,3e-4"})
     assert len(inside.started) == 2
     assert [f["why"] for f in found["failed"]] == ["step 7: the environment failed"] * 2
@@ -249,7 +252,7 @@ def test_what_was_killed_before_it_said_what_it_is_begins_anew(inside, tmp_path)
     (tmp_path / "sweep.json").unlink()
     (tmp_path / "seed-0").rename(tmp_path.parent / "lonely")
     swept(tmp_path / "new")
-    assert module.work({"folder": str(tmp_path.parent / "lonely"), "algo": "sac", "env": ENV, "options": SMALL}) is None
+    assert pools.work({"folder": str(tmp_path.parent / "lonely"), "algo": "sac", "env": ENV, "options": SMALL}) is None
     assert_bitwise(tmp_path.parent / "lonely", tmp_path / "new/seed-0")
 
 
@@ -264,11 +267,11 @@ def test_a_run_that_another_process_is_leaving_is_waited_for(tmp_path, monkeypat
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    monkeypatch.setattr(module, "WAIT", 0.5)
-    assert "is in use" in (module.work(job) or "")
-    monkeypatch.setattr(module, "WAIT", 60.0)
+    monkeypatch.setattr(pools, "WAIT", 0.5)
+    assert "is in use" in (pools.work(job) or "")
+    monkeypatch.setattr(pools, "WAIT", 60.0)
     threading.Timer(0.5, over.set).start()
-    assert module.work(job) is None
+    assert pools.work(job) is None
     thread.join()
 
 
@@ -281,16 +284,16 @@ def when(there, seconds=90):
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path, monkeypatch):
-    pools, said = [], []
+    seen, said = [], []
 
-    class Seen(module.OneByOne):
+    class Seen(pools.OneByOne):
         def __init__(self):
             super().__init__()
-            pools.append(self)
+            seen.append(self)
 
     def kill():
         when(lambda: len(checkpoint.checkpoints(tmp_path / "a/seed-0")) > 1)
-        pools[0].process.kill()
+        seen[0].process.kill()
 
     monkeypatch.setattr(module, "OneByOne", Seen)
     thread = threading.Thread(target=kill)
@@ -306,7 +309,7 @@ def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path,
 
 @pytest.mark.slow
 def test_a_process_whose_input_ends_writes_a_checkpoint_and_ends(tmp_path):
-    pool, folder = module.OneByOne(), tmp_path / "run"
+    pool, folder = pools.OneByOne(), tmp_path / "run"
     pool.start({"folder": str(folder), "algo": "sac", "env": ENV, "options": SMALL | {"steps": 10**6, "checkpoint_every": 10**6}})
     when(lambda: (folder / "metrics.jsonl").exists() and len((folder / "metrics.jsonl").read_bytes().splitlines()) > 2)
     pool.stop()
@@ -443,7 +446,7 @@ def test_tasks_of_ray_are_retried_and_end_with_the_same_bits(tmp_path):
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 
-    with remote.cluster(2, None):
+    with cluster(2, None):
         with pytest.raises(Fault, match="parallel is 3; the Ray cluster has 2 CPUs"):
             swept(tmp_path / "b", parallel=3)
         thread = threading.Thread(target=kill)

@@ -50,12 +50,12 @@ def begin(source: str, inputs: Sequence[Tensor], threads: int) -> tuple[Callable
         except RuntimeError:  # damaged
             shutil.rmtree(folder, ignore_errors=True)
     said = TemporaryFile("w+")  # noqa: SIM115  no pipe: nobody reads while the run goes on
-    with TemporaryFile("w+") as told:
-        json.dump(job, told)
-        told.seek(0)
+    with TemporaryFile("w+") as orders:
+        json.dump(job, orders)
+        orders.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-P", __file__, str(folder)],
-            stdin=told, stdout=subprocess.DEVNULL, stderr=said,
+            stdin=orders, stdout=subprocess.DEVNULL, stderr=said,
             start_new_session=True,  # Ctrl-C is not for it
         )  # fmt: skip
 

@@ -93,7 +93,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     write(path, lambda p: save_file(plain, p, {"sha256": _checksum(plain)}))
 
 
-def own(folder: Path) -> None:
+def no_links(folder: Path) -> None:
     """Raises Fault where what a run writes to or deletes is a link: what it stands for may be anybody's."""
     for place in folder.iterdir():
         for path in () if place.name in ("wandb", "videos") else (place, *place.rglob("*")):
@@ -103,13 +103,13 @@ def own(folder: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Strict JSON: no NaN, no name twice."""
-    with _told(path):
+    with _reading(path):
         return json.loads(path.read_bytes(), parse_constant=_no_constant, object_pairs_hook=_no_name_twice)
 
 
 def read_tensors(path: Path, sealed: bool | None = None) -> dict[str, Tensor]:
     """Those that `write_tensors` wrote there. `sealed`: whether there is to be a checksum; None: it may be absent."""
-    with _told(path):
+    with _reading(path):
         with safe_open(path, "pt") as header:  # a wrong file is told before it is mapped
             digest = (header.metadata() or {}).get("sha256")
         tensors = load_file(path)
@@ -119,7 +119,7 @@ def read_tensors(path: Path, sealed: bool | None = None) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     """What json and safetensors raise over a file that they cannot read, as a Fault."""
     if not path.is_file():  # nor a pipe, which could be read for ever
         raise Fault(f"{path} is {'not a file' if path.exists() else 'missing'}")
@@ -180,7 +180,7 @@ def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Te
         return target
     found = checkpoints(folder)
     before = _segments(found[-1]) if found else {}
-    held: dict[str, dict[str, Any]] = {}
+    needed: dict[str, dict[str, Any]] = {}
     for name, part in _named(replay):
         segments = _of(name, before)
         start = max([part.oldest(), *(first + segment["steps"] for first, segment in segments.items())])
@@ -188,13 +188,13 @@ def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Te
             file = segment_path(folder, start, name)
             write_tensors(file, part.segment(start, part.steps))
             segments[start] = {"steps": part.steps - start, "sha256": _digest(file)}
-        held |= {f"{name}{first}": s for first, s in segments.items() if first + s["steps"] > part.oldest()}
+        needed |= {f"{name}{first}": s for first, s in segments.items() if first + s["steps"] > part.oldest()}
 
     def fill(aside: Path) -> None:
         aside.mkdir()
         file = aside / "tensors.safetensors"
         write_tensors(file, tensors)
-        write_sealed(aside / "checkpoint.json", {"format": FORMAT, **meta, "segments": held, "tensors": _digest(file)})
+        write_sealed(aside / "checkpoint.json", {"format": FORMAT, **meta, "segments": needed, "tensors": _digest(file)})
 
     write(target, fill)
     for old in checkpoints(folder)[:-keep]:
@@ -283,7 +283,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in (folder / "checkpoints").glob("[0-9]*") if p.is_dir())
 
 
-def begun(folder: Path) -> bool:
+def has_saved(folder: Path) -> bool:
     """Whether a run has saved anything yet. One that was killed before it did so begins again."""
     return bool(checkpoints(folder)) or (folder / "policy" / "last.json").exists()
 
@@ -322,7 +322,7 @@ def _read(path: Path, replay: Experience) -> tuple[dict[str, Any], dict[str, Ten
         raise Fault(f"{path} does not fit the run's collectors: it holds {len(_steps(meta))} replays, wanted {len(replay.parts)}")
     parts = []
     for (name, part), steps in zip(_named(replay), _steps(meta), strict=True):
-        held: Segments = []
+        found_segments: Segments = []
         end = max(steps - part.length, 0)
         for first, segment in _of(name, meta["segments"]).items():
             found = _sound(file := segment_path(path.parents[1], first, name), segment.get("sha256"))
@@ -334,9 +334,9 @@ def _read(path: Path, replay: Experience) -> tuple[dict[str, Any], dict[str, Ten
                 raise Fault(f"{file} does not fit the run's num_envs and replay_size: experience would be missing or mixed up")
             if not part.can(found["action"]):
                 raise Fault(f"{file} is damaged: it holds actions that the environment has not")
-            held.append((first, found))
+            found_segments.append((first, found))
             end = first + segment["steps"]
-        parts.append(held)
+        parts.append(found_segments)
     return meta, tensors, parts
 
 
@@ -347,7 +347,7 @@ def _steps(meta: dict[str, Any]) -> list[int]:
 
 
 def _sound(path: Path, digest: Any) -> dict[str, Tensor]:
-    with _told(path):
+    with _reading(path):
         if _digest(path) != digest:
             raise ValueError(SEALED)
     return read_tensors(path)

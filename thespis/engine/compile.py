@@ -26,8 +26,8 @@ class Stepper:
 
     The rule depends on the count of updates alone, so that a run that is stopped and resumed takes the same path. Another
     process begins to compile when a quarter of them are done. Both paths draw the same random numbers from torch's global
-    generator. With `most` above 1, the compiled update has as many threads, of 1, 2, 4, ... `most`, as are quickest then;
-    `threads` keeps the choice. With `bf16`, an update's matrix products are in bfloat16.
+    generator. With `max_threads` above 1, the compiled update has as many threads, of 1, 2, 4, ... up to that, as are fastest
+    then; `threads` keeps the choice. With `bf16`, an update's matrix products are in bfloat16.
     """
 
     def __init__(
@@ -36,23 +36,23 @@ class Stepper:
         state: Any,
         compile_after: int = -1,
         say: Callable[[str], None] = warnings.warn,
-        most: int = 1,
+        max_threads: int = 1,
         bf16: bool = False,
     ):
-        self.learner, self.compile_after, self.say, self.most = learner, compile_after, say, most
+        self.learner, self.compile_after, self.say, self.max_threads = learner, compile_after, say, max_threads
         self.products = products(bf16)
         self.threads: int | None = None
         self.state = tree_map(lambda x: x.detach().clone(), state)  # no two leaves may share memory
         self.updates = 0
         self.totals: Metrics = {}
         self.counts: dict[str, int] = {}
-        self._begun: dict[Hashable, tuple[Callable[[], bool], Callable[[], Step]]] = {}
+        self._compiling: dict[Hashable, tuple[Callable[[], bool], Callable[[], Step]]] = {}
         self._compiled: dict[Hashable, Step] = {}
 
     def step(self, batch: Batch) -> None:
         """One update. Its metrics are added up on the device until `means` reads them."""
         k = self.learner.alike(self.updates % self.learner.period)
-        step = self._quick(k, self._phase(k), batch, self.updates)
+        step = self._compiled_once_due(k, self._phase(k), batch, self.updates)
         with torch.no_grad():
             self._count(step(self.state, batch))
         self.updates += 1
@@ -93,9 +93,9 @@ class Stepper:
 
     def waits(self, updates: int) -> bool:
         """Whether so many updates need what one of the team is still compiling."""
-        if not self._begun or not 0 <= self.compile_after < updates:
+        if not self._compiling or not 0 <= self.compile_after < updates:
             return False
-        return team.any_of(not all(ready() for ready, _ in self._begun.values()))
+        return team.any_of(not all(ready() for ready, _ in self._compiling.values()))
 
     def _phase(self, k: int) -> Step:
         def phase(state: Any, batch: Batch) -> Metrics:
@@ -121,21 +121,21 @@ class Stepper:
             if not explore or len(obs) != rows:
                 return learner.act(policy, obs, explore)
             given = {"obs": obs}
-            return self._quick("acting", exploring, given, self.updates - 1)(self.state, given)["action"]
+            return self._compiled_once_due("acting", exploring, given, self.updates - 1)(self.state, given)["action"]
 
         return act
 
-    def _quick(self, name: Hashable, function: Step, given: Any, done: int) -> Step:
+    def _compiled_once_due(self, name: Hashable, function: Step, given: Any, done: int) -> Step:
         """`function`, or what it has been compiled to where `done` updates are enough."""
         if name in self._compiled:
             return self._compiled[name]
         if not 0 <= self.compile_after // 4 <= done:
             return function
         try:
-            if name not in self._begun:
-                self._begun[name] = self._begin(name, function, given)
+            if name not in self._compiling:
+                self._compiling[name] = self._start_compiling(name, function, given)
             if done >= self.compile_after:
-                self._compiled[name] = self._begun.pop(name)[1]()
+                self._compiled[name] = self._compiling.pop(name)[1]()
                 torch.set_num_threads(self._threads())
         except Exception as error:  # whatever the compiler lacks, eager mode does the same sums
             self._compiled[name] = function
@@ -147,31 +147,31 @@ class Stepper:
         return self._compiled.get(name, function)
 
     def _threads(self) -> int:
-        return min(self.threads, self.most) if self.most > 1 and self.threads else torch.get_num_threads()
+        return min(self.threads, self.max_threads) if self.max_threads > 1 and self.threads else torch.get_num_threads()
 
-    def _begin(self, name: Hashable, function: Step, given: Any) -> tuple[Callable[[], bool], Callable[[], Step]]:
+    def _start_compiling(self, name: Hashable, function: Step, given: Any) -> tuple[Callable[[], bool], Callable[[], Step]]:
         """Has `function` compiled, for what is given in shapes like these.
 
         Returns what says whether that is over, and what waits for it and gives the result.
         """
-        if self.most > 1 and not self.threads:
-            self.threads = quickest(lambda copy: function(copy, given), self.state, self.most)
+        if self.max_threads > 1 and not self.threads:
+            self.threads = fastest_threads(lambda copy: function(copy, given), self.state, self.max_threads)
         names: list[str] = []
 
         def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
             rest = iter(tensors)
-            out = function(*(rebuild(like, {name: next(rest) for name in leaves(like)}) for like in (self.state, given)))
+            out = function(*(rebuild(tree, {name: next(rest) for name in leaves(tree)}) for tree in (self.state, given)))
             names[:] = out
             return tuple(out.values())
 
-        held, shown = list(leaves(self.state).values()), [x.contiguous() for x in leaves(given).values()]
+        kept, inputs = list(leaves(self.state).values()), [x.contiguous() for x in leaves(given).values()]
         with torch.random.fork_rng():
-            program = record(flat, [x.clone() for x in (*held, *shown)])
-        held, read = list(compress(held, program.read)), program.read[len(held) :]
-        shown = list(compress(shown, read))
-        like = [(x.shape, x.dtype) for x in shown]
+            program = record(flat, [x.clone() for x in (*kept, *inputs)])
+        kept, read = list(compress(kept, program.read)), program.read[len(kept) :]
+        inputs = list(compress(inputs, read))
+        shapes = [(x.shape, x.dtype) for x in inputs]
         threads = self._threads()
-        ready, wait = team.agreed(lambda: build.begin(program.source, [*held, *shown, *program.constants], threads))
+        ready, wait = team.agreed(lambda: build.begin(program.source, [*kept, *inputs, *program.constants], threads))
         if name != "acting" and not ready():
             how = "" if threads == 1 else f" for {threads} threads"
             self.say(f"compiling the update{how} meanwhile (a minute or so, once on this machine)")
@@ -179,23 +179,23 @@ class Stepper:
         def finish() -> Step:
             code = team.agreed(wait)
             with torch.random.fork_rng():
-                code([x.clone() for x in (*held, *shown, *program.constants)])  # a trial
-            if any(x.is_cuda for x in held):
-                code = build.capture(code, [*held, *shown, *program.constants], range(len(held), len(held) + len(shown)))
+                code([x.clone() for x in (*kept, *inputs, *program.constants)])  # a trial
+            if any(x.is_cuda for x in kept):
+                code = build.capture(code, [*kept, *inputs, *program.constants], range(len(kept), len(kept) + len(inputs)))
 
             def run(_: Any, given: Any) -> Metrics:
                 now = [x.contiguous() for x in compress(leaves(given).values(), read)]
-                if [(x.shape, x.dtype) for x in now] != like:
-                    raise ValueError(f"compiled for {like}, given {[(x.shape, x.dtype) for x in now]}")
-                return dict(zip(names, code([*held, *now, *program.constants]), strict=True))
+                if [(x.shape, x.dtype) for x in now] != shapes:
+                    raise ValueError(f"compiled for {shapes}, given {[(x.shape, x.dtype) for x in now]}")
+                return dict(zip(names, code([*kept, *now, *program.constants]), strict=True))
 
             return run
 
         return ready, finish
 
 
-def quickest(step: Callable[[Any], object], state: Any, most: int, seconds: float = 0.1) -> int:
-    """The threads, of 1, 2, 4, ... `most`, with which `step` of a copy of `state` takes least on the machine as it is now.
+def fastest_threads(step: Callable[[Any], object], state: Any, max_threads: int, seconds: float = 0.1) -> int:
+    """The threads, of 1, 2, 4, ... `max_threads`, with which `step` of a copy of `state` takes least on the machine as it is now.
 
     Each doubling is to save a twentieth. Takes about `seconds` for each that is tried.
     """
@@ -213,7 +213,7 @@ def quickest(step: Callable[[Any], object], state: Any, most: int, seconds: floa
 
     with torch.random.fork_rng(), torch.no_grad():
         threads, best = 1, cost(1)
-        while 2 * threads <= most and (next_best := cost(2 * threads)) < 0.95 * best:
+        while 2 * threads <= max_threads and (next_best := cost(2 * threads)) < 0.95 * best:
             threads, best = 2 * threads, next_best
     torch.set_num_threads(before)
     return threads

@@ -56,13 +56,13 @@ class Evaluator:
                 )
                 if value:
                     values += [came(path, value, gamma, over) for path, over in zip(paths, ended.tolist(), strict=True)]
-        told = dict(zip(("value_mean", "discounted_mean"), np.mean(values, 0).tolist(), strict=True)) if values else {}
+        values_came = dict(zip(("value_mean", "discounted_mean"), np.mean(values, 0).tolist(), strict=True)) if values else {}
         return {
             "return_mean": float(returns.mean()),
             "return_std": float(returns.std()),
             "returns": returns.tolist(),
             "length_mean": float(lengths.mean()),
-            **told,
+            **values_came,
         }
 
     def _group(

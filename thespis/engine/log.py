@@ -244,15 +244,15 @@ def _trim(file: Path, at: int) -> list[dict[str, Any]]:
     """The rows up to `at`; where they are not all, they take the file's place in one step."""
     if file.exists() and not file.is_file():
         raise Fault(f"{file} is not a file")
-    held = file.read_bytes() if file.exists() else b""
+    text = file.read_bytes() if file.exists() else b""
     kept: list[tuple[bytes, dict[str, Any]]] = []
-    for line in held.splitlines(keepends=True):
+    for line in text.splitlines(keepends=True):
         row = _row(line)
         if row and line.endswith(b"\n") and row["step"] <= at:
             kept.append((line, row))
-    text = b"".join(line for line, _ in kept)
-    if text != held:
-        write(file, lambda aside: aside.write_bytes(text))
+    whole = b"".join(line for line, _ in kept)
+    if whole != text:
+        write(file, lambda aside: aside.write_bytes(whole))
     return [row for _, row in kept]
 
 

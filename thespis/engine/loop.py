@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,44 +20,17 @@ from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Dataset, Demonstrations, Experience, Rollout, Shards, experience
 from thespis.engine import checkpoint, diverge, team
 from thespis.engine.act import Actor
+from thespis.engine.cluster import cluster
 from thespis.engine.collect import Collector
 from thespis.engine.compile import Stepper
 from thespis.engine.diverge import Diverged
 from thespis.engine.evaluate import Evaluator
 from thespis.engine.log import Log
-from thespis.engine.remote import Collectors, cluster
+from thespis.engine.process import device_generator, stop_signals, torch_settings
+from thespis.engine.progress import Progress
+from thespis.engine.remote import Collectors
 from thespis.engine.run import Run
 from thespis.envs import World, vector
-
-
-@dataclass
-class Progress:
-    """The counters of a run; a checkpoint holds them all."""
-
-    steps: int = 0
-    updates: int = 0
-    seconds: float = 0.0
-    """spent stepping and learning; evaluations and checkpoints apart"""
-    best: float | None = None
-    """highest mean evaluation return"""
-    last: float | None = None
-    """newest mean evaluation return"""
-    evaluated: int = -1
-    """step of the newest evaluation"""
-    episodes: list[tuple[float, int]] = field(default_factory=list)
-    """(return, length) of the episodes that ended since the last row of metrics"""
-    faults: dict[str, int] = field(default_factory=dict)
-    """what was survived: faults of environments, in "train" and in "eval", and "rollbacks" after divergence"""
-
-    @classmethod
-    def read(cls, saved: dict[str, Any]) -> Progress:
-        """What a checkpoint says; ValueError or TypeError where no run wrote that."""
-        p = cls(**saved)
-        whole, numbers = (p.steps, p.updates, p.evaluated), [p.seconds, *(x for x in (p.best, p.last) if x is not None)]
-        pairs = [(float(r), int(n)) for r, n in p.episodes]
-        if any(type(x) is not int for x in whole) or min(whole) < -1 or not all(math.isfinite(x) for x in numbers):
-            raise ValueError("progress is not as a run writes it")
-        return replace(p, episodes=pairs, faults={str(name): int(count) for name, count in p.faults.items()})
 
 
 def train(
@@ -70,14 +42,12 @@ def train(
     `about` is written beside each policy, unread. Where these end the run, raises Fault, after a checkpoint, if the
     environment fails, and Diverged, without one, if the learner has diverged.
     """
-    with ExitStack() as stack:
-        most = stack.enter_context(_torch(run))
-        stack.enter_context(team.team(run))
-        stop = stack.enter_context(stop_signals())
+    with torch_settings(run) as max_threads, team.team(run), stop_signals() as stop:
         while True:
             try:
-                with ExitStack() as own:
-                    return _Training(own, learner, world, run, folder, about, resume, panel, data, most).loop(stop)
+                with ExitStack() as stack:
+                    training = _Training(stack, learner, world, run, folder, about, resume, panel, data, max_threads)
+                    return training.loop(stop)
             except Diverged as why:
                 if run.on_divergence == "stop":
                     raise
@@ -85,96 +55,90 @@ def train(
                 resume = True
 
 
-def _under(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The part of a checkpoint's tensors whose names begin with `name` and a dot, without it."""
-    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-
-
 class _Training:
     def __init__(
-        self,
-        stack: ExitStack,
-        learner: Learner,
-        world: World,
-        run: Run,
-        folder: Path,
-        about: dict[str, Any],
-        resume: bool,
-        panel: bool | None,
-        data: Dataset | None,
-        most: int,
-    ):
-        """`most`: threads that the learner may choose to have."""
-        self.learner, self.run, self.folder, self.about = learner, run, folder, about
+        self, stack: ExitStack, learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool,
+        panel: bool | None, data: Dataset | None, max_threads: int,
+    ):  # fmt: skip
+        """All that the loop needs, as a checkpoint left it or new. What must be closed is left to `stack`."""
+        self.learner, self.world, self.run, self.folder, self.about = learner, world, run, folder, about
         self.leads, self.learners = team.rank() == 0, team.size()
-        done = [int(c.name) for c in checkpoint.checkpoints(folder)[-1:]] if resume else []
-        seeds = diverge.seeds(run.seed if self.leads else [run.seed, team.rank(), *done])  # resumed, the others' are new
+        resume = resume and checkpoint.has_saved(folder)
+        seeds = diverge.seeds(self._entropy(resume))
         torch.manual_seed(seeds[0])
-        self.replay = experience(
-            world.spec, learner.experience, run.num_envs, seeds[1], learner.needs, run.collectors, run.device
-        )
-        self.source: Experience | Demonstrations = self.replay
-        if data is not None:
-            assert not isinstance(self.replay, Rollout)
-            self.source = Demonstrations(world.spec, data, self.replay)
+        self.replay, self.source = _experience(learner, world, run, data, seeds[1])
         self.pretrain = 0 if data is None else learner.experience.pretrain
-        state = team.first(learner.init())
-        self.progress = Progress()
-        notes: list[str] = []
-        resume = resume and checkpoint.begun(folder)
-        if resume:
-            with team.leader_first():  # who, should one be damaged, puts it aside
-                meta, tensors = checkpoint.load(folder, self.replay, notes.append)
-            saved = _under("state", tensors)
-            checkpoint.fit(saved, leaves(state), checkpoint.checkpoints(folder)[-1])
-            with checkpoint.fitting(folder):
-                state, self.progress = rebuild(state, saved), Progress.read(meta["progress"])
-        elif self.leads:
-            (folder / "metrics.jsonl").unlink(missing_ok=True)
-        at, sinks = self.progress.steps, run.sinks
-        if self.leads:
-            log = Log(folder, about.get("title", ""), run.steps, at=at, sinks=sinks, config=about, panel=panel)
-        else:  # what the others would say goes nowhere
-            log = Log(Path(stack.enter_context(TemporaryDirectory())), "", run.steps, sinks=(), panel=False, file=io.StringIO())
-        self.log = stack.enter_context(log)
+        state, saved, notes = self._state(resume)
+        self.log = stack.enter_context(self._log(stack, panel))
         for note in notes:
-            log.note(note)
-        state, bf16 = tree_map(lambda x: x.to(run.device), state), run.precision == "bf16"
-        self.stepper = Stepper(learner, state, run.compile_after, log.note, most, bf16)
+            self.log.note(note)
+        self.stepper = Stepper(learner, state, run.compile_after, self.log.note, max_threads, run.precision == "bf16")
         self.stepper.updates = self.progress.updates
-        self.collector: Collector | Collectors
-        skip = self.skip("train")
-        if isinstance(self.replay, Shards):
-            stack.enter_context(cluster(run.collectors, run.ray_address))
-            self.collector = Collectors(learner, world, run, self.replay, seeds[2], log.note, skip)
-            stack.callback(self.collector.close)
-        else:
-            envs = vector(world, run.num_envs, run.vector, run.env_timeout, skip)
-            stack.callback(envs.close)
-            self.collector = Collector(envs, world.spec, self.replay, seeds[2], lambda rows: self.actor.begin(rows))
-        quick = learner if learner.memory else replace(learner, act=self.stepper.acting(run.num_envs))
-        self.actor = Actor(quick, run.num_envs, learner.experience.look_every, run.device)
+        self.collector = self._collector(stack, seeds[2])
+        compiled = learner if learner.memory else replace(learner, act=self.stepper.acting(run.num_envs))
+        self.actor = Actor(compiled, run.num_envs, learner.experience.look_every, run.device)
         self.evaluator = Evaluator(world, run.eval_episodes, seeds[3], run.env_timeout, self.skip("eval"))
         stack.callback(self.evaluator.close)
-        if resume and not self.leads:  # the leader's experience, then steps of its own
+        if saved and self.leads:
+            with checkpoint.fitting(folder):
+                self._restore(*saved)
+        elif saved:  # the leader's experience, then steps of this learner's own
             for env in range(run.num_envs):
                 self.replay.parts[0].cut(env)
-        elif resume:
-            with checkpoint.fitting(folder):
-                self._go_on(meta, tensors, world.spec.obs.dim)
         self.reported = (self.progress.steps, self.progress.seconds)
 
-    def _go_on(self, meta: dict[str, Any], tensors: dict[str, torch.Tensor], dim: int) -> None:
-        """From where a checkpoint was written; its State and its steps are in place already."""
-        self.stepper.restore(_under("totals", tensors), meta["counts"])
+    def _entropy(self, resume: bool) -> int | list[int]:
+        """What every seed is drawn from. Those of a learner that does not lead are other ones each time that it is resumed."""
+        done = [int(c.name) for c in checkpoint.checkpoints(self.folder)[-1:]] if resume else []
+        return self.run.seed if self.leads else [self.run.seed, team.rank(), *done]
+
+    def _state(self, resume: bool) -> tuple[Any, tuple[dict[str, Any], dict[str, torch.Tensor]] | None, list[str]]:
+        """The learner's State, new or from the newest sound checkpoint; what else that holds; and notes for the person. Sets the
+        progress."""
+        state, saved, notes = team.first(self.learner.init()), None, list[str]()
+        self.progress = Progress()
+        if resume:
+            with team.leader_first():  # who, should one be damaged, puts it aside
+                saved = meta, tensors = checkpoint.load(self.folder, self.replay, notes.append)
+            found = _part("state", tensors)
+            checkpoint.fit(found, leaves(state), checkpoint.checkpoints(self.folder)[-1])
+            with checkpoint.fitting(self.folder):
+                state, self.progress = rebuild(state, found), Progress.read(meta["progress"])
+        elif self.leads:
+            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+        return tree_map(lambda x: x.to(self.run.device), state), saved, notes
+
+    def _log(self, stack: ExitStack, panel: bool | None) -> Log:
+        run, at = self.run, self.progress.steps
+        if self.leads:
+            title = self.about.get("title", "")
+            return Log(self.folder, title, run.steps, at=at, sinks=run.sinks, config=self.about, panel=panel)
+        nowhere = Path(stack.enter_context(TemporaryDirectory()))
+        return Log(nowhere, "", run.steps, sinks=(), panel=False, file=io.StringIO())
+
+    def _collector(self, stack: ExitStack, seed: int) -> Collector | Collectors:
+        """Who steps the environments: processes of Ray's, or this one."""
+        run, world, skip = self.run, self.world, self.skip("train")
+        if isinstance(self.replay, Shards):
+            stack.enter_context(cluster(run.collectors, run.ray_address))
+            collectors = Collectors(self.learner, world, run, self.replay, seed, self.log.note, skip)
+            stack.callback(collectors.close)
+            return collectors
+        envs = vector(world, run.num_envs, run.vector, run.env_timeout, skip)
+        stack.callback(envs.close)
+        return Collector(envs, world.spec, self.replay, seed, lambda rows: self.actor.begin(rows))
+
+    def _restore(self, meta: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """All that a checkpoint holds besides the State and the steps, which are in place already."""
+        self.stepper.restore(_part("totals", tensors), meta["counts"])
         self.stepper.threads = meta.get("threads") and max(int(meta["threads"]), 1)
-        self.actor.restore(_under("acting", tensors), dim)
-        self.replay.restore(_under("replay", tensors))
-        self.collector.restore(meta["collector"], _under("collector", tensors), self.log.note)
+        self.actor.restore(_part("acting", tensors), self.world.spec.obs.dim)
+        self.replay.restore(_part("replay", tensors))
+        self.collector.restore(meta["collector"], _part("collector", tensors), self.log.note)
         self.replay.rng.set_state(tensors["rng.replay"])
         torch.set_rng_state(tensors["rng.torch"])
-        if beside := _generator(self.run.device):
-            beside[1](tensors["rng.device"])
+        if device := device_generator(self.run.device):
+            device[1](tensors["rng.device"])
         if rollback := meta.get("rollback"):
             self.log.note(rollback["said"])
             seeds = diverge.seeds(self.run.seed, self.progress.faults["rollbacks"])
@@ -319,7 +283,7 @@ class _Training:
             **{f"acting.{k}": v for k, v in self.actor.save().items()},
             **{f"replay.{k}": v for k, v in self.replay.save().items()},
             "rng.torch": torch.get_rng_state(),
-            **({"rng.device": beside[0]()} if (beside := _generator(self.run.device)) else {}),
+            **({"rng.device": device[0]()} if (device := device_generator(self.run.device)) else {}),
             "rng.replay": self.replay.rng.get_state(),
         }
         meta = {
@@ -351,49 +315,18 @@ class _Training:
         return {f"faults/{name}": float(count) for name, count in self.progress.faults.items()}
 
 
-def _generator(device: str) -> tuple[Callable[[], torch.Tensor], Callable[[torch.Tensor], None]] | None:
-    """What gets and sets the state of a device's own generator; None on the processor, whose is torch's."""
-    kind = torch.device(device).type
-    if kind == "cpu":
-        return None
-    room, where = torch.get_device_module(kind), () if kind == "mps" else (device,)
-    return lambda: room.get_rng_state(*where), lambda state: room.set_rng_state(state, *where)
+def _experience(
+    learner: Learner, world: World, run: Run, data: Dataset | None, seed: int
+) -> tuple[Experience, Experience | Demonstrations]:
+    """Where steps go to, and where batches come from: the same, or with a dataset both."""
+    feed, needs = learner.experience, learner.needs
+    replay = experience(world.spec, feed, run.num_envs, seed, needs, run.collectors, run.device)
+    if data is None:
+        return replay, replay
+    assert not isinstance(replay, Rollout)
+    return replay, Demonstrations(world.spec, data, replay)
 
 
-@contextmanager
-def _torch(run: Run) -> Iterator[int]:
-    """The run's threads and precision, and how many threads it may choose to have later: 1 where it named a number.
-
-    Denormals are flushed: idle units' moments decay into them, and they are slow.
-    """
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.set_num_threads(run.threads or 1)
-    torch.set_float32_matmul_precision("medium" if run.precision == "bf16" else "highest")
-    torch.set_flush_denormal(True)
-    try:
-        yield 1 if run.threads or run.device != "cpu" or team.many() else threads  # each of a team would choose for itself
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)
-        torch.set_flush_denormal(False)
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Set by Ctrl-C or SIGTERM: the step under way is finished first. A second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-
-    def heard(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _part(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The part of a checkpoint's tensors whose names begin with `name` and a dot, without it."""
+    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}

@@ -114,8 +114,8 @@ class Comparison:
         return rows
 
     def json(self) -> dict[str, Any]:
-        told = {"groups": self.table, "improvement": self.improvements, "axis": self.axis, "scale": self.scale}
-        return told | {"bootstrap_draws": self.draws, "notes": self.notes}
+        found = {"groups": self.table, "improvement": self.improvements, "axis": self.axis, "scale": self.scale}
+        return found | {"bootstrap_draws": self.draws, "notes": self.notes}
 
     def csv(self, file: Path) -> None:
         """A line a group and step of the curve: iqm, low, high, seeds; no interval, no numbers there."""
@@ -272,8 +272,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
     names = []
     for run in runs:
         flat = [_flat(r) for r in runs if r.config["algo"] == run.config["algo"]]
-        own = {k: v for k, v in _flat(run).items() if any(f.get(k) != v for f in flat)}
-        names.append(", ".join([run.algo, *(f"{k}={v}" for k, v in own.items())]))
+        differs = {k: v for k, v in _flat(run).items() if any(f.get(k) != v for f in flat)}
+        names.append(", ".join([run.algo, *(f"{k}={v}" for k, v in differs.items())]))
     return [n if names.count(n) == 1 else f"{n} #{names[:i].count(n) + 1}" for i, n in enumerate(names)]
 
 

@@ -103,10 +103,10 @@ def _page(folder: Path) -> None:
         if len(wanted) < len(table.selected):
             table.selected = [rows[name] for name in wanted]
         chosen = [r for r in fits if _name(r, folder) in wanted] or fits[:1]  # else the newest
-        told = f'<div class="card">{"<br>".join(map(page.html.escape, faults))}</div>' if faults else ""
+        head = f'<div class="card">{"<br>".join(map(page.html.escape, faults))}</div>' if faults else ""
         if chosen:
-            told += f"<h1>{page.html.escape(chosen[0].title)}</h1>" * (len(chosen) == 1) + page.facts(chosen)
-        for place, text in ((title, told), (live, _curves(chosen, seen)), (kept, page.kept(chosen, source) if chosen else "")):
+            head += f"<h1>{page.html.escape(chosen[0].title)}</h1>" * (len(chosen) == 1) + page.facts(chosen)
+        for place, text in ((title, head), (live, _curves(chosen, seen)), (kept, page.kept(chosen, source) if chosen else "")):
             if place.content != text:
                 place.set_content(text)
 
@@ -148,7 +148,7 @@ def _name(run: Run, folder: Path) -> str:
 
 
 def _row(run: Run, folder: Path) -> dict[str, str]:
-    told, about = page.told(run), run.config["run"]
+    words, about = page.summary(run), run.config["run"]
     age = max(time.time() - (run.path / "metrics.jsonl").stat().st_mtime, 0)
     done = max((r["step"] for r in run.rows), default=0) >= about["steps"]
     state = "finished" if done else f"last row {page.duration(age)} ago"
@@ -158,4 +158,4 @@ def _row(run: Run, folder: Path) -> dict[str, str]:
         "algo": run.algo,
         "env": str(about["env"]),
         "seed": str(about["seed"]),
-    } | told
+    } | words

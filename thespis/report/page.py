@@ -17,7 +17,7 @@ import matplotlib as mpl
 from thespis.report.panels import Panel, Run, figure, panels, read, svg
 from thespis.report.style import COLOURS, DASHES
 
-__all__ = ["STYLE", "curves", "duration", "facts", "kept", "page", "pngs", "told"]
+__all__ = ["STYLE", "curves", "duration", "facts", "kept", "page", "pngs", "summary"]
 
 EMBED = 3_000_000  # bytes of a video that goes into the page; a larger one is linked
 DARK = ("#7aa7ff", "#f0a35e", "#69c795", "#c39bf0", "#f0809a", "#a9b4c4")
@@ -106,7 +106,7 @@ def kept(runs: Sequence[Run], source: Callable[[Path], str]) -> str:
 
 def facts(runs: Sequence[Run]) -> str:
     """Of one run a list, of several a table that is their legend too."""
-    table = [told(r) for r in runs]
+    table = [summary(r) for r in runs]
     if len(runs) == 1:
         return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{html.escape(v)}</dd></div>" for k, v in table[0].items() if v) + "</dl>"
     names = [k for k in table[0] if any(row[k] for row in table)]
@@ -139,7 +139,7 @@ def _key(i: int) -> str:
     return f'<i class="key" style="background: repeating-linear-gradient(90deg, {", ".join(stops)})"></i>'
 
 
-def told(run: Run) -> dict[str, str]:
+def summary(run: Run) -> dict[str, str]:
     """The run in a few words; "" where it has none yet."""
     done, wanted = max((r["step"] for r in run.rows), default=0), run.config["run"]["steps"]
     (steps, means), (at, seconds), (_, stds) = (run.column(n) for n in ("eval/return_mean", "time/seconds", "eval/return_std"))
@@ -190,8 +190,8 @@ def _value(x: Any) -> str:
 
 
 def _config(run: Run) -> str:
-    shown = {k: run.config[k] for k in ("algo", "algo_config", "run", "thespis") if k in run.config}
-    text = html.escape(json.dumps(shown, indent=2))
+    parts = {k: run.config[k] for k in ("algo", "algo_config", "run", "thespis") if k in run.config}
+    text = html.escape(json.dumps(parts, indent=2))
     return f'<div class="card wide"><details><summary>Every number of the run</summary><pre>{text}</pre></details></div>'
 
 

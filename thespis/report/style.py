@@ -39,9 +39,9 @@ def short(value: float, digits: int = 4) -> str:
     return f"{value / size:.{digits}g}{mark}".replace("-", "\N{MINUS SIGN}")
 
 
-def brief(text: str, most: int = 44) -> str:
+def brief(text: str, longest: int = 44) -> str:
     """At most `most` characters; 44 are a line of a picture."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 class Short(Formatter):

@@ -80,13 +80,13 @@ def picture(found: dict[str, Any], file: Path) -> None:
 
 def _grid(found: dict[str, Any]) -> Figure:
     rows = best(found)
-    shown = rows[:MOST]
-    figure = Figure(figsize=(WIDE, 1.5 + 0.62 * len(shown)), dpi=160, facecolor="white", layout="constrained")
+    top = rows[:MOST]
+    figure = Figure(figsize=(WIDE, 1.5 + 0.62 * len(top)), dpi=160, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     first = f"The best {MOST} of {len(rows)} settings, " if len(rows) > MOST else ""
     entitle(axes, f"{_what(found)}\n{first}mean of the middle half, 95% interval")
     lines = [
-        (f"{brief(r['name'])}  ({r['seeds']})", COLOURS[0], r["iqm"], r["interval95"], list(r["scores"].values())) for r in shown
+        (f"{brief(r['name'])}  ({r['seeds']})", COLOURS[0], r["iqm"], r["interval95"], list(r["scores"].values())) for r in top
     ]
     bars(dress(axes, "return of the last evaluation (number of seeds)", "", ticks=4), lines)
     return figure

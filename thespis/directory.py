@@ -1,0 +1,72 @@
+"""What a run directory says of itself, and which algorithm, settings and environment it was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from thespis import config, envs
+from thespis.algorithms import Algorithm, algorithm, part_names
+from thespis.core import Fault
+from thespis.engine import checkpoint
+from thespis.engine.run import Run
+
+Env = str | gym.Env | Callable[[], gym.Env]
+
+
+@dataclass(frozen=True)
+class Result:
+    path: Path
+    """the run directory"""
+    finished: bool
+    """False where it was stopped before its last step"""
+    return_mean: float | None
+    """of the last evaluation; None in a learner that does not lead"""
+
+
+def path_of(path: str | Path | Result) -> Path:
+    return path.path if isinstance(path, Result) else Path(path)
+
+
+def open_run(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str, Any], Algorithm, Any, Run, envs.World]:
+    """What a run directory says of itself. Nothing that it names is run unless it is ours or you name it too."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise Fault(f"{folder} is not a run directory: it has no config.json")
+    about = read_about(file)
+    found = algorithm(algo or built_in(folder, about["algo"]))
+    cfg, run = config.build(found.module.Config, about["algo_config"], f"{file}: "), config.build(Run, about["run"], f"{file}: ")
+    if env is None and (about["own_env"] or not envs.known(run.env)):
+        why = "an environment of your own" if about["own_env"] else "which is not registered here"
+        raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")
+    return about, found, cfg, run, envs.world(run.env if env is None else env)
+
+
+def read_about(file: Path, **more: type) -> dict[str, Any]:
+    """What config.json or a policy's JSON says, with all in it that is read from it here."""
+    about, kinds = checkpoint.read_json(file), {"algo": str, "algo_config": dict, "run": dict, "own_parts": list, "own_env": bool}
+    if not isinstance(about, dict) or not all(isinstance(about.get(k), kind) for k, kind in (kinds | more).items()):
+        raise Fault(f"{file} is damaged, or was not written by Thespis")
+    if not all(isinstance(part, str) for part in about["own_parts"]):
+        raise Fault(f"{file} is damaged: own_parts must be names")
+    return about
+
+
+def built_in(folder: Path, name: str) -> str:
+    if name.endswith(".py"):
+        raise Fault(
+            f"{folder} was made by your own {name}: name it again, --algo {name} (a run directory never runs code by itself)"
+        )
+    return name
+
+
+def given_parts(found: Algorithm, about: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    if unknown := sorted(set(parts) - set(part_names(found))):
+        raise Fault(f"{unknown[0]} is not a part of {found.name}{config.near(unknown[0], part_names(found))}")
+    if missing := sorted(set(about["own_parts"]) - set(parts)):
+        raise Fault(f"this run was made with your own {' and '.join(missing)}: give it again, from Python")
+    return parts

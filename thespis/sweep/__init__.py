@@ -1,0 +1,5 @@
+"""Many runs of one algorithm: a grid or a search, times seeds."""
+
+from thespis.sweep.sweep import sweep
+
+__all__ = ["sweep"]
