@@ -12,7 +12,9 @@ FLOOR = {
     **dict.fromkeys(("fault", "core", "config", "ops"), 1),
     **dict.fromkeys(("data", "envs", "worlds", "nets", "optim"), 2),
     **dict.fromkeys(("engine", "algos", "report"), 3),
-    **dict.fromkeys(("algorithms", "directory", "policy", "cli", "api", "export", "hub", "sb3", "sweep", "__init__", "__main__"), 4),
+    **dict.fromkeys(
+        ("algorithms", "directory", "policy", "cli", "api", "export", "hub", "sb3", "sweep", "__init__", "__main__"), 4
+    ),
 }
 TOP = {
     "algorithms": 0,
