@@ -2,52 +2,52 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from thespis.core import Metrics, Params, Trained
+from thespis.core import Metrics, Params, Trained, tree_map
 
 
 def fresh(params: Params) -> Trained:
     """Parameters with optimiser moments at zero."""
-    m, v = ({k: torch.zeros_like(p) for k, p in params.items()} for _ in range(2))
-    return Trained(params, m, v, torch.zeros(()))
+    return Trained(params, tree_map(torch.zeros_like, params), tree_map(torch.zeros_like, params), torch.zeros(()))
 
 
 def adam(
-    group: Trained, grads: Params, lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999), eps: float | Tensor = 1e-8
-) -> Trained:
-    """One step of Adam (Kingma & Ba 2015, algorithm 1); equal to torch.optim.Adam."""
+    group: Trained, grads: Params, lr: float | Tensor,
+    betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, decay: float = 0.0,
+) -> Trained:  # fmt: skip
+    """One step of Adam (Kingma & Ba 2015, algorithm 1), or with `decay` of AdamW; equal to those of torch.optim."""
     (b1, b2), t = betas, group.t + 1
     root = _one_minus_power(b2, t).sqrt()
-    scale, eps = root * lr / _one_minus_power(b1, t), root * eps  # the form of their section 2, with one division
+    scale, small = root * lr / _one_minus_power(b1, t), root * eps  # the form of their section 2, with one division
     m = {k: torch.lerp(group.m[k], g, 1 - b1) for k, g in grads.items()}
     v = {k: b2 * group.v[k] + (1 - b2) * g * g for k, g in grads.items()}
-    params = {k: p - scale * m[k] / (v[k].sqrt() + eps) for k, p in group.params.items()}
-    return Trained(params, m, v, t)
+    old = {k: p * (1 - lr * decay) for k, p in group.params.items()} if decay else group.params
+    return Trained({k: p - scale * m[k] / (v[k].sqrt() + small) for k, p in old.items()}, m, v, t)
 
 
-def _one_minus_power(b: float, t: Tensor) -> Tensor:
-    """1 - b^t, to full precision where b^t is near 1."""
+def _one_minus_power(b: float, t: Tensor) -> Tensor:  # 1 - b^t, to full precision where b^t is near 1
     return -torch.expm1(t * math.log(b)) if b > 0 else torch.ones_like(t)
 
 
 def descend(
-    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object, max_norm: float = math.inf
-) -> tuple[Trained, Metrics]:
+    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object, max_norm: float = math.inf,
+    **numbers: Any,
+) -> tuple[Trained, Metrics]:  # fmt: skip
     """One gradient step of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else.
 
     The only function that knows how a gradient is taken: where torch.distributed is initialized, the mean of every process's.
-    One longer than `max_norm` is shortened to that. Adds the loss to the metrics under its own name.
+    One longer than `max_norm` is shortened to that; `numbers` are adam's. Adds the loss to the metrics under its own name.
     """
     grads, (value, metrics) = _gradient(loss, group.params, *args)
-    if distributed.is_available() and distributed.is_initialized():
-        grads = _mean(grads)
+    grads = _mean(grads) if distributed.is_available() and distributed.is_initialized() else grads
     if max_norm < math.inf:
         norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
         grads = {k: g * (max_norm / (norm + 1e-6)).clamp(max=1) for k, g in grads.items()}
-    return adam(group, grads, lr), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
+    return adam(group, grads, lr, **numbers), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
 
 
 def _gradient(loss: Callable[..., tuple[Tensor, Metrics]], at: Params, *args: object) -> tuple[Params, tuple[Tensor, Metrics]]:

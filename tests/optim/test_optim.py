@@ -35,13 +35,15 @@ def kept(*nodes: Any) -> Callable[[], None]:
     {"lr": 1e-3, "betas": (0.5, 0.9)},
     {"lr": 1e-3, "betas": (0.0, 0.99)},
     {"lr": 1e-2, "eps": 0.1},
+    {"lr": 1e-2, "decay": 0.3},
 ])  # fmt: skip
 @pytest.mark.parametrize(("dtype", "rel"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
 def test_adam_is_torchs(dtype: torch.dtype, rel: float, numbers: dict[str, Any]) -> None:
     ours = tree_map(lambda x: x.to(dtype), fresh(randoms(dtype)))
     start = {k: p.clone() for k, p in ours.params.items()}
     theirs = {k: p.clone().requires_grad_() for k, p in ours.params.items()}
-    peer = torch.optim.Adam(theirs.values(), **numbers)
+    named = {"weight_decay" if name == "decay" else name: x for name, x in numbers.items()}
+    peer = (torch.optim.AdamW if "decay" in numbers else torch.optim.Adam)(theirs.values(), **named)
     for step in range(15):
         grads = randoms(dtype, 10.0 ** (step % 5 - 2))  # of very different sizes
         ours = adam(ours, grads, **numbers)
@@ -124,6 +126,15 @@ def test_descend_is_one_step_of_adam_down_the_known_gradient() -> None:
     for (name, x), y in zip(leaves(after).items(), leaves(wanted).values(), strict=True):
         torch.testing.assert_close(x, y, msg=name)
     assert float(bowl(after.params, centre, width)[0]) < float(metrics["bowl"])
+
+
+def test_descend_hands_on_what_is_adams() -> None:
+    group, centre = fresh(randoms()), fresh(randoms())
+    after, _ = descend(group, bowl, 0.01, centre, torch.tensor(3.0), eps=0.5, decay=0.2, betas=(0.5, 0.9))
+    grads = {k: 3.0 * (group.params[k] - centre.params[k]) for k in SHAPES}
+    wanted = adam(group, grads, 0.01, (0.5, 0.9), eps=0.5, decay=0.2)
+    for (name, x), y in zip(leaves(after).items(), leaves(wanted).values(), strict=True):
+        torch.testing.assert_close(x, y, msg=name)
 
 
 def test_descend_tells_the_loss_by_its_name_and_detached() -> None:
