@@ -56,6 +56,67 @@ def test_a_group_is_algorithm_and_configuration_but_not_length_or_device(tmp_pat
     assert "compared at step 100, the last at which every run was evaluated" in found.notes
 
 
+def about(path, **more):
+    """`write` with more in config.json."""
+    file = path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+
+
+def test_a_file_is_one_algorithm_wherever_it_lies_and_another_when_it_was_edited(tmp_path):
+    for seed, (path, digest) in enumerate([("mean.py", "a1" * 32), ("/home/me/mean.py", "a1" * 32), ("mean.py", "b2" * 32)]):
+        about(write(tmp_path / f"run-{seed}", path, seed), algo_sha256=digest)
+    found = compare([tmp_path])
+    assert [(g.name, g.seeds) for g in found.groups] == [("mean #1", 2), ("mean #2", 1)]
+    (note,) = [n for n in found.notes if "sha256" in n]
+    assert note == (
+        "the file of mean was not the same in all runs, so they are separate groups: "
+        "sha256 a1a1a1a1 in run-0, run-1; b2b2b2b2 in run-2"
+    )
+    about(tmp_path / "run-2", algo_sha256="a1" * 32)
+    found = compare([tmp_path])
+    assert [(g.name, g.seeds) for g in found.groups] == [("mean", 3)]
+    assert not any("sha256" in n for n in found.notes)
+
+
+def test_what_bears_on_learning_makes_a_group_and_what_does_not_is_left_out(tmp_path):
+    defaults = {"num_envs": 1, "normalise": False, "threads": 0}
+    for seed, run in enumerate([{}, {"threads": 2, "wandb_tags": ["x"]}, {"normalise": True}]):
+        about(write(tmp_path / f"run-{seed}", seed=seed, **defaults | run), run_defaults=defaults)
+    write(tmp_path / "old", seed=3)  # of a version that did not have that option
+    assert [(g.name, g.seeds) for g in compare([tmp_path]).groups] == [("sac, normalise=False", 3), ("sac, normalise=True", 1)]
+
+
+def test_a_run_that_was_changed_or_began_from_another_is_a_group_of_its_own(tmp_path):
+    for seed in range(4):
+        write(tmp_path / f"run-{seed}", seed=seed)
+    about(tmp_path / "run-1", changes=[{"step": 100, "fields": {"eval_every": [100, 50]}}])
+    about(tmp_path / "run-2", changes=[{"step": 100, "fields": {"lr": [3e-4, 1e-4]}}])
+    about(tmp_path / "run-3", start={"run": "runs/old", "step": 7})
+    assert [(g.name, g.seeds) for g in compare([tmp_path]).groups] == [
+        ("sac", 2), ("sac, changed=lr=0.0001 at 100", 1), ("sac, start=runs/old", 1),
+    ]  # fmt: skip
+
+
+def test_the_table_has_environments_and_single_seeds(tmp_path):
+    for env, size in (("Hopper-v5", 10.0), ("Ant-v5", 1000.0)):
+        for seed in (3, 5, 11):
+            write(tmp_path / f"sac-{env}-{seed}", "sac", seed, env, last=size * seed)
+        write(tmp_path / f"td3-{env}", "td3", 5, env, last=0.0)
+    compare([tmp_path]).csv(tmp_path / "c.csv")
+    rows = list(csv.DictReader((tmp_path / "c.csv").open()))
+    assert list(rows[0]) == ["group", "environment", "step", "iqm", "low95", "high95", "seeds", "seed 3", "seed 5", "seed 11"]
+    last = {(r["group"], r["environment"]): r for r in rows if r["step"] == "200"}
+    assert list(last) == [(g, e) for g in ("sac", "td3") for e in ("Ant-v5", "Hopper-v5", "all")]
+    sac, td3, both = last["sac", "Ant-v5"], last["td3", "Hopper-v5"], last["sac", "all"]
+    assert [float(sac[f"seed {n}"]) for n in (3, 5, 11)] == pytest.approx([3 / 11, 5 / 11, 1])
+    assert float(sac["iqm"]) == pytest.approx((3 + 5 + 11) / 33)
+    assert [td3[f"seed {n}"] for n in (3, 5, 11)] == ["", "0.0", ""]
+    assert (td3["low95"], td3["seeds"], both["seed 3"], both["seeds"]) == ("", "1", "", "3")
+    compare([tmp_path / "sac-Ant-v5-3", tmp_path / "sac-Ant-v5-5"]).csv(tmp_path / "one.csv")
+    one = [r for r in csv.DictReader((tmp_path / "one.csv").open()) if r["step"] == "200"]
+    assert [(r["environment"], r["seed 3"], r["seed 5"]) for r in one] == [("Ant-v5", "3000.0", "5000.0")]
+
+
 def test_one_seed_shows_its_curve_and_concludes_nothing(two, tmp_path):
     write(two / "redq-0", "redq")
     found = compare([two])

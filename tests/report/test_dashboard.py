@@ -13,6 +13,9 @@ import urllib.request
 import pytest
 
 from thespis import cli
+from thespis.engine.lock import alone
+from thespis.report import dashboard
+from thespis.report.panels import read
 
 from .browser import CHROMIUM, Browser
 
@@ -58,6 +61,18 @@ def until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_a_run_is_going_on_stopped_or_finished(tmp_path):
+    for name in "over", "bare", "on", "stopped":
+        write(tmp_path / name, "sac", steps=(0, 200 if name == "over" else 100))
+    (tmp_path / "stopped" / ".lock").touch()
+    with alone(tmp_path / "on"):
+        states = {r["run"]: r["state"] for r in (dashboard._row(read(p), tmp_path) for p in sorted(tmp_path.iterdir()))}
+    assert states == {"over": "finished", "bare": "stopped", "on": "last row 0 s ago", "stopped": "stopped"}
+    assert not (tmp_path / "bare" / ".lock").exists()  # looking leaves nothing behind
+    with alone(tmp_path / "stopped"):
+        pass
 
 
 def test_it_answers_here_alone_and_ctrl_c_ends_it(served, capsys):

@@ -37,6 +37,16 @@ def write(path, rows=ROWS, **config):
     return path
 
 
+def test_the_pace_is_that_of_the_steps_that_learn(tmp_path):
+    """1,000 random steps, then one update a step, in rows of 400 steps: the row that is half of each is left out too."""
+    updates = {400: 0, 800: 0, 1200: 200, 1600: 600, 2000: 1000}
+    rows = [{"step": s, "time/steps_per_second": 2e5 / s, "time/updates": u} for s, u in updates.items()]
+    assert lines(panels.panels([panels.read(write(tmp_path / "a", rows))]), "throughput") == {"a": ([1600, 2000], [125, 100])}
+    for row in rows:
+        row["time/updates"] = 0
+    assert lines(panels.panels([panels.read(write(tmp_path / "b", rows))]), "throughput")["b"][0] == list(updates)
+
+
 def lines(found, name):
     (panel,) = [p for p in found if p.name == name]
     return {line.name: (list(line.x), list(line.y)) for line in panel.lines}

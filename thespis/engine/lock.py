@@ -15,7 +15,7 @@ def alone(folder: Path) -> Iterator[None]:
 
     Raises Fault where another process, or another run in this one, holds it.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock", timeout=0.2)  # a dashboard that looks whether it is held holds it for an instant
     try:
         lock.acquire()
     except Timeout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -25,6 +26,12 @@ from thespis.report.style import COLOURS, DASHES, INK, MUTED, SIZE, WIDE, Bar, b
 __all__ = ["Comparison", "compare", "find"]
 
 FEW = 10  # seeds; docs/report.md has what intervals of fewer cover
+ASIDE = {
+    "env", "seed", "steps", "vector", "ray_address", "on_env_error", "env_timeout", "on_divergence", "eval_every",
+    "eval_episodes", "log_every", "checkpoint_every", "keep", "sinks", "device", "threads", "compile_after", "wandb_project", "wandb_entity",
+    "wandb_group", "wandb_tags",
+}  # fmt: skip
+"""options of `train` in which the runs of a group may differ: they bear on how a run is done and seen, not on what is learnt"""
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -118,19 +125,30 @@ class Comparison:
         return found | {"bootstrap_draws": self.draws, "notes": self.notes}
 
     def csv(self, file: Path) -> None:
-        """A line a group and step of the curve: iqm, low, high, seeds; no interval, no numbers there."""
+        """A line for each group, environment and step of the curve, with the score of each seed; where there are several
+        environments, also lines of all together. Without an interval, or without a seed, the cell is empty."""
+        names = sorted({run.config["run"]["seed"] for g in self.groups for env in self.envs for run in g.runs[env]})
         with file.open("w", newline="") as out:
             writer = csv.writer(out)
-            writer.writerow(["group", "step", "iqm", "low95", "high95", "seeds"])
+            writer.writerow(["group", "environment", "step", "iqm", "low95", "high95", "seeds", *(f"seed {n}" for n in names)])
             for group in self.groups:
-                middle, low, high = self.band(group)
-                for i, step in enumerate(self.steps):
-                    between = ["", ""] if low is None or high is None else [low[i], high[i]]
-                    writer.writerow([group.name, step, middle[i], *between, group.seeds])
+                curves = self.curves(group)
+                parts = [(env, [curve]) for env, curve in zip(self.envs, curves, strict=True)]
+                for env, part in parts if len(parts) == 1 else [*parts, ("all", curves)]:
+                    middle, low, high = self._band(part)
+                    single = dict(zip((r.config["run"]["seed"] for r in group.runs.get(env, ())), part[0], strict=False))
+                    for i, step in enumerate(self.steps):
+                        between = ["", ""] if low is None or high is None else [low[i], high[i]]
+                        scores = [single[n][i] if n in single else "" for n in names]
+                        writer.writerow([group.name, env, step, middle[i], *between, min(map(len, part)), *scores])
 
     def band(self, group: Group) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        curves = self.curves(group)
-        low, high = interval(interquartile_mean, curves, draws=self.draws) if group.seeds > 1 else (None, None)
+        return self._band(self.curves(group))
+
+    def _band(self, curves: Scores) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """The interquartile mean over the steps and its interval; None where an environment has a single seed."""
+        many = min(map(len, curves)) > 1
+        low, high = interval(interquartile_mean, curves, draws=self.draws) if many else (None, None)
         return interquartile_mean(curves), low, high
 
     # ------------------------------------------------------------------------------------------------------ the picture
@@ -221,7 +239,8 @@ def compare(paths: Sequence[Path], normalise: str | None = None, draws: int = 2_
     runs = [run for run in map(read, find(paths)) if run.column("eval/return_mean")[0]]
     if not runs:
         raise Fault("no run that is named has an evaluation yet")
-    groups, notes = _groups(runs), []
+    groups = _groups(runs)
+    notes = _edited(groups)
     envs = [e for e in dict.fromkeys(_env(r) for r in runs) if all(e in g.runs for g in groups)]
     if not envs:
         raise Fault(f"no environment has runs of every group: {'; '.join(f'{g.name} on ' + ', '.join(g.runs) for g in groups)}")
@@ -246,9 +265,18 @@ def _env(run: Run) -> str:
 
 
 def _same(run: Run) -> str:
-    """What makes two runs the same but for seed, length and environment, as text."""
-    more = [run.config["run"].get("num_envs", 1), run.config.get("data"), run.config.get("own_parts", [])]
-    return json.dumps([run.config["algo"], run.config["algo_config"], *more], sort_keys=True)
+    """What makes two runs the same but for seed, length and environment, as text. An algorithm is the text of its file, wherever
+    that lies; runs from before its digest was kept have the name alone."""
+    about = run.config
+    changes = [fields for c in about.get("changes", []) if (fields := {k: v for k, v in c["fields"].items() if k not in ASIDE})]
+    more = [about.get(name) for name in ("data", "start")] + [about.get("own_parts", []), changes]
+    return json.dumps([about.get("algo_sha256", about["algo"]), about["algo_config"], _learning(run), *more], sort_keys=True)
+
+
+def _learning(run: Run) -> dict[str, Any]:
+    """The options of `train` that bear on what is learnt, where they are not the default."""
+    defaults = run.config.get("run_defaults", {"num_envs": 1})
+    return {k: v for k, v in run.config["run"].items() if k not in ASIDE and v != defaults.get(k, v)}
 
 
 def _groups(runs: Sequence[Run]) -> list[Group]:
@@ -262,25 +290,48 @@ def _groups(runs: Sequence[Run]) -> list[Group]:
                 if twice := seeds.get(run.config["run"]["seed"]):
                     raise Fault(f"{twice.path} and {run.path} are one seed of one thing: name one of them")
                 seeds[run.config["run"]["seed"]] = run
-    firsts = [next(iter(by_env.values()))[0] for by_env in kinds.values()]
-    names = _names(firsts)
+    named = [max(itertools.chain(*by_env.values()), key=lambda run: len(run.config["run"])) for by_env in kinds.values()]
+    names = _names(named)  # by the newest of each: an older version may have had fewer options
     return [Group(name, by_env) for name, by_env in zip(names, kinds.values(), strict=True)]
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The algorithm, and of several groups of one algorithm what each sets otherwise than the others."""
+    """The algorithm, and of several groups of one algorithm the settings in which they differ."""
     names = []
     for run in runs:
-        flat = [_flat(r) for r in runs if r.config["algo"] == run.config["algo"]]
-        differs = {k: v for k, v in _flat(run).items() if any(f.get(k) != v for f in flat)}
-        names.append(", ".join([run.algo, *(f"{k}={v}" for k, v in differs.items())]))
+        others = [_settings(r) for r in runs if r.algo == run.algo]
+        differ = {k: v for k, v in _settings(run).items() if any(other.get(k, v) != v for other in others)}
+        names.append(", ".join([run.algo, *(f"{k}={v}" for k, v in differ.items() if v)]))
     return [n if names.count(n) == 1 else f"{n} #{names[:i].count(n) + 1}" for i, n in enumerate(names)]
 
 
-def _flat(run: Run) -> dict[str, str]:
-    more = {"num_envs": run.config["run"].get("num_envs", 1), "data": run.config["run"].get("data")}
-    values = run.config["algo_config"] | more | {"own": " ".join(run.config.get("own_parts", []))}
+def _settings(run: Run) -> dict[str, str]:
+    about = run.config
+    options = {k: v for k, v in about["run"].items() if k not in ASIDE}
+    more = {"own": " ".join(about.get("own_parts", [])), "start": (about.get("start") or {}).get("run", "")}
+    more["changed"] = ", ".join(f"{k}={v[1]} at {c['step']}" for c in about.get("changes", []) for k, v in c["fields"].items())
+    values = about["algo_config"] | {"num_envs": 1, "data": None} | options | more
     return {k: "×".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in values.items()}
+
+
+def _edited(groups: Sequence[Group]) -> list[str]:
+    """A note for each algorithm whose file was not the same in all its runs."""
+    found: dict[str, dict[str, list[Run]]] = {}
+    for run in (run for group in groups for runs in group.runs.values() for run in runs):
+        found.setdefault(run.algo, {}).setdefault(run.config.get("algo_sha256", ""), []).append(run)
+    notes = []
+    for algo, by_digest in found.items():
+        if len(by_digest) > 1:
+            texts = [f"{digest[:8] or 'not recorded'} in {_few(runs)}" for digest, runs in by_digest.items()]
+            notes.append(
+                f"the file of {algo} was not the same in all runs, so they are separate groups: sha256 {'; '.join(texts)}"
+            )
+    return notes
+
+
+def _few(runs: Sequence[Run]) -> str:
+    names = [run.path.name for run in runs]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _scale(

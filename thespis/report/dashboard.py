@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from thespis.fault import Fault
 from thespis.report import page
 from thespis.report.panels import Run, below, read
@@ -147,11 +149,26 @@ def _name(run: Run, folder: Path) -> str:
     return run.path.name if run.path == folder else run.path.relative_to(folder).as_posix()
 
 
+def _trains(path: Path) -> bool:
+    """Whether a process holds the run's lock."""
+    if not (file := path / ".lock").exists():  # a run from elsewhere
+        return False
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:  # no right to write there
+        return False
+    lock.release()
+    return False
+
+
 def _row(run: Run, folder: Path) -> dict[str, str]:
     words, about = page.summary(run), run.config["run"]
     age = max(time.time() - (run.path / "metrics.jsonl").stat().st_mtime, 0)
     done = max((r["step"] for r in run.rows), default=0) >= about["steps"]
-    state = "finished" if done else f"last row {page.duration(age)} ago"
+    state = "finished" if done else f"last row {page.duration(age)} ago" if _trains(run.path) else "stopped"
     return {
         "run": _name(run, folder),
         "state": state,

@@ -59,6 +59,8 @@ def read(path: Path) -> Run:
         assert isinstance(config["algo_config"], dict)
         assert config["run"].keys() >= {"env", "seed", "steps"}
         assert isinstance(config["algo"], str)
+        assert isinstance(config["run"]["seed"], int)
+        assert all(isinstance(change["fields"], dict) and "step" in change for change in config.get("changes", []))
     except FileNotFoundError:
         raise Fault(f"{path} is not a run directory: it has no config.json") from None
     except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError):
@@ -152,8 +154,20 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
         if plain == "q":
             unit, says = "discounted return", "Mean of the critics on the batches that they learnt from."
         add(re.sub(r"[^\w.-]+", "-", plain), title, unit, columns(name), says=says)
-    add("throughput", "Throughput", "environment steps / s", columns("time/steps_per_second"), says=apart)
+    rates = [Line(r.path.name, *_thin(*_learning(r)), colour=i) for i, r in enumerate(runs)]
+    add("throughput", "Throughput", "environment steps / s", rates, says=apart + " The random steps at the start are left out.")
     return found
+
+
+def _learning(run: Run) -> tuple[list[float], list[float]]:
+    """Steps a second from the first row on with as many updates a step as is usual in the run: the random steps before, in which
+    nothing is learnt, are up to a hundred times faster."""
+    steps, rates = run.column("time/steps_per_second")
+    done = dict(zip(*run.column("time/updates"), strict=True))
+    updates = [(done.get(b, 0) - done.get(a, 0)) / max(b - a, 1) for a, b in zip([0, *steps], steps, strict=False)]
+    usual = float(np.median([u for u in updates if u > 0] or [0.0]))
+    first = next((i for i, u in enumerate(updates) if u >= 0.9 * usual), 0)
+    return steps[first:], rates[first:]
 
 
 def _stds(run: Run) -> list[tuple[float, float]]:
