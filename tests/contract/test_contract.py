@@ -48,7 +48,7 @@ def algo(request: pytest.FixtureRequest) -> types.ModuleType:
 def small(algo: types.ModuleType) -> Any:
     """Its Config with tiny nets."""
     given = algo.Config()
-    return dataclasses.replace(given, hidden=(8,)) if hasattr(given, "hidden") else given
+    return dataclasses.replace(given, **{name: (8,) for name in ("hidden", "critic_hidden") if hasattr(given, name)})
 
 
 def made(algo: types.ModuleType, cfg: Any = None) -> tuple[Learner, Spec]:
@@ -204,7 +204,8 @@ def changed(algo: types.ModuleType) -> Any:
         for value in other(hint, getattr(cfg, name)):
             try:
                 new = config.check(dataclasses.replace(cfg, **{name: value}))
-            except Fault:
+                made(algo, new)
+            except (Fault, AssertionError):  # out of range, or at odds with what was changed before it
                 continue
             if getattr(new, name) != getattr(cfg, name):
                 cfg = new

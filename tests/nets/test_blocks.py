@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thespis.core import Params, Trained, leaves, rebuild
-from thespis.nets import bottleneck, simba, twins
+from thespis.nets import bottleneck, copies, simba
 from thespis.nets.blocks import batch_normed, orthogonal, unit_norm
 from thespis.optim import fresh
 
@@ -139,9 +139,9 @@ def widths() -> dict[int, int]:
     return dict(enumerate([IN, *[4 * HIDDEN, HIDDEN] * BLOCKS]))
 
 
-def test_twins_are_two_nets_of_their_own() -> None:
+def test_copies_are_nets_of_their_own() -> None:
     net = bottleneck(IN, HIDDEN, OUT, BLOCKS)
-    both = twins(net)
+    both = copies(net, 2)
     p, stats = moved(double(both.init())), double(both.stats())
     assert not torch.equal(p["w0"][0], p["w0"][1])
     x, y = drifting(), drifting()
@@ -172,7 +172,7 @@ def assert_unit(p: Params) -> None:
 
 
 def test_unit_norms_from_the_start_and_after_any_step() -> None:
-    for net in (bottleneck(IN, HIDDEN, OUT, BLOCKS), twins(bottleneck(IN, HIDDEN, OUT, BLOCKS))):
+    for net in (bottleneck(IN, HIDDEN, OUT, BLOCKS), copies(bottleneck(IN, HIDDEN, OUT, BLOCKS), 2)):
         p = net.init()
         assert_unit(p)
         wild = {k: x + 3 * torch.randn_like(x) for k, x in p.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from thespis.ops import expectation, held_noise, project, support, zeta
+from thespis.ops import expectation, held_noise, project, quantile_huber, support, zeta
 
 F64 = torch.float64
 
@@ -88,3 +88,27 @@ def test_noise_is_held_until_its_steps_are_over_in_each_row_by_itself() -> None:
     drawn = noise[new]
     assert drawn.mean().item() == pytest.approx(0, abs=0.02)
     assert drawn.std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_quantile_regression_is_the_loops() -> None:
+    """Errors on both sides of Huber's bound, two critics, as many samples as it pleases."""
+    z, y = 2 * torch.randn(2, 5, 3, dtype=F64), 2 * torch.randn(5, 7, dtype=F64)
+    total = 0.0
+    for member in range(2):
+        for row in range(5):
+            for i in range(3):
+                for sample in y[row].tolist():
+                    error = sample - float(z[member, row, i])
+                    huber = 0.5 * error**2 if abs(error) <= 1 else abs(error) - 0.5
+                    total += ((i + 0.5) / 3 if error >= 0 else 1 - (i + 0.5) / 3) * huber
+    assert float(quantile_huber(z, y)) == pytest.approx(total / (2 * 5 * 3 * 7), rel=1e-12)
+
+
+def test_quantile_regression_finds_quantiles() -> None:
+    """Of values so far apart that Huber's bound hardly matters: the levels 1/6, 1/2, 5/6 of 0 .. 99,999."""
+    samples = torch.arange(0, 100_000, 100, dtype=F64)[None]
+    z = torch.full((1, 3), 5e4, dtype=F64, requires_grad=True)
+    for _ in range(300):
+        (slope,) = torch.autograd.grad(quantile_huber(z, samples), z)
+        z = (z - 2e5 * slope).detach().requires_grad_()
+    np.testing.assert_allclose(z.detach().numpy()[0], [1e5 / 6, 5e4, 5e5 / 6], atol=200)

@@ -212,15 +212,15 @@ def shortened(grads: Params, most: float) -> Params:
     return {k: g * most / (norm + 1e-6) for k, g in grads.items()}
 
 
-def adam(group: Trained, grads: dict[str, Any], lr: float, eps: float = 1e-8) -> Trained:
+def adam(group: Trained, grads: dict[str, Any], lr: float, eps: float = 1e-8, b1: float = 0.9) -> Trained:
     """Kingma & Ba 2015, algorithm 1, as printed."""
     t = float(group.t) + 1
     m, v, params = {}, {}, {}
     for k, g in grads.items():
         g = torch.as_tensor(g)
-        m[k] = 0.9 * group.m[k] + 0.1 * g
+        m[k] = b1 * group.m[k] + (1 - b1) * g
         v[k] = 0.999 * group.v[k] + 0.001 * g**2
-        params[k] = group.params[k] - lr * (m[k] / (1 - 0.9**t)) / ((v[k] / (1 - 0.999**t)) ** 0.5 + eps)
+        params[k] = group.params[k] - lr * (m[k] / (1 - b1**t)) / ((v[k] / (1 - 0.999**t)) ** 0.5 + eps)
     return Trained(params, m, v, torch.tensor(t, dtype=F64))
 
 

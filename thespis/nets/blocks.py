@@ -28,15 +28,15 @@ class BatchNet(NamedTuple):
     """a group whose parameters are brought back to the norms that they are to keep"""
 
 
-def twins(net: BatchNet) -> BatchNet:
-    """Two independent copies on a leading axis of every parameter and of the statistics; apply gives (2, B, out)."""
+def copies(net: BatchNet, members: int) -> BatchNet:
+    """`members` independent copies on a leading axis of every parameter and of the statistics; apply gives (members, B, out)."""
 
-    def twice(make: Callable[[], Params]) -> Params:
-        one, two = make(), make()
-        return {k: torch.stack([one[k], two[k]]) for k in one}
+    def stacked(make: Callable[[], Params]) -> Params:
+        each = [make() for _ in range(members)]
+        return {k: torch.stack([p[k] for p in each]) for k in each[0]}
 
     apply, train = torch.vmap(net.apply, (0, 0, None)), torch.vmap(net.train, (0, 0, None, None))
-    return BatchNet(lambda: twice(net.init), lambda: twice(net.stats), apply, train, net.unit)
+    return BatchNet(lambda: stacked(net.init), lambda: stacked(net.stats), apply, train, net.unit)
 
 
 BatchNorm = Literal["shared", "apart", "none"]

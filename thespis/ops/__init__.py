@@ -1,7 +1,7 @@
 """Maths that has a name outside any one paper: tensors in, tensors out."""
 
 from thespis.ops.advantage import gae
-from thespis.ops.distribution import expectation, held_noise, project, support, zeta
+from thespis.ops.distribution import expectation, held_noise, project, quantile_huber, support, zeta
 from thespis.ops.gaussian import squashed_log_prob, squashed_sample
 from thespis.ops.returns import backup
 from thespis.ops.rollouts import judged, whitened
@@ -10,5 +10,5 @@ from thespis.ops.solve import conjugate_gradient
 
 __all__ = [
     "backup", "between", "conjugate_gradient", "cosine", "expectation", "gae", "held_noise", "judged", "moments", "project",
-    "return_scale", "squashed_log_prob", "squashed_sample", "standardised", "support", "whitened", "zeta",
+    "quantile_huber", "return_scale", "squashed_log_prob", "squashed_sample", "standardised", "support", "whitened", "zeta",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Distributions over evenly spaced values (Bellemare et al. 2017, section 4), and noise held for random times."""
+"""Distributions as bins of value (Bellemare et al. 2017) or as quantiles (Dabney et al. 2018); noise held for random times."""
 
 import torch
 from torch import Tensor
@@ -25,6 +25,19 @@ def project(probs: Tensor, atoms: Tensor, low: float, high: float) -> Tensor:
     right = probs * (at - left)
     index = left.long()
     return torch.zeros_like(probs).scatter_add(-1, index, probs - right).scatter_add(-1, index + 1, right)
+
+
+def quantile_huber(quantiles: Tensor, samples: Tensor) -> Tensor:
+    """The quantile regression loss (Dabney et al. 2018, eqs. 9, 10, bound 1), its mean over all pairs: a scalar.
+
+    quantiles (..., B, n) stand for the levels (i + 1/2) / n; samples (B, m) are what each row's are fitted to.
+    """
+    n = quantiles.shape[-1]
+    level = ((torch.arange(n, dtype=quantiles.dtype, device=quantiles.device) + 0.5) / n)[:, None]
+    error = samples[:, None, :] - quantiles[..., None]  # (..., B, n, m)
+    size = error.abs()
+    huber = torch.where(size > 1, size - 0.5, 0.5 * error.square())
+    return ((level - (error < 0).to(error.dtype)).abs() * huber).mean()
 
 
 def zeta(like: Tensor, exponent: float, longest: int) -> Tensor:

@@ -85,7 +85,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
         raise Fault(f"flashsac: continuous actions (a Box) are needed, the environment's are {spec.action}")
     obs_dim, action_dim, form = spec.obs.dim, spec.action.dim, (cfg.blocks, cfg.batch_norm, cfg.unit_norm)
     actor_net = nets.bottleneck(obs_dim, cfg.hidden[0], 2 * action_dim, *form)
-    critics = nets.twins(nets.bottleneck(obs_dim + action_dim, cfg.hidden[-1], cfg.bins, *form))
+    critics = nets.copies(nets.bottleneck(obs_dim + action_dim, cfg.hidden[-1], cfg.bins, *form), 2)
     target_entropy = 0.5 * action_dim * math.log(2 * math.pi * math.e * cfg.target_std**2)
     alpha = lambda s: s.log_alpha.params["x"].exp()
     lr = lambda group: ops.cosine(group.t, cfg.lr, cfg.lr_end, cfg.lr_steps)
