@@ -17,7 +17,7 @@ from typing import Any
 import thespis.algos
 from thespis import config
 from thespis.core import Fault
-from thespis.envs.flat import told
+from thespis.envs.flat import describe_error
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def algorithm(name: str | Path) -> Algorithm:
     except SyntaxError as error:
         raise Fault(f"algorithm {name} is not Python: {error}") from error
     except (Exception, SystemExit) as error:
-        raise Fault(f"algorithm {name} raised {told(error)}") from error
+        raise Fault(f"algorithm {name} raised {describe_error(error)}") from error
     if missing := [n for n in ("Config", "State", "make") if not callable(getattr(module, n, None))]:
         raise Fault(f"algorithm {name} does not declare {', '.join(missing)}")
     try:

@@ -25,7 +25,7 @@ from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
 from thespis.engine.lock import alone
 from thespis.engine.run import Run
-from thespis.envs.flat import told
+from thespis.envs.flat import describe_error
 from thespis.policy import Policy, load
 from thespis.report import compare as comparison
 from thespis.report import curve, page
@@ -136,8 +136,8 @@ def describe(
         "own_parts": list(own_parts),
         "own_env": own_env,
         "data": data and data.digest(),
-        "observation_space": envs.spaces.to_json(world.observation_space),
-        "action_space": envs.spaces.to_json(world.action_space),
+        "observation_space": envs.spaces_json.to_json(world.observation_space),
+        "action_space": envs.spaces_json.to_json(world.action_space),
         "thespis": thespis.__version__,
     }
 
@@ -205,7 +205,7 @@ def _draw(folder: Path) -> None:
     try:
         page.page([folder])
     except Exception as error:  # what was learnt matters more
-        print(f"{folder / 'report'}: not drawn, as {told(error)}", file=sys.stderr)
+        print(f"{folder / 'report'}: not drawn, as {describe_error(error)}", file=sys.stderr)
 
 
 def _check_device(device: str) -> None:

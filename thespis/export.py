@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from thespis import api
 from thespis.core import Fault, Params, leaves, rebuild
 from thespis.engine import checkpoint, fetch
-from thespis.envs.flat import told
-from thespis.envs.spaces import affine, flat_dim, image, to_json
+from thespis.envs.flat import describe_error
+from thespis.envs.spaces import affine, flat_dim, image
+from thespis.envs.spaces_json import to_json
 
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
 OPSET = 20
@@ -80,7 +81,7 @@ def export(
         except Fault:
             raise
         except Exception as error:  # a module of the user's own may hold anything
-            raise Fault(f"{policy.about['algo']} cannot be exported as {format}: {told(error)}") from error
+            raise Fault(f"{policy.about['algo']} cannot be exported as {format}: {describe_error(error)}") from error
     difference = _try(policy, module, run)
     checkpoint.write(file, lambda aside: aside.write_bytes(data))
     return Exported(file, _words(module.example), _words(module(module.example)), difference)

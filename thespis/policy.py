@@ -58,7 +58,7 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
         checkpoint.unseal(about, file)
     found = algorithm(algo or built_in(folder, about["algo"]))
     try:
-        spaces = envs.spaces.from_json(about["observation_space"]), envs.spaces.from_json(about["action_space"])
+        spaces = envs.spaces_json.from_json(about["observation_space"]), envs.spaces_json.from_json(about["action_space"])
         spec = envs.spaces.spec(*spaces)
     except Fault as fault:
         raise Fault(f"{file}: {fault}") from None

@@ -14,6 +14,7 @@ from tests.engine.test_resume import outcome, same
 from thespis import cli, envs
 from thespis.core import Fault
 from thespis.envs import jaxed
+from thespis.envs.rows import Batched
 
 brax = pytest.importorskip("brax.envs", reason="the extra jax is not installed")
 jax = pytest.importorskip("jax", reason="the extra jax is not installed")
@@ -191,7 +192,7 @@ def test_of_several_observations_state_is_seen_and_images_alone_are_refused():
 def test_a_world_can_be_sent_to_another_process():
     copy = cloudpickle.loads(cloudpickle.dumps(world()))
     a, b = batch(2), envs.vector(copy, 2)
-    assert type(b) is jaxed.Batch
+    assert type(b) is Batched
     assert a.reset([5, 6])[0].tobytes() == b.reset([5, 6])[0].tobytes()
 
 
@@ -305,7 +306,7 @@ SMALL = {
 
 def test_a_run_stopped_and_resumed_is_bitwise_the_one_never_stopped(tmp_path, monkeypatch):
     whole = thespis.train("sac", env=PROBE, out=tmp_path / "whole", **SMALL)
-    step, count = jaxed.Batch.step, [0]
+    step, count = Batched.step, [0]
 
     def interrupting(self, *args):
         count[0] += self.num_envs == 8
@@ -314,7 +315,7 @@ def test_a_run_stopped_and_resumed_is_bitwise_the_one_never_stopped(tmp_path, mo
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, *args)
 
-    monkeypatch.setattr(jaxed.Batch, "step", interrupting)
+    monkeypatch.setattr(Batched, "step", interrupting)
     stopped = thespis.train("sac", env=PROBE, out=tmp_path / "stopped", **SMALL)
     assert not stopped.finished
     assert thespis.resume(stopped, panel=False).finished

@@ -8,7 +8,7 @@ from gymnasium import spaces as gs
 
 from thespis import core
 from thespis.core import Fault
-from thespis.envs import spaces
+from thespis.envs import spaces, spaces_json
 
 F32 = np.float32
 IMAGE = gs.Box(0, 255, (2, 2, 3), np.uint8)
@@ -262,11 +262,11 @@ SPACES = [
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
 def test_json_round_trip(space):
-    written = json.dumps(spaces.to_json(space), allow_nan=False)
-    back = spaces.from_json(json.loads(written))
+    written = json.dumps(spaces_json.to_json(space), allow_nan=False)
+    back = spaces_json.from_json(json.loads(written))
     assert back == space  # gymnasium's comparison is approximate, hence the rest
     assert type(back) is type(space)
-    assert spaces.to_json(back) == spaces.to_json(space)
+    assert spaces_json.to_json(back) == spaces_json.to_json(space)
     if isinstance(space, gs.Box):
         for name in "low", "high", "bounded_below", "bounded_above":
             a, b = getattr(space, name), getattr(back, name)
@@ -278,8 +278,8 @@ def test_json_round_trip(space):
 
 
 def test_json_is_small_and_exact():
-    assert spaces.to_json(IMAGE) == {"kind": "box", "shape": [2, 2, 3], "dtype": "uint8", "low": 0, "high": 255}
-    assert spaces.to_json(gs.Box(-np.inf, np.float32(0.1), (2,))) == {
+    assert spaces_json.to_json(IMAGE) == {"kind": "box", "shape": [2, 2, 3], "dtype": "uint8", "low": 0, "high": 255}
+    assert spaces_json.to_json(gs.Box(-np.inf, np.float32(0.1), (2,))) == {
         "kind": "box", "shape": [2], "dtype": "float32", "low": "-inf", "high": 0.10000000149011612,
     }  # fmt: skip
 
@@ -287,18 +287,18 @@ def test_json_is_small_and_exact():
 def test_json_tells_order_and_bounds_apart_where_gymnasium_does_not():
     a, b = gs.Dict([("x", gs.Discrete(2)), ("y", gs.Discrete(3))]), gs.Dict([("y", gs.Discrete(3)), ("x", gs.Discrete(2))])
     assert a == b
-    assert spaces.to_json(a) != spaces.to_json(b)
+    assert spaces_json.to_json(a) != spaces_json.to_json(b)
     a, b = gs.Box(0, 1, (1,)), gs.Box(1e-9, 1, (1,))
     assert a == b
-    assert spaces.to_json(a) != spaces.to_json(b)
+    assert spaces_json.to_json(a) != spaces_json.to_json(b)
 
 
 def test_to_json_refuses():
-    assert told(spaces.to_json, gs.Text(3)) == f"space is a Text; {KINDS}"
+    assert told(spaces_json.to_json, gs.Text(3)) == f"space is a Text; {KINDS}"
     text = "space has a part named (1, 2); a name must be a str or an int"
-    assert told(spaces.to_json, gs.Dict([((1, 2), gs.Discrete(2))])) == text
+    assert told(spaces_json.to_json, gs.Dict([((1, 2), gs.Discrete(2))])) == text
     text = f"space.dtype is {np.dtype(np.longdouble).name}; it must be one of bool, "
-    assert told(spaces.to_json, gs.Box(0, 1, (1,), np.longdouble)).startswith(text)
+    assert told(spaces_json.to_json, gs.Box(0, 1, (1,), np.longdouble)).startswith(text)
 
 
 BOX = {"kind": "box", "shape": [2], "dtype": "float32", "low": 0, "high": 1}
@@ -366,4 +366,4 @@ def deep(n):
     ],
 )
 def test_from_json_refuses(data, text):
-    assert told(spaces.from_json, data).startswith(text)
+    assert told(spaces_json.from_json, data).startswith(text)

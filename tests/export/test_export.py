@@ -39,7 +39,7 @@ def run_of(folder, name, observed=OBS, wanted=None):
     learner = algo.module.make(cfg, envs.spaces.spec(observed, wanted))
     about = {
         "algo": name, "algo_config": thespis.config.to_json(cfg), "run": {"env": "Own-v0"}, "own_parts": [], "own_env": False,
-        "observation_space": envs.spaces.to_json(observed), "action_space": envs.spaces.to_json(wanted), "step": 70,
+        "observation_space": envs.spaces_json.to_json(observed), "action_space": envs.spaces_json.to_json(wanted), "step": 70,
     }  # fmt: skip
     (folder / "policy").mkdir(parents=True)
     more = 3 if algo.family == "discrete" else 1  # or its choice would hardly ever change
@@ -182,7 +182,7 @@ def test_every_kind_of_action(tmp_path, monkeypatch, form, space, given, wanted)
 def test_a_file_says_what_it_is_and_holds_no_pickle(tmp_path):
     run = run_of(tmp_path / "run", "sac")
     said = {"thespis": thespis.__version__, "algorithm": "sac", "environment": "Own-v0", "step": "70", "policy": "last"}
-    said |= {k: json.dumps(envs.spaces.to_json(s)) for k, s in (("observation_space", OBS), ("action_space", BOX))}
+    said |= {k: json.dumps(envs.spaces_json.to_json(s)) for k, s in (("observation_space", OBS), ("action_space", BOX))}
     model = pytest.importorskip("onnx").load(thespis.export(run).path)
     assert {p.key: p.value for p in model.metadata_props} == said
     assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 3]

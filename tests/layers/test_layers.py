@@ -142,6 +142,51 @@ def faults(house: Path) -> list[str]:
     return found
 
 
+LINES = 400
+SHORT_THINGS = {"cli.py"}  # many of one kind; a reader opens the one that is asked for
+
+
+def rings(house: Path) -> list[list[str]]:
+    """Files that import one another in a circle, those inside functions too; a package's __init__, which hands names on, apart."""
+    files = {".".join(("thespis", *p.relative_to(house).with_suffix("").parts)): p for p in house.rglob("*.py")}
+    files = {name: p for name, p in files.items() if not name.endswith("__init__")}
+    uses = {
+        name: {
+            place
+            for _, _, full in imports(ast.parse(path.read_text()), name.split(".")[:-1])
+            for place in (full, full.rpartition(".")[0])
+            if place in files and place != name
+        }
+        for name, path in files.items()
+    }
+    while free := [name for name in uses if not uses[name] & uses.keys()]:  # those that use none of what is left
+        for name in free:
+            del uses[name]
+    while used := [name for name in uses if not any(name in others for others in uses.values())]:  # and that none uses
+        for name in used:
+            del uses[name]
+    return [sorted(uses)] if uses else []
+
+
+def test_no_file_imports_itself_by_a_detour() -> None:
+    assert not rings(HOUSE)
+
+
+def test_every_file_is_read_in_a_sitting() -> None:
+    long = {str(p.relative_to(HOUSE)): n for p in HOUSE.rglob("*.py") if (n := p.read_text().count("\n")) > LINES}
+    assert set(long) <= SHORT_THINGS, long
+
+
+def test_a_ring_is_found(tmp_path: Path) -> None:
+    house = house_with(tmp_path, "envs/a.py", "def f():\n    from thespis.envs.b import g")
+    (house / "envs/b.py").write_text("from thespis.envs import c")
+    (house / "envs/c.py").write_text("from thespis.envs.d import x")
+    (house / "envs/d.py").write_text("x = 1")
+    assert rings(house) == []
+    (house / "envs/d.py").write_text("import thespis.envs.b")
+    assert rings(house) == [["thespis.envs.b", "thespis.envs.c", "thespis.envs.d"]]
+
+
 def test_the_house() -> None:
     assert len(list(HOUSE.rglob("*.py"))) > 10
     assert not faults(HOUSE), "\n" + "\n".join(faults(HOUSE))

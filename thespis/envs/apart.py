@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from thespis.core import Fault
-from thespis.envs.flat import told
+from thespis.envs.flat import describe_error
 
 __all__ = ["Apart", "Nursery"]
 
@@ -188,7 +188,7 @@ def _serve(make: Callable[[], Any], pipe: Any) -> None:
                     answer = getattr(env, call)(*args, **options)
                 good = True
             except BaseException as error:
-                good, answer = False, str(error) if isinstance(error, Fault) else told(error)
+                good, answer = False, str(error) if isinstance(error, Fault) else describe_error(error)
             pipe.send((good, answer))
             request = pipe.recv()
     if env is not None:

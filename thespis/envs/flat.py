@@ -106,7 +106,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         try:
             super().close()
         except Exception as error:
-            warnings.warn(f"{self.name}: close raised {told(error)}", stacklevel=2)
+            warnings.warn(f"{self.name}: close raised {describe_error(error)}", stacklevel=2)
 
     def _observe(self, obs: Any) -> Floats:
         try:
@@ -139,7 +139,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         frame = traceback.extract_tb(error.__traceback__)[-1]
         if call == "step" and "values to unpack" in str(error) and frame.filename.startswith(os.path.dirname(gym.__file__)):
             return self._fault(f"step returned a wrong number of values; it must return {FIVE}")  # a wrapper saw it before us
-        return self._fault(f"{call} raised {told(error)}")
+        return self._fault(f"{call} raised {describe_error(error)}")
 
     def _fault(self, what: str) -> Fault:
         seed = "without a seed" if self._seed is None else f"with seed {self._seed}"
@@ -151,7 +151,7 @@ NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 FIVE = "5 values: observation, reward, terminated, truncated, info (a dict)"
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception on one line, with the place that raised it."""
     text = " ".join(str(error).split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from thespis.core import Fault
 from thespis.envs.apart import Apart, Nursery
 from thespis.envs.flat import Flat
-
-if TYPE_CHECKING:
-    from thespis.envs.world import World
+from thespis.envs.world import World
 
 __all__ = ["Vector", "vector"]
 

@@ -1,0 +1,258 @@
+"""Where environments come from: an id, a callable or an instance becomes a World, which makes as many as are needed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
+
+from thespis.config import nearest
+from thespis.core import Fault
+from thespis.envs import jaxed, spaces, spaces_json
+from thespis.envs.flat import Flat, describe_error
+from thespis.envs.rows import Batched
+from thespis.envs.world import World
+
+__all__ = ["known", "world"]
+
+Build = Callable[..., Any]
+"""(render_mode=... or nothing) -> an environment, as far as one can know"""
+
+
+def known(name: str) -> bool:
+    """Whether an id is found without importing a module that only the id names."""
+    return name in registry or jaxed.ours(name)
+
+
+def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> World:
+    """The World of an id of gymnasium's registry ("Env-v0", or "module:Env-v0" to import the module that registers it) or of
+    `jaxed` ("brax/ant", "playground/CartpoleBalance"), of a callable that returns a fresh environment (with a parameter
+    `render_mode` if it is to be rendered), or of an instance: made anew from its `spec` where that works, so what was changed on
+    it by hand is lost, else copied.
+
+    Fault: an unknown id (near ones are named), a package that is missing, a callable that returns something else, an instance
+    that cannot be made a second time, spaces that are not supported.
+    """
+    if isinstance(env, str):
+        name, build = env, _from_id(env)
+    elif isinstance(env, gym.Env):
+        name, build = _name(env), _from_instance(env)
+    elif callable(env):
+        name, build = getattr(env, "__name__", "<lambda>"), _from_callable(env)
+    else:
+        raise Fault(f"env is {spaces.short(env)}; it must be an id such as 'HalfCheetah-v5', a callable or a gymnasium.Env")
+    first = _made(name, build)
+    if name == "<lambda>":
+        name = _name(first)
+    observed: Any = getattr(first, "observation_space", None)  # None: forgotten
+    acted: Any = getattr(first, "action_space", None)
+    try:
+        spec = spaces.spec(observed, acted)
+        shape = spaces_json.to_json(observed), spaces_json.to_json(acted)
+    except Fault as fault:
+        raise Fault(f"{name}: {fault}") from None
+    finally:
+        with contextlib.suppress(Exception):
+            first.close()
+    modes = list((first.metadata or {}).get("render_modes") or [])
+    limit = first.get_wrapper_attr("_max_episode_steps") if first.has_wrapper_attr("_max_episode_steps") else None
+
+    def make(render_mode: str | None = None) -> Flat:
+        if render_mode is not None and render_mode not in modes:
+            raise Fault(f"{name}: render_mode is {render_mode!r}; its environment declares {modes}")
+        fresh = _made(name, build, **({} if render_mode is None else {"render_mode": render_mode}))
+        if (spaces_json.to_json(fresh.observation_space), spaces_json.to_json(fresh.action_space)) != shape:
+            raise Fault(f"{name}: its spaces differ from one environment to the next; they must stay the same")
+        if render_mode is not None:
+            _shown(name, fresh, render_mode)
+        return Flat(fresh, name)
+
+    batch = partial(Batched, lambda n: jaxed.Rows(name, n)) if isinstance(env, str) and jaxed.ours(env) else None
+    return World(name, observed, acted, spec._replace(horizon=limit), make, batch)
+
+
+def _name(env: gym.Env[Any, Any]) -> str:
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+# -------------------------------------------------------------------------------------------------- the three sources
+
+
+def _from_id(name: str) -> Build:
+    if jaxed.ours(name):
+        return _from_callable(partial(jaxed.single, name))
+    module, _, key = name.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise Fault(f"env is {name!r}; its module cannot be imported ({describe_error(error)})") from error
+    spec = registry.get(key)
+    if spec is None:
+        near = _near(key)
+        hint = f"did you mean {' or '.join(near)}?" if near else "'module:Env-v0' imports the module that registers it"
+        raise Fault(f"env is {name!r}, which {module or 'gymnasium'} does not register; {hint}")
+    return _from_spec(spec)
+
+
+def _from_spec(spec: EnvSpec) -> Build:
+    def build(**mode: Any) -> Any:
+        if isinstance(spec.entry_point, str):
+            load_env_creator(spec.entry_point)  # imports MuJoCo where it is one of its environments, so that it can be hushed
+        with _hushed():
+            return gym.make(spec, disable_env_checker=True, **mode)  # Flat checks every step; gymnasium's checker the first
+
+    return build
+
+
+def _from_callable(env: Callable[..., Any]) -> Build:
+    try:
+        takes = {p.name if p.kind is not p.VAR_KEYWORD else "render_mode" for p in inspect.signature(env).parameters.values()}
+    except (TypeError, ValueError):  # some builtins have no signature
+        takes = set()
+
+    def build(**mode: str) -> Any:
+        with contextlib.suppress(Exception):
+            importlib.import_module("mujoco")  # if there is one, before the callable does, so that it can be hushed
+        with _hushed():
+            return env(**(mode if "render_mode" in takes else {}))
+
+    return build
+
+
+def _from_instance(env: gym.Env[Any, Any]) -> Build:
+    if env.spec is not None:
+        spec = copy.deepcopy(env.spec)
+        spec.kwargs.pop("render_mode", None)
+        build = _from_spec(spec)
+        with contextlib.suppress(Exception):  # e.g. a wrapper that does not record its arguments
+            build().close()
+            return build
+    try:
+        pristine = copy.deepcopy(env)
+        copy.deepcopy(pristine).close()
+    except Exception as error:
+        raise Fault(
+            f"{_name(env)}: this instance cannot be made anew ({describe_error(error)}); give a callable that makes it"
+        ) from error
+    return lambda **_: copy.deepcopy(pristine)
+
+
+def _near(key: str) -> list[str]:
+    """The newest versions of the ids most like `key`, letter case apart; only one if it is the same name."""
+    newest: dict[str, tuple[int, str]] = {}
+    for spec in registry.values():
+        base, version = _base(spec.id), -1 if spec.version is None else spec.version
+        newest[base] = max(newest.get(base, (version, spec.id)), (version, spec.id))
+    return [newest[name][1] for name in nearest(_base(key), newest)]
+
+
+def _base(key: str) -> str:
+    return re.sub(r"-v\d+$", "", key.lower())
+
+
+# ------------------------------------------------------------------------------------------------------------- making
+
+
+_alive: weakref.WeakValueDictionary[int, gym.Env[Any, Any]] = weakref.WeakValueDictionary()
+"""what was made and still exists, by id()"""
+
+
+def _made(name: str, build: Build, **mode: str) -> gym.Env[Any, Any]:
+    """A fresh environment, or the reason why not as a Fault."""
+    try:
+        env = build(**mode)
+    except Fault:
+        raise
+    except (gym.error.DependencyNotInstalled, ImportError) as error:  # most of these say what to install, or where it went
+        key = name.rpartition(":")[2]
+        moved = type(error) is ImportError and key in registry and _near(key) != [key]
+        missing = "; install the package that provides it" if isinstance(error, ModuleNotFoundError) else ""
+        hint = f"; did you mean {_near(key)[0]}?" if moved else missing
+        raise Fault(f"{name}: cannot be made: {' '.join(str(error).split())}{hint}") from error
+    except (Exception, SystemExit) as error:
+        raise Fault(f"{name}: cannot be made ({describe_error(error)}){_graphics(error)}") from error
+    if not isinstance(env, gym.Env):
+        raise Fault(f"{name}: made {spaces.short(env)}; it must make one gymnasium.Env (no vector of them, not the old gym's)")
+    if _alive.get(id(env.unwrapped)) is env.unwrapped:
+        raise Fault(f"{name}: made the same environment twice; each call must make a fresh one")
+    _alive[id(env.unwrapped)] = env.unwrapped
+    return env
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps MuJoCo's notes on deprecated attributes in model files, which no user can mend, off the screen and out of
+    MUJOCO_LOG.TXT. Its other warnings become Python's; once made, an environment warns as ever."""
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is None or mujoco.get_mju_user_warning() is not None:
+        yield
+        return
+    said: list[str] = []
+    mujoco.set_mju_user_warning(said.append)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(None)
+        for text in said:
+            if "deprecated" not in text:
+                warnings.warn(f"MuJoCo: {text}", stacklevel=2)
+
+
+def _shown(name: str, env: gym.Env[Any, Any], mode: str) -> None:
+    """Draws a first frame, since only that tells whether this machine can. Fault: it cannot."""
+    headless = sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY")
+    chosen = os.environ.get("MUJOCO_GL")
+    if headless and not chosen:
+        os.environ["MUJOCO_GL"] = "egl"  # without it gymnasium takes GLFW, which needs a screen
+    reason = _frame_fault(env, mode)
+    if reason is None:
+        return
+    if headless and not chosen:
+        del os.environ["MUJOCO_GL"]
+    with contextlib.suppress(Exception):
+        env.close()
+    raise Fault(f"{name}: cannot be rendered as {mode!r} here: {reason}")
+
+
+def _frame_fault(env: gym.Env[Any, Any], mode: str) -> str | None:
+    if env.render_mode != mode:
+        return f"it was made with render_mode {env.render_mode!r}; the callable must take render_mode and pass it on"
+    if mode != "rgb_array":
+        return None  # anything else opens windows
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # gymnasium's half-made viewer fails again when it is freed
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            env.reset()
+            frame = env.render()
+    except Exception as error:
+        return f"{describe_error(error)}{_graphics(error)}"
+    finally:
+        sys.unraisablehook = hook
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+        return f"its render returned {spaces.short(frame)}; it must return an array (height, width, 3)"
+    return None
+
+
+def _graphics(error: BaseException) -> str:
+    """What to do, if it was MuJoCo's way to OpenGL that failed."""
+    if not any("mujoco" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
+        return ""
+    return (
+        f"; MUJOCO_GL is {os.environ.get('MUJOCO_GL', '')!r}: without a screen it must be egl (on Debian: apt install libegl1)"
+        " or osmesa (apt install libosmesa6)"
+    )
