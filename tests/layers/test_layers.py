@@ -148,8 +148,8 @@ SHORT_THINGS = {"cli.py"}  # many of one kind; a reader opens the one that is as
 
 def rings(house: Path) -> list[list[str]]:
     """Files that import one another in a circle, those inside functions too; a package's __init__, which hands names on, apart."""
-    files = {".".join(("thespis", *p.relative_to(house).with_suffix("").parts)): p for p in house.rglob("*.py")}
-    files = {name: p for name, p in files.items() if not name.endswith("__init__")}
+    paths = [p for p in house.rglob("*.py") if p.name != "__init__.py"]
+    files = {".".join(("thespis", *p.relative_to(house).with_suffix("").parts)): p for p in paths}
     uses = {
         name: {
             place

@@ -37,7 +37,7 @@ def quantile_huber(quantiles: Tensor, samples: Tensor) -> Tensor:
     error = samples[:, None, :] - quantiles[..., None]  # (..., B, n, m)
     size = error.abs()
     huber = torch.where(size > 1, size - 0.5, 0.5 * error.square())
-    return ((level - (error < 0).to(error.dtype)).abs() * huber).mean()
+    return (torch.where(error < 0, 1 - level, level) * huber).mean()
 
 
 def zeta(like: Tensor, exponent: float, longest: int) -> Tensor:
