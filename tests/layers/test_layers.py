@@ -147,7 +147,7 @@ SHORT_THINGS = {"cli.py"}  # many of one kind; a reader opens the one that is as
 
 
 def rings(house: Path) -> list[list[str]]:
-    """Files that import one another in a circle, those inside functions too; a package's __init__, which hands names on, apart."""
+    """Files that import one another in a circle, inside functions too. The __init__ files, which hand names on, are left out."""
     paths = [p for p in house.rglob("*.py") if p.name != "__init__.py"]
     files = {".".join(("thespis", *p.relative_to(house).with_suffix("").parts)): p for p in paths}
     uses = {
