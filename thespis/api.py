@@ -98,11 +98,15 @@ def start(
             checkpoint.write_json(folder / "config.json", about)
             return _train(learner, world, run, folder, about, False, panel, data)
         except Fault:
-            rows = folder / "metrics.jsonl"
-            if not checkpoint.has_saved(folder) and not (rows.exists() and rows.stat().st_size):
+            if not checkpoint.has_saved(folder) and not _steps(folder):
                 for path in [folder] if made else folder.iterdir():  # it never began: the same command may be given again
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             raise
+
+
+def _steps(folder: Path) -> int:
+    """Of the newest row of metrics that a run has written."""
+    return max((row["step"] for row in curve.rows(folder)), default=0) if (folder / "metrics.jsonl").exists() else 0
 
 
 def ready(algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[str, Any]) -> Learner:
@@ -146,18 +150,20 @@ def resume(
     path: str | Path | Result,
     steps: int | None = None,
     *,
+    max_hours: float | None = None,
     ray_address: str | None = None,
     env: Env | None = None,
     algo: str | None = None,
     panel: bool | None = None,
     **parts: Any,
 ) -> Result:
-    """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for). Its collectors join
-    the Ray cluster at `ray_address` from now on (default: as before)."""
+    """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for), for `max_hours` at
+    most. Its collectors join the Ray cluster at `ray_address` from now on (default of both: as before)."""
     folder = path_of(path)
     about, found, cfg, run, world = open_run(folder, env, algo)
     checkpoint.no_links(folder)
-    changed: dict[str, Any] = {k: v for k, v in {"steps": steps, "ray_address": ray_address}.items() if v is not None}
+    given = {"steps": steps, "max_hours": max_hours, "ray_address": ray_address}
+    changed: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     run = config.check(dataclasses.replace(run, **changed))
     learner = ready(found, cfg, run, world, given_parts(found, about, parts))
     data = _dataset(learner, run, world)
@@ -186,9 +192,10 @@ def _train(
     data: Dataset | None,
 ) -> Result:  # fmt: skip
     if team.rank() > 0:
-        return Result(folder, loop.train(learner, world, run, folder, about, resuming, panel, data), None)
+        stopped = loop.train(learner, world, run, folder, about, resuming, panel, data)
+        return Result(folder, stopped is None, None, stopped)
     try:
-        finished = loop.train(learner, world, run, folder, about, resuming, panel, data)
+        stopped = loop.train(learner, world, run, folder, about, resuming, panel, data)
     except BaseException:
         with suppress(Fault):  # what stopped it is what must be told
             if (folder / "metrics.jsonl").exists():
@@ -196,7 +203,7 @@ def _train(
         raise
     _draw(folder)
     last = checkpoint.read_json(folder / "policy" / "last.json")
-    return Result(folder, finished, last["return_mean"])
+    return Result(folder, stopped is None, last["return_mean"], stopped)
 
 
 def _draw(folder: Path) -> None:
@@ -223,18 +230,22 @@ class _Episodes:
     episodes: config.Count
     seed: config.Natural | None
     every: config.Count
+    steps: config.Count | None
 
 
 def evaluate(
     path: str | Path | Result, episodes: int = 10, seed: int | None = None, *,
-    every: int = 1, which: str = "last", video: bool = False, env: Env | None = None, algo: str | None = None, **parts: Any,
+    every: int = 1, explore: bool = False, steps: int | None = None, which: str = "last", video: bool = False,
+    env: Env | None = None, algo: str | None = None, **parts: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "step", "every", "video"}.
+    """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "cut", "step", "every",
+    "video"}.
 
-    With `every` the policy sees a new observation only every so many steps. In between it goes on with the sequence that it
-    planned (srl) or, if it has no memory, repeats its action.
+    With `explore` actions are sampled as in training. An episode of more than `steps` steps is "cut" (default: as in the run's
+    evaluations). With `every` the policy sees a new observation only every so many steps. In between it goes on with the
+    sequence that it planned (srl) or, if it has no memory, repeats its action.
     """
-    config.check(_Episodes(episodes, seed, every))
+    config.check(_Episodes(episodes, seed, every, steps))
     if video and fetch.named(path):
         raise Fault(f"video: it would be part of a run directory; bring the policy into one first: thespis load {path} --out DIR")
     folder = path_of(fetch.local(path))
@@ -247,11 +258,12 @@ def evaluate(
     seed = config.build(Run, policy.about["run"]).seed + 1_000_000 if seed is None else seed
 
     step, film = policy.about["step"], {}
-    evaluator = evaluation.Evaluator(world, episodes, seed, run.env_timeout)
+    kind, longest = evaluation.kind(world, run), steps or run.eval_steps
+    evaluator = evaluation.Evaluator(world, episodes, seed, run.env_timeout, kind=kind, longest=longest)
 
     def acting(count: int) -> evaluation.Act:
         actor = Actor(policy.learner, count, every)
-        return lambda obs, rows: actor(policy.params, obs, False, rows)
+        return lambda obs, rows: actor(policy.params, obs, explore, rows)
 
     try:
         if video:  # first: where nothing can be drawn, that is told at once
@@ -261,7 +273,7 @@ def evaluate(
     finally:
         evaluator.close()
     out = {"mean_return": result["return_mean"], "std_return": result["return_std"], "returns": result["returns"]}
-    return out | {"mean_length": result["length_mean"], "step": step, "every": every} | film
+    return out | {"mean_length": result["length_mean"], "cut": result["cut"], "step": step, "every": every} | film
 
 
 # -------------------------------------------------------------------------------------------------------------- looking

@@ -56,6 +56,8 @@ class Resume:
     """run directory"""
     steps: config.Count | None = None
     """environment steps in all; default: as many as the run was started for"""
+    max_hours: config.Positive | None = None
+    """hours after which it stops with a checkpoint; default: as before"""
     ray_address: str | None = None
     """host:port of the Ray cluster that its collectors are to join from now on, auto, or local; default: as before"""
     env: str | None = None
@@ -74,6 +76,10 @@ class Evaluate:
     """of the episodes; default: one that training did not use"""
     every: config.Count = 1
     """steps from one observation that the policy sees to the next; in between it repeats its action, or srl goes on as planned"""
+    explore: bool = False
+    """sample actions as training does, instead of the mean action"""
+    steps: config.Count | None = None
+    """steps after which an episode is cut; default: as in the run's own evaluations"""
     which: str = "last"
     """policy: last, first, or best by evaluation"""
     video: bool = False
@@ -271,13 +277,14 @@ def _statistics(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def resume(args: list[str]) -> int:
     given = config.check(_parse(Resume, args, "thespis resume", "Go on exactly where a run stopped."))
-    return _ran(api.resume(given.dir, given.steps, ray_address=given.ray_address, env=given.env, algo=given.algo))
+    changed = {"max_hours": given.max_hours, "ray_address": given.ray_address}
+    return _ran(api.resume(given.dir, given.steps, **changed, env=given.env, algo=given.algo))
 
 
 def evaluate(args: list[str]) -> int:
     given = config.check(_parse(Evaluate, args, "thespis evaluate", "Whole episodes with the mean action of a trained policy."))
     result = api.evaluate(
-        given.dir, given.episodes, given.seed, every=given.every,
+        given.dir, given.episodes, given.seed, every=given.every, explore=given.explore, steps=given.steps,
         which=given.which, video=given.video, env=given.env, algo=given.algo,
     )  # fmt: skip
     if given.json:
@@ -285,7 +292,9 @@ def evaluate(args: list[str]) -> int:
         return 0
     spread = f"{result['mean_return']:.1f} ± {result['std_return']:.1f}"
     seen = f", an observation every {given.every} steps" if given.every > 1 else ""
-    print(f"{spread} over {given.episodes} episodes, policy of step {result['step']:,}{seen}")
+    sampled = ", actions sampled" if given.explore else ""
+    cut = f", {result['cut']} of them cut" if result["cut"] else ""
+    print(f"{spread} over {given.episodes} episodes{cut}, policy of step {result['step']:,}{sampled}{seen}")
     if given.video:
         print(f"video    {result['video']}")
     return 0
@@ -395,7 +404,8 @@ def main(argv: list[str] | None = None) -> int:
             raise Fault(f"command {args[0]!r} is unknown{config.near(args[0], COMMANDS)}")
         return COMMANDS[args[0]](args[1:])
     except (Fault, OSError) as fault:  # OSError: no room on the disk, no right to write there
-        print("thespis:", " ".join(str(fault).splitlines()), file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("thespis:", " ".join(str(fault).splitlines()), file=sys.stderr)
         if os.environ.get("THESPIS_TRACEBACK"):
             traceback.print_exc()
         return 2
@@ -463,6 +473,12 @@ def _options(cls: Any, prefix: str = "--") -> dict[str, Any]:
 def _ran(result: api.Result) -> int:
     if api.team.rank() > 0:
         return 0 if result.finished else 130
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        _say(result)
+    return 0 if result.finished else 130
+
+
+def _say(result: api.Result) -> None:
     if result.return_mean is not None:
         print(f"return   {result.return_mean:.1f} (last evaluation)")
     print(f"run      {result.path}")
@@ -472,7 +488,6 @@ def _ran(result: api.Result) -> int:
     own = f" --algo {about['algo']}" if about["algo"].endswith(".py") else ""
     more = f" --steps {2 * about['run']['steps']}" if result.finished else ""
     print(f"go on    thespis resume {result.path}{own}{more}")
-    return 0 if result.finished else 130
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ class Result:
     finished: bool
     """False where it was stopped before its last step"""
     return_mean: float | None
-    """of the last evaluation; None in a learner that does not lead"""
+    """of the last evaluation; None before the first, and in a learner that does not lead"""
+    stopped: str | None = None
+    """why, where it was: "signal", "max_hours" """
 
 
 def path_of(path: str | Path | Result) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -14,64 +14,83 @@ from torch import Tensor
 
 from thespis.core import Fault
 from thespis.engine.diverge import sound
+from thespis.engine.process import seeded
+from thespis.engine.run import Run
 from thespis.envs import World, vector
 
 Act = Callable[[Tensor, Tensor], Tensor]  # (observations, the numbers of their episodes) -> actions
 Value = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (observations, actions) -> value, and what it counts besides reward
-Steps = list[tuple[np.ndarray, np.ndarray, float]]  # (observation, action, reward) of an episode
 AT_ONCE = 10  # episodes that share one forward pass
 ATTEMPTS = 10  # at one episode
+LONGEST = 10_000  # steps after which an episode is cut, where neither the user nor a longer time limit says otherwise
+CHUNK = 1_000  # steps that are kept until the critic is asked of them
+
+
+def kind(world: World, run: Run) -> Literal["sync", "async"]:
+    """Where the environments of evaluations are: in processes of their own where those of training are."""
+    return "async" if world.batch is None and (run.vector == "async" or run.collectors) else "sync"
 
 
 class Evaluator:
     """Keeps its environments. Episode i always starts from reset seed `seeds[i]`, so there is nothing to save.
 
-    Where an environment fails and may be made anew (`timeout` and `restart` are those of `envs.vector`), its episode is begun
-    again from its seed, once; if it fails there too, from the next seeds, since an episode may lead to its fault every time.
+    Where an environment fails and may be made anew (`timeout`, `restart` and `kind` are those of `envs.vector`), its episode is
+    begun again from its seed, once; if it fails there too, from the next seeds, since an episode may lead to its fault every
+    time. An episode of more than `longest` steps (None: LONGEST, or the environment's own limit where that is longer) is cut.
     """
 
     def __init__(
-        self, world: World, episodes: int, seed: int, timeout: float | None = None, restart: Callable[[Fault], None] | None = None
-    ):
+        self, world: World, episodes: int, seed: int, timeout: float | None = None,
+        restart: Callable[[Fault], None] | None = None, kind: str = "sync", longest: int | None = None, device: str = "cpu",
+    ):  # fmt: skip
+        """`device` is where `act` draws its numbers."""
         self.seeds = [int(x) for x in np.random.default_rng(seed).integers(2**31, size=episodes)]
-        self.envs = vector(world, min(episodes, AT_ONCE), "sync", timeout, restart)
+        self.longest = max(LONGEST, world.spec.horizon or 0) if longest is None else longest
+        self.device = device
+        self.envs = vector(world, min(episodes, AT_ONCE), kind, timeout, restart)
 
     def __call__(
-        self, act: Act, begin: Callable[[Tensor], None] = lambda rows: None, value: Value | None = None, gamma: float = 1.0
-    ) -> dict[str, Any]:
-        """The returns and lengths of every episode, and their moments. Draws nothing from the run's generators.
+        self, act: Act, begin: Callable[[Tensor], None] = lambda rows: None, value: Value | None = None, gamma: float = 1.0,
+        watch: Callable[[int, int], None] = lambda ended, step: None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The returns and lengths of every episode, their moments, and how many were "cut". Draws nothing from the run's
+        generators.
 
         `begin` is told the numbers (k,) of the episodes that begin again. With `value` also "value_mean", what it says of the
-        first steps, and "discounted_mean", what came of them: see `came`. Diverged: an action that is not finite.
+        first steps, and "discounted_mean", what came of them: see `Course.came`. Before each step `watch` is told how many
+        episodes have ended and how long the others are; what it raises ends the evaluation. Diverged: an action that is not
+        finite.
         """
         returns, lengths = np.zeros(len(self.seeds)), np.zeros(len(self.seeds), int)
         values: list[tuple[float, float]] = []
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
+        cut = 0
+        with seeded(self.device, 0), torch.no_grad():
             for first in range(0, len(self.seeds), self.envs.num_envs):
                 group = slice(first, first + self.envs.num_envs)
-                paths: list[Steps] = [[] for _ in self.seeds[group]]
-                returns[group], lengths[group], ended = self._group(
-                    act, begin, first, self.seeds[group], paths if value else None
-                )
-                if value:
-                    values += [came(path, value, gamma, over) for path, over in zip(paths, ended.tolist(), strict=True)]
+                courses = [Course(value) for _ in self.seeds[group]] if value else []
+                found = self._group(act, begin, first, self.seeds[group], courses, watch)
+                returns[group], lengths[group], terminated, longest = found
+                cut += int(longest.sum())
+                values += [course.came(gamma, over) for course, over in zip(courses, terminated.tolist(), strict=False)]
         values_came = dict(zip(("value_mean", "discounted_mean"), np.mean(values, 0).tolist(), strict=True)) if values else {}
         return {
             "return_mean": float(returns.mean()),
             "return_std": float(returns.std()),
             "returns": returns.tolist(),
             "length_mean": float(lengths.mean()),
+            "cut": cut,
             **values_came,
         }
 
     def _group(
-        self, act: Act, begin: Callable[[Tensor], None], first: int, seeds: list[int], paths: list[Steps] | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The returns and lengths of the episodes from number `first` on, side by side, an environment each, and whether they
-        terminated. Their steps go to `paths`, where they are wanted."""
+        self, act: Act, begin: Callable[[Tensor], None], first: int, seeds: list[int], courses: list[Course],
+        watch: Callable[[int, int], None],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        """The returns and lengths of the episodes from number `first` on, side by side, an environment each, whether they
+        terminated, and whether they were cut. Their steps go to `courses`, where these are wanted."""
         envs, n = self.envs, self.envs.num_envs
-        returns, lengths, failures, ended = np.zeros(n), np.zeros(n, int), np.zeros(n, int), np.zeros(n, bool)
+        returns, lengths, failures = np.zeros(n), np.zeros(n, int), np.zeros(n, int)
+        ended, cut = np.zeros(n, bool), np.zeros(n, bool)
         running = fresh = np.arange(n) < len(seeds)
         while running.any():
             while fresh.any():
@@ -79,25 +98,28 @@ class Evaluator:
                 obs, fresh = envs.reset(starts, fresh)
                 self._again(fresh, failures)
             rows = np.flatnonzero(running)
+            watch(first + len(seeds) - len(rows), int(lengths[rows].max()))
             chosen = sound(act(torch.from_numpy(obs[rows]), torch.from_numpy(first + rows)).cpu().numpy())
             actions = np.zeros((n, *chosen.shape[1:]), chosen.dtype)
             actions[rows] = chosen
             before = obs
             obs, reward, terminated, truncated, fresh = envs.step(actions, running)
-            if paths is not None:
-                for i in rows:
-                    if fresh[i]:
-                        paths[i].clear()
-                    else:
-                        paths[i].append((before[i], actions[i], float(reward[i])))
+            for i in rows if courses else ():
+                if fresh[i]:
+                    courses[i].clear()
+                else:
+                    courses[i].add(before[i], actions[i], float(reward[i]))
             returns[running], lengths[running] = returns[running] + reward[running], lengths[running] + 1
             ended |= terminated & running
-            running = running & (fresh | ~(terminated | truncated))
+            over = terminated | truncated
+            cut |= running & ~fresh & ~over & (lengths >= self.longest)
+            running = running & (fresh | ~(over | cut))
             if fresh.any():
                 self._again(fresh, failures)
                 returns[fresh], lengths[fresh] = 0.0, 0
                 begin(torch.from_numpy(first + np.flatnonzero(fresh)))
-        return returns[: len(seeds)], lengths[: len(seeds)], ended[: len(seeds)]
+        k = len(seeds)
+        return returns[:k], lengths[:k], ended[:k], cut[:k]
 
     def _again(self, failed: np.ndarray, failures: np.ndarray) -> None:
         failures += failed
@@ -108,18 +130,43 @@ class Evaluator:
         self.envs.close()
 
 
-def came(path: Steps, value: Value, gamma: float, terminated: bool) -> tuple[float, float]:
-    """What the critic says of an episode's first step, and what came of it: its (obs, action, reward), discounted.
+class Course:
+    """What the critic says along an episode, and what came of it. Of its steps only numbers are kept."""
 
-    Besides the rewards of all steps it counts, as the critic does, the entropy bonus of all but the first. Where the episode was
-    cut off, not ended, the critic's own word on the last step stands for what would have followed from there.
-    """
-    obs, actions, rewards = zip(*path, strict=True)
-    q, bonus = (x.double().cpu().tolist() for x in value(torch.from_numpy(np.stack(obs)), torch.from_numpy(np.stack(actions))))
-    total = rewards[-1] if terminated else q[-1]
-    for t in reversed(range(len(path) - 1)):
-        total = rewards[t] + gamma * (bonus[t + 1] + total)
-    return q[0], total
+    def __init__(self, value: Value):
+        self.value = value
+        self.clear()
+
+    def clear(self) -> None:
+        """The episode begins again."""
+        self.steps: list[tuple[np.ndarray, np.ndarray]] = []  # of which the critic was not asked yet
+        self.rewards: list[float] = []
+        self.values: list[float] = []
+        self.bonuses: list[float] = []
+
+    def add(self, obs: np.ndarray, action: np.ndarray, reward: float) -> None:
+        self.steps.append((obs, action))
+        self.rewards.append(reward)
+        if len(self.steps) == CHUNK:
+            self._ask()
+
+    def _ask(self) -> None:
+        if self.steps:
+            obs, actions = (torch.from_numpy(np.stack(x)) for x in zip(*self.steps, strict=True))
+            values, bonuses = (x.double().cpu().tolist() for x in self.value(obs, actions))
+            self.values, self.bonuses, self.steps = self.values + values, self.bonuses + bonuses, []
+
+    def came(self, gamma: float, terminated: bool) -> tuple[float, float]:
+        """What the critic says of the first step, and what came of it, discounted.
+
+        Besides the rewards of all steps it counts, as the critic does, the entropy bonus of all but the first. Where the episode
+        was cut off, not ended, the critic's own word on the last step stands for what would have followed from there.
+        """
+        self._ask()
+        total = self.rewards[-1] if terminated else self.values[-1]
+        for t in reversed(range(len(self.rewards) - 1)):
+            total = self.rewards[t] + gamma * (self.bonuses[t + 1] + total)
+        return self.values[0], total
 
 
 def record(world: World, act: Act, folder: Path, name: str, seed: int) -> Path:

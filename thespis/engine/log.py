@@ -80,7 +80,7 @@ class Log:
                 self.sends.append(send)
             if panel:
                 live = Live(console=self.console, auto_refresh=False, get_renderable=lambda: self.picture(*self.console.size))
-                stack.callback(live.stop)
+                stack.callback(self._show, live.stop)
                 live.start(refresh=True)
                 self.live = live
             atexit.register(self.close)
@@ -108,7 +108,7 @@ class Log:
         if self.live is None or (now := self.clock()) < self.due:
             return
         self.pace.at(step, now)
-        self.live.refresh()
+        self._show(self.live.refresh)
         self.due = now + max(0.25, 50 * (self.clock() - now))  # a slow terminal takes 2% of the time, never more
 
     def note(self, text: str) -> None:
@@ -116,9 +116,16 @@ class Log:
         if self.live is None:
             file = self.console.file
             encoding = getattr(file, "encoding", None) or "utf-8"
-            print(text.encode(encoding, "replace").decode(encoding), file=file, flush=True)
+            self._show(print, text.encode(encoding, "replace").decode(encoding), file=file, flush=True)
         else:
-            self.console.print(text, soft_wrap=True)
+            self._show(self.console.print, text, soft_wrap=True)
+
+    def _show(self, draw: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Where the terminal or the pipe is gone, the run goes on unseen: its files say all."""
+        try:
+            draw(*args, **options)
+        except OSError:
+            self.live, self.console.file = None, open(os.devnull, "w")  # noqa: SIM115  to the end of the process
 
     def close(self) -> None:
         self.stack.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,36 +17,37 @@ import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Dataset, Demonstrations, Experience, Rollout, Shards, experience
-from thespis.engine import checkpoint, diverge, team
+from thespis.engine import checkpoint, diverge, evaluate, team
 from thespis.engine.act import Actor
 from thespis.engine.cluster import cluster
 from thespis.engine.collect import Collector
 from thespis.engine.compile import Stepper
 from thespis.engine.diverge import Diverged
-from thespis.engine.evaluate import Evaluator
 from thespis.engine.log import Log
-from thespis.engine.process import device_generator, stop_signals, torch_settings
+from thespis.engine.process import Stop, Stopped, device_generator, stop_signals, torch_settings
 from thespis.engine.progress import Progress
 from thespis.engine.remote import Collectors
 from thespis.engine.run import Run
 from thespis.envs import World, vector
 
+SLOW = 30.0  # seconds of an evaluation after which a line says how far it is
+
 
 def train(
     learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any],
     resume: bool = False, panel: bool | None = None, data: Dataset | None = None,
-) -> bool:  # fmt: skip
-    """Trains until run.steps or a signal to stop; True where all steps were done. DIR holds all but `data` at any moment.
+) -> str | None:  # fmt: skip
+    """Trains until run.steps, or until it is stopped: returns why, see `Stop`. DIR holds all but `data` at any moment.
 
     `about` is written beside each policy, unread. Where these end the run, raises Fault, after a checkpoint, if the
     environment fails, and Diverged, without one, if the learner has diverged.
     """
-    with torch_settings(run) as max_threads, team.team(run), stop_signals() as stop:
+    with torch_settings(run) as max_threads, team.team(run), stop_signals(run.max_hours) as stop:
         while True:
             try:
                 with ExitStack() as stack:
-                    training = _Training(stack, learner, world, run, folder, about, resume, panel, data, max_threads)
-                    return training.loop(stop)
+                    training = _Training(stack, learner, world, run, folder, about, resume, panel, data, max_threads, stop)
+                    return training.loop()
             except Diverged as why:
                 if run.on_divergence == "stop":
                     raise
@@ -58,10 +58,10 @@ def train(
 class _Training:
     def __init__(
         self, stack: ExitStack, learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool,
-        panel: bool | None, data: Dataset | None, max_threads: int,
+        panel: bool | None, data: Dataset | None, max_threads: int, stop: Stop,
     ):  # fmt: skip
         """All that the loop needs, as a checkpoint left it or new. What must be closed is left to `stack`."""
-        self.learner, self.world, self.run, self.folder, self.about = learner, world, run, folder, about
+        self.learner, self.world, self.run, self.folder, self.about, self.stop = learner, world, run, folder, about, stop
         self.leads, self.learners = team.rank() == 0, team.size()
         resume = resume and checkpoint.has_saved(folder)
         seeds = diverge.seeds(self._entropy(resume))
@@ -77,7 +77,8 @@ class _Training:
         self.collector = self._collector(stack, seeds[2])
         compiled = learner if learner.memory else replace(learner, act=self.stepper.acting(run.num_envs))
         self.actor = Actor(compiled, run.num_envs, learner.experience.look_every, run.device)
-        self.evaluator = Evaluator(world, run.eval_episodes, seeds[3], run.env_timeout, self.skip("eval"))
+        how = run.env_timeout, self.skip("eval"), evaluate.kind(world, run), run.eval_steps, run.device
+        self.evaluator = evaluate.Evaluator(world, run.eval_episodes, seeds[3], *how)
         stack.callback(self.evaluator.close)
         if saved and self.leads:
             with checkpoint.fitting(folder):
@@ -86,6 +87,8 @@ class _Training:
             for env in range(run.num_envs):
                 self.replay.parts[0].cut(env)
         self.reported = (self.progress.steps, self.progress.seconds)
+        self.said: set[str] = set()
+        """what is noted once only"""
 
     def _entropy(self, resume: bool) -> int | list[int]:
         """What every seed is drawn from. Those of a learner that does not lead are other ones each time that it is resumed."""
@@ -167,8 +170,8 @@ class _Training:
 
         return count if self.run.on_env_error == "restart" else None
 
-    def loop(self, stop: threading.Event) -> bool:
-        run, feed, p = self.run, self.learner.experience, self.progress
+    def loop(self) -> str | None:
+        run, feed, p, stop = self.run, self.learner.experience, self.progress, self.stop
         if not self.replay.due(run.steps) and not self.pretrain:
             why = f"warm-up ({feed.warmup:,} random steps)" if feed.warmup else "less than a rollout"
             self.log.note(
@@ -176,15 +179,17 @@ class _Training:
             )
         if p.steps == 0 and p.updates < self.pretrain:
             self.log.note(f"{self.pretrain:,} updates on the dataset before the first step")
-            self.learn(self.pretrain, stop)
+            self.learn(self.pretrain, heed=True)
         due = p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every
         if self.leads and p.evaluated < due and not stop.is_set():  # the first; and one that a fault or a signal kept back
             self.evaluate()
+            if newest := [c for c in checkpoint.checkpoints(self.folder) if int(c.name) == p.steps]:
+                checkpoint.amend(newest[0], lambda meta: meta.update(progress=vars(p)))
         if run.on_divergence == "rollback" and not checkpoint.checkpoints(self.folder):
             self.save()
         while p.steps < run.steps:
             began, before = time.perf_counter(), p.steps
-            if not self.ready(self.pretrain + self.replay.due(p.steps + run.num_envs * self.learners), stop):
+            if not self.ready(self.pretrain + self.replay.due(p.steps + run.num_envs * self.learners)):
                 break
             with self.saved_on_fault(f"step {p.steps + 1}"):
                 p.episodes += self.collect()
@@ -199,11 +204,15 @@ class _Training:
                     do()
         if self.leads:
             self.save()  # also of a run that was killed between its last checkpoint and the policy
-        return p.steps >= run.steps
+        if p.steps >= run.steps:
+            return None
+        if stop.why == "max_hours":
+            self.log.note(f"stopped at step {p.steps:,}: max_hours is {run.max_hours:g}")
+        return stop.why or "another learner"
 
-    def ready(self, due: int, stop: threading.Event) -> bool:
-        """Waits while the compiler is at what so many updates need. False where a signal to stop has come."""
-        while not (stopped := team.any_of(stop.is_set())) and self.stepper.waits(due):
+    def ready(self, due: int) -> bool:
+        """Waits while the compiler is at what so many updates need. False where the run is to stop."""
+        while not (stopped := team.any_of(self.stop.is_set())) and self.stepper.waits(due):
             time.sleep(0.05)
         return not stopped
 
@@ -213,13 +222,13 @@ class _Training:
             return self.collector.step(self.policy, self.progress.updates)
         return self.collector.step(None if self.progress.steps < self.learner.experience.warmup else self.explore)
 
-    def learn(self, due: int, stop: threading.Event | None = None) -> None:
-        """Updates until there have been `due`, or until a signal to stop where one is heeded."""
+    def learn(self, due: int, heed: bool = False) -> None:
+        """Updates until there have been `due`, or until the run is to stop, where that is to be heeded."""
         began, p, renew = time.perf_counter(), self.progress, self.learner.experience.reset_every
         if p.updates < due and isinstance(self.replay, Rollout):
             rollout = tree_map(lambda x: x.to(self.run.device), self.replay.batch())
             self.replay.learn_from(self.stepper.prepare(rollout))
-        while p.updates < due and (stop is None or self.ready(p.updates + 1, stop)):
+        while p.updates < due and (not heed or self.ready(p.updates + 1)):
             batch = self.source.sample()
             self.stepper.step(batch if self.run.device == "cpu" else tree_map(lambda x: x.to(self.run.device), batch))
             p.updates = self.stepper.updates
@@ -236,6 +245,8 @@ class _Training:
             if not self.leads:
                 raise Fault(f"{when}: {fault}") from fault
             self.check([str(fault)] if isinstance(fault, Diverged) else [])
+            if self.progress.steps == self.progress.updates == 0:  # there is nothing to lose
+                raise Fault(f"{when}: {fault}") from fault
             self.save()
             raise Fault(f"{when}: {fault}; a checkpoint is saved") from fault
 
@@ -257,20 +268,48 @@ class _Training:
         self.log.row(p.steps, row | self._faults())
 
     def evaluate(self) -> None:
-        p = self.progress
+        """A row of metrics; none where the run is to stop at once."""
+        p, policy = self.progress, self.run.eval_policy
         self.check()
-        with self.saved_on_fault(f"evaluation at step {p.steps}"):
-            actor = Actor(self.learner, self.run.eval_episodes, device=self.run.device)
-            value = self.value if self.learner.value else None
-            gamma = self.learner.experience.gamma
-            result = self.evaluator(lambda obs, rows: actor(self.policy(), obs, False, rows), actor.begin, value, gamma)
+        try:
+            with self.saved_on_fault(f"evaluation at step {p.steps}"):
+                result = self.episodes(explore=policy == "sampled")
+                sampled = self.episodes(explore=True) if policy == "both" else {}
+        except Stopped:
+            return
+        result |= {f"sampled_{k}": v for k, v in sampled.items() if k not in ("cut", "returns")}
+        self._note_cut(result["cut"] + sampled.get("cut", 0))
         p.last, p.evaluated = result["return_mean"], p.steps
-        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()} | self._faults())
+        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items() if v or k != "cut"} | self._faults())
         if p.best is None:
             self.save_policy("first")
         if p.best is None or p.last > p.best:
             p.best = p.last
             self.save_policy("best")
+
+    def episodes(self, explore: bool) -> dict[str, Any]:
+        """What `Evaluator` gives of the policy as it is now, with the mean action or as it explores."""
+        actor = Actor(self.learner, self.run.eval_episodes, device=self.run.device)
+        value = self.value if self.learner.value and not explore else None
+        began = time.monotonic()
+
+        def watch(ended: int, step: int) -> None:
+            if self.stop.at_once():
+                raise Stopped
+            self.log.tick(self.progress.steps)
+            if time.monotonic() - began > SLOW and "slow" not in self.said:
+                self.said.add("slow")
+                what = f"evaluation at step {self.progress.steps:,}: {ended} of {self.run.eval_episodes} episodes ended"
+                self.log.note(f"{what} after {SLOW:.0f} s, the others are {step:,} steps long; see --eval-episodes, --eval-steps")
+
+        act = lambda obs, rows: actor(self.policy(), obs, explore, rows)
+        return self.evaluator(act, actor.begin, value, self.learner.experience.gamma, watch)
+
+    def _note_cut(self, cut: int) -> None:
+        if cut and "cut" not in self.said:
+            self.said.add("cut")
+            what = f"evaluation at step {self.progress.steps:,}: {cut} episodes had no end after {self.evaluator.longest:,} steps"
+            self.log.note(f"{what} and were cut there; see --eval-steps, or give the environment a time limit")
 
     def save(self) -> None:
         self.check()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -41,19 +43,65 @@ def torch_settings(run: Run) -> Iterator[int]:
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Set by Ctrl-C or SIGTERM: the step under way is finished first. A second Ctrl-C interrupts at once."""
-    stop = threading.Event()
+def seeded(device: str, seed: int) -> Iterator[None]:
+    """torch's generators, the device's too, begin from `seed`; afterwards they are as they were."""
+    before, on_device = torch.get_rng_state(), device_generator(device)
+    before_there = on_device and on_device[0]()
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+        if on_device and before_there is not None:
+            on_device[1](before_there)
+
+
+class Stopped(Exception):
+    """What was under way is given up, for the run is to end at once."""
+
+
+class Stop:
+    """Whether a run is to end before its last step, and why."""
+
+    def __init__(self, hours: float | None = None):
+        """`hours`: how long it may take from now on."""
+        self.deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
+        self.signalled = False
+        self.why: str | None = None
+        """the first reason: "signal", "max_hours", or what `set` was given"""
+
+    def set(self, why: str) -> None:
+        self.why = self.why or why
+
+    def at_once(self) -> bool:
+        """By a signal or the clock: even an evaluation is given up, and done again when the run goes on."""
+        if self.signalled or time.monotonic() >= self.deadline:
+            self.set("signal" if self.signalled else "max_hours")
+            return True
+        return False
+
+    def is_set(self) -> bool:
+        return self.at_once() or self.why is not None
+
+
+@contextmanager
+def stop_signals(hours: float | None = None) -> Iterator[Stop]:
+    """Set by Ctrl-C, SIGTERM or a terminal that is closed: the step under way is finished first. A second Ctrl-C interrupts at
+    once."""
+    stop = Stop(hours)
 
     def heard(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        if stop.signalled and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.set()
+        stop.signalled = True
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, heard) for number in numbers}
     try:
         yield stop
     finally:

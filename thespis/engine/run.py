@@ -32,10 +32,16 @@ class Run:
     """seconds that a step, reset or close may take before it counts as failed; each environment then has a process of its own"""
     on_divergence: Literal["stop", "rollback"] = "stop"
     """where numbers are no longer finite: end the run, or go back to the last checkpoint and explore otherwise"""
+    max_hours: Positive | None = None
+    """hours after which the run stops as by Ctrl-C, with a checkpoint; counted anew each time that it is resumed"""
     eval_every: Count = 10_000
     """steps between evaluations"""
     eval_episodes: Count = 10
     """episodes of an evaluation, on environments and seeds of their own"""
+    eval_steps: Count | None = None
+    """steps after which an episode of an evaluation is cut; None: 10,000, or the environment's own limit where that is longer"""
+    eval_policy: Literal["mean", "sampled", "both"] = "mean"
+    """what is evaluated: the mean action, actions as training samples them, or each of these in episodes of its own"""
     log_every: Count = 1_000
     """steps between rows of metrics"""
     checkpoint_every: Count = 10_000

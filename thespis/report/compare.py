@@ -28,8 +28,8 @@ __all__ = ["Comparison", "compare", "find"]
 FEW = 10  # seeds; docs/report.md has what intervals of fewer cover
 ASIDE = {
     "env", "seed", "steps", "vector", "ray_address", "on_env_error", "env_timeout", "on_divergence", "eval_every",
-    "eval_episodes", "log_every", "checkpoint_every", "keep", "sinks", "device", "threads", "compile_after", "wandb_project",
-    "wandb_entity", "wandb_group", "wandb_tags",
+    "eval_episodes", "log_every", "checkpoint_every", "keep", "sinks", "device", "threads", "compile_after", "max_hours",
+    "wandb_project", "wandb_entity", "wandb_group", "wandb_tags",
 }  # fmt: skip
 """options of `train` in which the runs of a group may differ: they bear on how a run is done and seen, not on what is learnt"""
 

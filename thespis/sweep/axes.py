@@ -18,6 +18,7 @@ NOT_SWEPT = {
     "env": "a sweep is of one environment",
     "seed": "every setting has the same seeds; give --seeds, and the first of them with --seed",
     "collectors": "a sweep trains whole runs side by side",
+    "max_hours": "it is the time that the whole sweep may take",
     "ray_address": "it is where the sweep's runs are trained",
 }
 Values = dict[str, Any]

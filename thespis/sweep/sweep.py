@@ -14,7 +14,6 @@ import dataclasses
 import itertools
 import json
 import re
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -69,7 +68,8 @@ def sweep(
     folder = Path(out).expanduser() if out else Path("runs") / label
     if run.data and Path(run.data).expanduser().is_dir():
         run = dataclasses.replace(run, data=str(Path(run.data).expanduser().resolve()))
-    made = _Sweep(found, world, dataclasses.replace(run, ray_address=None), cfg, axes, limits, folder, say)
+    one = dataclasses.replace(run, ray_address=None, max_hours=None)
+    made = _Sweep(found, world, one, cfg, axes, limits, run.max_hours, folder, say)
     made.try_all()
     with cluster(parallel, run.ray_address, "parallel") if parallel > 1 or run.ray_address else nullcontext():
         return made(lambda: OnRay(parallel) if parallel > 1 or run.ray_address else OneByOne())
@@ -90,6 +90,8 @@ class _Sweep:
     cfg: Any
     axes: list[Axis]
     limits: _Limits
+    max_hours: float | None
+    """of the sweep, not of each run"""
     folder: Path
     say: Callable[[str], object]
     trials: list[Values] = field(default_factory=list)
@@ -127,7 +129,7 @@ class _Sweep:
 
     def about(self) -> dict[str, Any]:
         run = config.to_json(self.run)
-        for name in ("env", "seed", "ray_address"):
+        for name in ("env", "seed", "ray_address", "max_hours"):
             del run[name]
         return {
             "algo": self.algo.name, "env": self.world.name, "algo_config": config.to_json(self.cfg), "run": run,
@@ -212,11 +214,11 @@ class _Sweep:
             self.say(f"sweep    {self.folder}: {what}, {count} of each, {whole} runs{already}")
             for a in self.axes:
                 self.say(f"over     {a}")
-            with process.stop_signals() as stop:
+            with process.stop_signals(self.max_hours) as stop:
                 finished = self._train(deque(jobs), pool(), stop, whole)
             return self._summary(finished)
 
-    def _train(self, waiting: deque[Job], pool: Pool, stop: threading.Event, whole: int) -> bool:
+    def _train(self, waiting: deque[Job], pool: Pool, stop: process.Stop, whole: int) -> bool:
         """True where every run came to its end, or failed."""
         deaths: dict[str, int] = {}
         by_name = {s.name: s for s in self.settings}
