@@ -100,8 +100,10 @@ def test_it_draws_nothing_from_the_generators_and_leaves_no_gradient():
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_what_came_of_a_value_is_the_geometric_sum(n, terminated):
     """Reward 1 a step, a bonus of 1/2, and a critic that always says 5, at gamma 0.9."""
-    path = [(np.zeros(3, np.float32), np.zeros(1, np.float32), 1.0)] * n
-    said, came = evaluate.came(path, lambda o, a: (torch.full((len(o),), 5.0), torch.full((len(o),), 0.5)), 0.9, terminated)
+    course = evaluate.Course(lambda o, a: (torch.full((len(o),), 5.0), torch.full((len(o),), 0.5)))
+    for _ in range(n):
+        course.add(np.zeros(3, np.float32), np.zeros(1, np.float32), 1.0)
+    said, came = course.came(0.9, terminated)
     until = n if terminated else n - 1  # a step that was cut off at is worth what the critic says of it
     rewards, bonuses = (1 - 0.9**until) / 0.1, 0.5 * (1 - 0.9**n) / 0.1 - 0.5
     assert said == 5

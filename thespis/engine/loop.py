@@ -180,8 +180,7 @@ class _Training:
         if p.steps == 0 and p.updates < self.pretrain:
             self.log.note(f"{self.pretrain:,} updates on the dataset before the first step")
             self.learn(self.pretrain, heed=True)
-        due = p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every
-        if self.leads and p.evaluated < due and not stop.is_set():  # the first; and one that a fault or a signal kept back
+        if self.owes_evaluation() and not stop.is_set():  # the first; and one that a fault or a signal kept back
             self.evaluate()
             if newest := [c for c in checkpoint.checkpoints(self.folder) if int(c.name) == p.steps]:
                 checkpoint.amend(newest[0], lambda meta: meta.update(progress=vars(p)))
@@ -204,11 +203,16 @@ class _Training:
                     do()
         if self.leads:
             self.save()  # also of a run that was killed between its last checkpoint and the policy
-        if p.steps >= run.steps:
+        if p.steps >= run.steps and not self.owes_evaluation():
             return None
         if stop.why == "max_hours":
             self.log.note(f"stopped at step {p.steps:,}: max_hours is {run.max_hours:g}")
         return stop.why or "another learner"
+
+    def owes_evaluation(self) -> bool:
+        """Whether one that is due at this step, or was before, is not done."""
+        p, run = self.progress, self.run
+        return self.leads and p.evaluated < (p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every)
 
     def ready(self, due: int) -> bool:
         """Waits while the compiler is at what so many updates need. False where the run is to stop."""
