@@ -461,3 +461,14 @@ def test_tasks_of_ray_are_retried_and_end_with_the_same_bits(tmp_path):
     for lr in (1e-4, 3e-4):
         thespis.train("sac", env=ENV, out=tmp_path / f"{lr}", panel=False, lr=lr, **long)
         assert_bitwise(tmp_path / f"a/lr={lr:g}/seed-0", tmp_path / f"{lr}")
+
+
+def test_hours_are_those_of_the_whole_sweep_and_the_same_command_goes_on(inside, tmp_path):
+    found = swept(tmp_path, {"lr": [1e-4, 1e-3]}, max_hours=1e-9)
+    assert not found["finished"]
+    assert inside.started == []
+    assert swept(tmp_path, {"lr": [1e-4, 1e-3]}, max_hours=1.0)["finished"]
+    assert len(inside.started) == 2
+    assert {json.loads(f.read_text())["run"]["max_hours"] for f in tmp_path.rglob("config.json")} == {None}
+    with pytest.raises(Fault, match="max_hours cannot be swept: it is the time that the whole sweep may take"):
+        swept(tmp_path / "b", {"max_hours": [1.0]})
