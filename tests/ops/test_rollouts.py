@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from thespis.core import Batch
-from thespis.ops import judged, whitened
+from thespis.ops import first_moments, judged, unseen, whitened
 
 F64 = torch.float64
 T, N, D = 4, 3, 2
@@ -63,3 +63,15 @@ def test_whitened_is_by_what_was_seen_and_within_ten() -> None:
     seen = {"count": torch.tensor(3.0), "mean": torch.tensor([1.0, -2.0]), "var": torch.tensor([4.0, 0.25])}
     got = whitened(torch.tensor([[3.0, -1.0], [1.0, 90.0], [-99.0, -2.0]]), seen)
     torch.testing.assert_close(got, torch.tensor([[1.0, 2.0], [0.0, 10.0], [-10.0, 0.0]]))
+    assert not whitened(torch.tensor([[1e9, -3.0]]), unseen(2)).any(), "nothing was seen: as if at the mean"
+    assert whitened(torch.tensor([[201.0, -2.0]]), seen, math.inf).tolist() == [[100.0, 0.0]]
+
+
+def test_first_moments_are_those_of_the_rows_until_others_were_seen() -> None:
+    x = 50 + 3 * torch.randn(40, 2, D, dtype=F64)
+    own, flat = first_moments({k: v.double() for k, v in unseen(D).items()}, x), x.flatten(0, 1)
+    torch.testing.assert_close(own["mean"], flat.mean(0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(own["var"], flat.var(0, correction=0), rtol=1e-12, atol=0)
+    known = {"count": torch.tensor(3.0), "mean": torch.ones(D), "var": torch.full((D,), 4.0)}
+    known = {k: v.double() for k, v in known.items()}
+    assert all(torch.equal(first_moments(known, x)[k], known[k]) for k in known)

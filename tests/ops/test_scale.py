@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from thespis.ops import between, cosine, moments, return_scale, standardised
+from thespis.ops import between, cosine, moments, return_scale, standardised, unseen
 
 F64 = torch.float64
 
@@ -43,8 +43,8 @@ def test_standardised_has_mean_0_and_spread_1_and_one_number_is_0() -> None:
 
 
 def test_moments_of_many_parts_are_those_of_the_whole() -> None:
-    seen = {"count": torch.zeros((), dtype=F64), "mean": torch.zeros(2, dtype=F64), "var": torch.ones(2, dtype=F64)}
-    parts = [3 + 5 * torch.randn(size, 2, dtype=F64) for size in (1, 7, 30)]
+    seen = {k: x.double() for k, x in unseen(2).items()}
+    parts = [1e3 + 5 * torch.randn(size, 2, dtype=F64) for size in (1, 7, 30)]
     for part in parts:
         seen = moments(seen, part.reshape(-1, 1, 2))
     whole = torch.cat(parts)

@@ -79,7 +79,7 @@ def test_prepare_is_m_shortened_steps_of_adam_on_all_rows(anneal: bool) -> None:
     old, new, t = dist(ref.weights(s.actor.params), b), s.actor, torch.tensor(0.6, dtype=F64)
     for _ in range(3):
         grads = ref.shortened(ref.gradient(made.losses["actor"], new.params, old, t, b), 0.02)
-        new = ref.adam(new, grads, 3e-4 * (0.6 if anneal else 1))
+        new = ref.adam(new, grads, 3e-4 * (0.6 if anneal else 1), eps=1e-5)
     ref.assert_same(after.actor, new)
     assert ref.moved(s, after) == {"actor", "rollouts"}
     w, w2 = ref.weights(s.actor.params), ref.weights(after.actor.params)
@@ -167,7 +167,7 @@ def test_the_critics_loss_gradient_and_step_are_those_by_hand(anneal: bool, valu
 def test_defaults_are_the_codes() -> None:
     ref.assert_defaults(
         mdpo_on, inner_steps=10, lr=3e-4, hidden=(64, 64), value_clip=0.2, rollout=2048, epochs=5, batch_size=128, gamma=0.99,
-        lam=0.95, max_norm=0.5, iterations=10_000_000 // 2048,
+        lam=0.95, max_norm=0.5, iterations=10_000_000 // 2048, anneal=False, adam_eps=1e-5,
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def by_hand(w: Weights, best: Tensor, b: Batch, clip: float = 0.2) -> float:
     for i, (obs, action) in enumerate(zip(b.obs.numpy(), b.action.numpy(), strict=True)):
         ratio = math.exp(density(w, obs, action) - float(b.extra["logp"][i]))
         total -= min(ratio * a[i], min(max(ratio, 1 - clip), 1 + clip) * a[i])
-        total += ((components(w, obs)[2] - best[i].numpy()) ** 2).sum()
+        total += ((components(w, obs)[2] - best[i].numpy()) ** 2).mean()  # authors' code: F.mse_loss
     return total / BATCH
 
 
@@ -115,12 +115,12 @@ def test_one_update_marks_the_component_whose_sample_is_worth_most_and_steps_eac
     for name, given in (("actor", (onehot(ks), b)), ("critic", (b,)), ("q", (b,))):
         group = getattr(s, name)
         grads = ref.shortened(ref.gradient(made.losses[name], group.params, *given), 0.05)
-        ref.assert_same(getattr(after, name), ref.adam(group, grads, 3e-4))
+        ref.assert_same(getattr(after, name), ref.adam(group, grads, 3e-4, eps=1e-5))
     assert ref.moved(s, after) == {"actor", "critic", "q"}
 
 
 def test_ties_are_broken_at_random() -> None:
-    """With a Q that is 0 everywhere, the routing's slope tells the marks' frequencies: 2 / K (1 / K - v_k) at equal weights."""
+    """With a Q that is 0 everywhere, the routing's slope tells the marks' frequencies: 2 / K^2 (1 / K - v_k) at equal weights."""
     made = learner(max_norm=1e9)
     s, b = prepared(made)
     many = 3_000
@@ -130,7 +130,7 @@ def test_ties_are_broken_at_random() -> None:
     p = {**s.actor.params, "routing_bias": torch.zeros(K, dtype=F64)}
     s = replace(s, actor=fresh(p), q=fresh({k: torch.zeros_like(x) for k, x in s.q.params.items()}))
     after, _ = made.update(s, flat, 0)
-    often = 1 / K - after.actor.m["routing_bias"] / 0.1 * K / 2
+    often = 1 / K - after.actor.m["routing_bias"] / 0.1 * K**2 / 2
     np.testing.assert_allclose(often, np.full(K, 1 / K), atol=5 * math.sqrt(0.25 / many))
 
 
@@ -199,7 +199,7 @@ def test_choices_are_refused() -> None:
 def test_defaults_are_the_codes() -> None:
     ref.assert_defaults(
         pmoe_ppo, components=5, lr=3e-4, hidden=(64, 64), q_hidden=(64, 64, 64), clip=0.2, value_clip=0.2, rollout=2048,
-        epochs=10, batch_size=64, gamma=0.99, lam=0.95, max_norm=0.5,
+        epochs=10, batch_size=64, gamma=0.99, lam=0.95, max_norm=0.5, adam_eps=1e-5,
     )  # fmt: skip
 
 

@@ -4,11 +4,12 @@ from thespis.ops.advantage import gae
 from thespis.ops.distribution import expectation, held_noise, project, quantile_huber, support, zeta
 from thespis.ops.gaussian import squashed_log_prob, squashed_sample
 from thespis.ops.returns import backup
-from thespis.ops.rollouts import judged, whitened
-from thespis.ops.scale import between, cosine, moments, return_scale, standardised
+from thespis.ops.rollouts import first_moments, judged, whitened
+from thespis.ops.scale import between, cosine, moments, return_scale, standardised, unseen
 from thespis.ops.solve import conjugate_gradient
 
 __all__ = [
-    "backup", "between", "conjugate_gradient", "cosine", "expectation", "gae", "held_noise", "judged", "moments", "project",
-    "quantile_huber", "return_scale", "squashed_log_prob", "squashed_sample", "standardised", "support", "whitened", "zeta",
+    "backup", "between", "conjugate_gradient", "cosine", "expectation", "first_moments", "gae", "held_noise", "judged", "moments",
+    "project", "quantile_huber", "return_scale", "squashed_log_prob", "squashed_sample", "standardised", "support", "unseen",
+    "whitened", "zeta",
 ]  # fmt: skip

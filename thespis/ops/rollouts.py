@@ -1,14 +1,23 @@
 """What on-policy learners make of a rollout."""
 
+import torch
 from torch import Tensor
 
 from thespis.core import Batch, Metrics, Params, replace, tree_map
 from thespis.ops.advantage import gae
+from thespis.ops.scale import moments
 
 
-def whitened(x: Tensor, seen: Params) -> Tensor:
-    """x (..., D) by the mean and spread of all that were `seen` (see `moments`), within 10."""
-    return ((x - seen["mean"]) / (seen["var"] + 1e-8).sqrt()).clamp(-10, 10)
+def whitened(x: Tensor, seen: Params, bound: float = 10.0) -> Tensor:
+    """x (..., D) by the mean and spread of all that were `seen` (see `moments`), within `bound`; 0 where none was."""
+    y = ((x - seen["mean"]) / (seen["var"] + 1e-8).sqrt()).clamp(-bound, bound)
+    return torch.where(seen["count"] < 1, 0.0, y)
+
+
+def first_moments(seen: Params, x: Tensor) -> Params:
+    """`seen`, or where nothing was, the moments of x (..., D): a first rollout is normalised by its own."""
+    own = moments(seen, x)
+    return {k: torch.where(seen["count"] < 1, own[k], seen[k]) for k in own}
 
 
 def judged(rollout: Batch, value: Tensor, next_value: Tensor, decay: float) -> tuple[Batch, Metrics]:

@@ -28,6 +28,11 @@ def standardised(x: Tensor) -> Tensor:
     return (x - x.mean()) / (x.std(correction=0) + 1e-8)
 
 
+def unseen(dim: int) -> Params:
+    """What `moments` starts from: no row."""
+    return {"count": torch.zeros(()), "mean": torch.zeros(dim), "var": torch.ones(dim)}
+
+
 def moments(past: Params, x: Tensor) -> Params:
     """{"count": (), "mean": (D,), "var": (D,)} of all rows so far, with those of x (..., D) added (Chan et al. 1983)."""
     x = x.flatten(end_dim=-2)

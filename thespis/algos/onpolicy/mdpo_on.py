@@ -3,10 +3,10 @@
 Paper: Tomar et al. 2022, "Mirror Descent Policy Optimization", arXiv:2005.09814.
 Parent: the policy gradient, which the first inner step of every rollout is: there the divergence has no slope.
 Departures: t_k is 1 in the first rollout (authors' code: 1 + 1 / K) and never 0: it stays at 1 / K from the K-th on; rewards are
-scaled by the spread of returns when the rollout is full, where the authors scale each as it comes; the KL alone, not the
-Tsallis divergences.
+scaled by the spread of returns when the rollout is full, and observations by statistics that move once a rollout, where the
+authors do both at each step; the KL alone, not the Tsallis divergences.
 Assumed: equations and numbers were read in the authors' code (manantomar/Mirror-Descent-Policy-Optimization, mdpo_on), as the
-paper's own tables were not at hand; that step sizes and value_clip shrink as well is what that code sets out to do.
+paper's own tables were not at hand.
 """
 
 from dataclasses import dataclass
@@ -30,8 +30,10 @@ class Config:
     """m, actor steps on each rollout, every one on all of its rows (authors' code)"""
     lr: Positive = 3e-4
     """Adam step size of actor and critic (authors' code)"""
-    anneal: bool = True
-    """lr and value_clip times t_k as well (authors' code asks for it, but hands its schedules constants)"""
+    anneal: bool = False
+    """lr and value_clip times t_k as well (authors' code means to, but hands its schedules constants: off)"""
+    adam_eps: Positive = 1e-5
+    """what the actor's Adam adds to the root of the second moment (authors' code; the critic's: 1e-8)"""
     hidden: tuple[Count, ...] = (64, 64)
     """widths of the hidden layers, tanh between them (authors' code)"""
     value_clip: Positive | None = 0.2
@@ -49,7 +51,7 @@ class Config:
     max_norm: Positive = 0.5
     """longest gradient of the actor (authors' code)"""
     normalise_obs: bool = True
-    """observations by the mean and spread of all so far, within 10 (authors' code)"""
+    """observations by the mean and spread of all before this rollout, within 10; in the first by its own (authors' code)"""
     normalise_reward: bool = True
     """rewards by the spread of discounted returns, within 10 (authors' code)"""
 
@@ -61,7 +63,7 @@ class State:
     rollouts: Tensor
     """(), rollouts learnt from, the one at work among them: k + 1"""
     seen: Params
-    """count, mean and variance of the observations"""
+    """count, mean and variance of the observations; until there are any, the policy acts as on their mean"""
 
 
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
@@ -96,19 +98,19 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
 
     def prepare(s: State, rollout: Batch) -> tuple[State, Batch, Metrics]:
         s = replace(s, rollouts=s.rollouts + 1)
-        shown = replace(rollout, obs=view(s.seen, rollout.obs), next_obs=view(s.seen, rollout.next_obs))
+        seen = ops.first_moments(s.seen, rollout.obs)
+        shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         before, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
         rows, metrics = ops.judged(shown, before, ahead, cfg.gamma * cfg.lam)
         old, new = pi.apply(s.actor.params, rows.obs), s.actor
         for _ in range(cfg.inner_steps):
-            new, _ = descend(new, actor_loss, cfg.lr * shrunk(s), old, t(s), rows, max_norm=cfg.max_norm)
+            new, _ = descend(new, actor_loss, cfg.lr * shrunk(s), old, t(s), rows, max_norm=cfg.max_norm, eps=cfg.adam_eps)
         reached, told = actor_loss(new.params, old, t(s), rows)
         seen = ops.moments(s.seen, rollout.obs) if cfg.normalise_obs else s.seen
         return replace(s, actor=new, seen=seen), rows, metrics | told | {"actor_loss": reached, "t": t(s)}
 
     def init() -> State:
-        seen = {"count": torch.tensor(1e-4), "mean": torch.zeros(obs_dim), "var": torch.ones(obs_dim)}
-        return State(fresh(pi.init()), fresh(critic_net.init()), torch.zeros(()), seen)
+        return State(fresh(pi.init()), fresh(critic_net.init()), torch.zeros(()), ops.unseen(obs_dim))
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # the value function's; the policy has moved already
         new, metrics = descend(s.critic, critic_loss, cfg.lr * shrunk(s), shrunk(s), b)

@@ -3,7 +3,8 @@
 Paper: Ren et al. 2021, "Probabilistic Mixture-of-Experts for Efficient Deep Reinforcement Learning", arXiv:2104.09122.
 Parent: ppo, which it is with one component.
 Departures: actor, critic and Q-function are apart, each gradient shortened by itself (authors' code: one loss, one Adam); ties
-for the best are broken at random (theirs: the first wins); evaluation takes the likeliest component's mean; rewards as in ppo.
+for the best are broken at random (theirs: the first wins); evaluation takes the likeliest component's mean; rewards and
+observations are scaled as in ppo. The routing's loss is the mean over components, as theirs (the paper's formula: the sum).
 Assumed: equations and numbers were read in the authors' code (quantumiracle/Popular-RL-Algorithms, pmoe_ppo.py, in the version
 whose density is the mixture's), where the routing climbs the surrogate too, through that density.
 """
@@ -27,6 +28,8 @@ class Config:
     """Gaussians in the mixture (authors' code for PPO)"""
     lr: Positive = 3e-4
     """Adam step size of actor, critic and Q-function (authors' code)"""
+    adam_eps: Positive = 1e-5
+    """what Adam adds to the root of the second moment (authors' code; Adam's own: 1e-8)"""
     hidden: tuple[Count, ...] = (64, 64)
     """widths of the hidden layers, tanh between them (authors' code); the routing is linear in what the networks are shown"""
     q_hidden: tuple[Count, ...] = (64, 64, 64)
@@ -48,7 +51,7 @@ class Config:
     max_norm: Positive = 0.5
     """longest gradient, of actor, critic and Q-function each (authors' code)"""
     normalise_obs: bool = True
-    """observations by the mean and spread of all so far, within 10 (authors' code)"""
+    """observations by the mean and spread of all before this rollout, within 10; in the first by its own (authors' code)"""
     normalise_reward: bool = True
     """rewards by the spread of discounted returns, within 10 (authors' code)"""
 
@@ -61,7 +64,7 @@ class State:
     q: Trained
     """what an action is worth, to say which component's is the best"""
     seen: Params
-    """count, mean and variance of the observations"""
+    """count, mean and variance of the observations; until there are any, the policy acts as on their mean"""
 
 
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
@@ -93,7 +96,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return ops.whitened(obs, seen) if cfg.normalise_obs else obs
 
     def prepare(s: State, rollout: Batch) -> tuple[State, Batch, Metrics]:
-        shown = replace(rollout, obs=view(s.seen, rollout.obs), next_obs=view(s.seen, rollout.next_obs))
+        seen = ops.first_moments(s.seen, rollout.obs)
+        shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         old, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
         rows, told = ops.judged(shown, old, ahead, cfg.gamma * cfg.lam)
         rows.extra["logp"] = log_prob(mixture(s.actor.params, rows.obs), rows.action)
@@ -106,13 +110,13 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         ties = torch.where(worth == worth.amax(-1, keepdim=True), torch.rand_like(worth), -1)
         return torch.zeros_like(worth).scatter(-1, ties.argmax(-1, keepdim=True), 1.0)
 
-    def actor_loss(p: Params, best: Tensor, b: Batch) -> tuple[Tensor, Metrics]:  # ppo's, and |w(s) - v(s)|^2
+    def actor_loss(p: Params, best: Tensor, b: Batch) -> tuple[Tensor, Metrics]:  # ppo's, and mean_k (w_k(s) - v_k(s))^2
         dist, advantage = mixture(p, b.obs), ops.standardised(b.extra["advantage"])
         log_ratio, w = log_prob(dist, b.action) - b.extra["logp"], dist[2].exp()
         ratio, used = log_ratio.exp(), 1 / w.mean(0).square().sum()
         gain = torch.minimum(ratio * advantage, ratio.clamp(1 - cfg.clip, 1 + cfg.clip) * advantage).mean()
         clipped, kl = ((ratio - 1).abs() > cfg.clip).float().mean(), (ratio - 1 - log_ratio).mean()
-        return (w - best).square().sum(-1).mean() - gain, {"kl": kl, "clipped": clipped, "components_used": used}
+        return (w - best).square().mean() - gain, {"kl": kl, "clipped": clipped, "components_used": used}
 
     def critic_loss(p: Params, b: Batch) -> tuple[Tensor, Metrics]:
         v, old, target = value(p, b.obs), b.extra["value"], b.extra["target"]
@@ -127,13 +131,13 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     def init() -> State:
         first = routing.init()
         mixing = {"log_std": torch.zeros(many, action_dim), "routing": first["w0"], "routing_bias": first["b0"]}
-        seen = {"count": torch.tensor(1e-4), "mean": torch.zeros(obs_dim), "var": torch.ones(obs_dim)}
-        return State(fresh(means.init() | mixing), fresh(critic_net.init()), fresh(q_net.init()), seen)
+        return State(fresh(means.init() | mixing), fresh(critic_net.init()), fresh(q_net.init()), ops.unseen(obs_dim))
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:
-        actor, m1 = descend(s.actor, actor_loss, cfg.lr, best(s, b), b, max_norm=cfg.max_norm)
-        critic, m2 = descend(s.critic, critic_loss, cfg.lr, b, max_norm=cfg.max_norm)
-        worth, m3 = descend(s.q, q_loss, cfg.lr, b, max_norm=cfg.max_norm)
+        numbers = {"max_norm": cfg.max_norm, "eps": cfg.adam_eps}
+        actor, m1 = descend(s.actor, actor_loss, cfg.lr, best(s, b), b, **numbers)
+        critic, m2 = descend(s.critic, critic_loss, cfg.lr, b, **numbers)
+        worth, m3 = descend(s.q, q_loss, cfg.lr, b, **numbers)
         return replace(s, actor=actor, critic=critic, q=worth), m1 | m2 | m3
 
     def act(p: dict[str, Params], obs: Tensor, explore: bool) -> Tensor:

@@ -3,9 +3,10 @@
 Paper: Schulman et al. 2017, "Proximal Policy Optimization Algorithms", arXiv:1707.06347.
 Parent: advantage actor-critic, whose gradient it takes where the policy is still the old one: at each rollout's first minibatch.
 Departures: actor and critic are apart, so the weight of the value loss falls away and each gradient is shortened by itself;
-rewards are scaled by the spread of returns when the rollout is full, where other codes scale each as it comes.
-Assumed: what the paper leaves open is as in openai/baselines (ppo2): orthogonal start, shortened
-gradients, normalised advantages, and on MuJoCo normalised observations and rewards.
+rewards are scaled by the spread of returns when the rollout is full, and observations by statistics that move once a rollout,
+where other codes do both at each step; the step size stays, as in table 3 (baselines, on MuJoCo: falls in a line to 0).
+Assumed: what the paper leaves open is as in openai/baselines (ppo2): orthogonal start, shortened gradients, Adam's epsilon,
+normalised advantages, and on MuJoCo normalised observations and rewards.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from thespis.optim import descend, fresh
 @dataclass(frozen=True)
 class Config:
     lr: Positive = 3e-4
-    """Adam step size of actor and critic (table 3)"""
+    """Adam step size of actor and critic (table 3: constant; baselines, on MuJoCo: falls in a line to 0 over the run)"""
+    adam_eps: Positive = 1e-5
+    """what Adam adds to the root of the second moment (baselines; Adam's own: 1e-8)"""
     hidden: tuple[Count, ...] = (64, 64)
     """widths of the hidden layers, tanh between them (section 6.1)"""
     clip: Positive = 0.2
@@ -47,7 +50,7 @@ class Config:
     normalise_advantage: bool = True
     """advantages of a minibatch to mean 0 and spread 1 (baselines)"""
     normalise_obs: bool = True
-    """observations by the mean and spread of all so far, within 10 (baselines)"""
+    """observations by the mean and spread of all before this rollout, within 10; in the first by its own (baselines)"""
     normalise_reward: bool = True
     """rewards by the spread of discounted returns, within 10 (baselines)"""
 
@@ -62,7 +65,7 @@ class State:
     actor: Trained
     critic: Trained
     seen: Params
-    """count, mean and variance of the observations"""
+    """count, mean and variance of the observations; until there are any, the policy acts as on their mean"""
 
 
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
@@ -74,7 +77,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return ops.whitened(obs, seen) if cfg.normalise_obs else obs
 
     def prepare(s: State, rollout: Batch) -> tuple[State, Batch, Metrics]:
-        shown = replace(rollout, obs=view(s.seen, rollout.obs), next_obs=view(s.seen, rollout.next_obs))
+        seen = ops.first_moments(s.seen, rollout.obs)
+        shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         old, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
         rows, told = ops.judged(shown, old, ahead, cfg.gamma * cfg.lam)
         rows.extra["logp"] = pi.log_prob(pi.apply(s.actor.params, rows.obs), rows.action)
@@ -99,12 +103,11 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return 0.5 * error.mean(), {"value": v.mean()}
 
     def init() -> State:
-        seen = {"count": torch.tensor(1e-4), "mean": torch.zeros(obs_dim), "var": torch.ones(obs_dim)}
-        return State(fresh(pi.init()), fresh(critic_net.init()), seen)
+        return State(fresh(pi.init()), fresh(critic_net.init()), ops.unseen(obs_dim))
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # one minibatch of algorithm 1
-        actor, m1 = descend(s.actor, actor_loss, cfg.lr, b, max_norm=cfg.max_norm)
-        critic, m2 = descend(s.critic, critic_loss, cfg.lr, b, max_norm=cfg.max_norm)
+        actor, m1 = descend(s.actor, actor_loss, cfg.lr, b, max_norm=cfg.max_norm, eps=cfg.adam_eps)
+        critic, m2 = descend(s.critic, critic_loss, cfg.lr, b, max_norm=cfg.max_norm, eps=cfg.adam_eps)
         return replace(s, actor=actor, critic=critic), m1 | m2
 
     def act(p: dict[str, Params], obs: Tensor, explore: bool) -> Tensor:

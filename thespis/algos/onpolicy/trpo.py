@@ -4,7 +4,7 @@ Paper: Schulman et al. 2015, "Trust Region Policy Optimization", arXiv:1502.0547
 Parent: the natural policy gradient of Kakade 2001, whose direction its step has as max_kl goes to 0.
 Departures: advantages are generalised ones and the value function has a network of its own (Schulman et al. 2016,
 arXiv:1506.02438); every row has a say in the Fisher matrix (baselines: each fifth); no step leaves the region (baselines: by
-half of max_kl at most).
+half of max_kl at most); statistics of observations move once a rollout (baselines: at each step).
 Assumed: what the paper leaves open is as in openai/baselines (trpo_mpi, on MuJoCo), but for the start, which is ppo's.
 """
 
@@ -46,7 +46,7 @@ class Config:
     lam: Fraction = 0.98
     """lambda of the generalised advantages (baselines)"""
     normalise_obs: bool = True
-    """observations by the mean and spread of all so far, within 10 (baselines; there within 5)"""
+    """observations by the mean and spread of all before this rollout, within 10; in the first by its own (baselines: within 5)"""
     normalise_reward: bool = False
     """rewards by the spread of discounted returns, within 10 (baselines: not so)"""
 
@@ -56,7 +56,7 @@ class State:
     actor: Params
     critic: Trained
     seen: Params
-    """count, mean and variance of the observations"""
+    """count, mean and variance of the observations; until there are any, the policy acts as on their mean"""
 
 
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
@@ -102,7 +102,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return named(taken), metrics | actor_loss(p, b)[1]
 
     def prepare(s: State, rollout: Batch) -> tuple[State, Batch, Metrics]:
-        shown = replace(rollout, obs=view(s.seen, rollout.obs), next_obs=view(s.seen, rollout.next_obs))
+        seen = ops.first_moments(s.seen, rollout.obs)
+        shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         old, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
         rows, m1 = ops.judged(shown, old, ahead, cfg.gamma * cfg.lam)
         rows.extra["logp"] = pi.log_prob(pi.apply(s.actor, rows.obs), rows.action)
@@ -111,8 +112,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return replace(s, actor=new, seen=seen), rows, m1 | m2
 
     def init() -> State:
-        seen = {"count": torch.tensor(1e-4), "mean": torch.zeros(obs_dim), "var": torch.ones(obs_dim)}
-        return State(pi.init(), fresh(critic_net.init()), seen)
+        return State(pi.init(), fresh(critic_net.init()), ops.unseen(obs_dim))
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # the value function's; the policy has moved already
         new, metrics = descend(s.critic, critic_loss, cfg.lr, b)
