@@ -62,15 +62,17 @@ def targets(s: dsac_t.State, b: Batch, seed: int, by_mean: bool = True) -> np.nd
 def slopes(q: np.ndarray, sigma: np.ndarray, y: np.ndarray, spread: np.ndarray, cfg: dsac_t.Config) -> dict[str, np.ndarray]:
     """w h'(Q - y_q) and w (sigma^2 - h(clip(y_z - Q))) / (sigma + e), w the squared spread over sigma^2 + e; and the loss."""
 
+    far = math.inf if cfg.huber is None else cfg.huber
+
     def huber(x: np.ndarray) -> np.ndarray:
-        return np.where(abs(x) <= cfg.huber, x**2 / 2, cfg.huber * (abs(x) - cfg.huber / 2))
+        return np.where(abs(x) <= far, x**2 / 2, far * (abs(x) - far / 2)) if far < math.inf else x**2 / 2
 
     bound, ratio = cfg.clip * spread[:, None], spread[:, None] ** 2 / (sigma**2 + cfg.bias)
     w, clipped = np.clip(ratio, *cfg.weight), np.clip(y[1] - q, -bound, bound)
     in_std = w * (sigma**2 - huber(clipped)) / (sigma + cfg.bias)
     return {
-        "mean": w * np.clip(q - y[0], -cfg.huber, cfg.huber), "std": in_std, "loss": w * huber(q - y[0]) + in_std * sigma,
-        "clipped": clipped != y[1] - q, "huber": abs(q - y[0]) > cfg.huber, "weight": w != ratio,
+        "mean": w * np.clip(q - y[0], -far, far), "std": in_std, "loss": w * huber(q - y[0]) + in_std * sigma,
+        "clipped": clipped != y[1] - q, "huber": abs(q - y[0]) > far, "weight": w != ratio,
     }  # fmt: skip
 
 
@@ -79,7 +81,13 @@ def slopes(q: np.ndarray, sigma: np.ndarray, y: np.ndarray, spread: np.ndarray, 
 
 @pytest.mark.parametrize(
     ("at_work", "numbers"),
-    [("", {}), ("clipped", {"clip": 1.0, "bias": 0.3}), ("huber", {"huber": 0.5}), ("weight", {"weight": (0.5, 1.5)})],
+    [
+        ("", {}),
+        ("clipped", {"clip": 1.0, "bias": 0.3}),
+        ("huber", {"huber": 0.5}),
+        ("", {"huber": None}),
+        ("weight", {"weight": (0.5, 1.5)}),
+    ],
 )
 def test_critic_gradient_is_the_papers(batch: Batch, at_work: str, numbers: dict[str, Any]) -> None:
     cfg = dsac_t.Config(hidden=(12, 10), tau=0.1, **numbers)
@@ -243,6 +251,37 @@ def test_signature_the_spread_settles_where_the_halved_clipped_square_is_its_own
         s, metrics = made.update(s, Batch(x, x, torch.randn(128), end, x), 0)
         told.append([float(metrics["q"]), float(metrics["q_std"]), *s.spread.tolist()])
     assert np.mean(told[500:], 0).tolist() == pytest.approx([0, sigma, sigma, sigma], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("scale", "huber", "share"),
+    [(1, 50.0, 0.680), (10, 50.0, 0.680), (100, 50.0, 0.512), (1_000, 50.0, 0.118), (1_000, None, 0.680)],
+)
+def test_the_bound_is_in_units_of_reward_and_without_it_the_scale_does_not_matter(
+    scale: float, huber: float | None, share: float
+) -> None:
+    """One state, no future, reward ~ N(0, scale^2): where the spread's slope is zero, as a share of `scale`, in closed form."""
+    made = dsac_t.make(dsac_t.Config(hidden=(8,), huber=huber), Spec(Box(1), Box(1)))
+    s, rows = ref.double(made.init()), 4_001
+    reward = scale * torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(rows, dtype=ref.F64) + 0.5) / rows)
+    x, end = torch.zeros(rows, 1, dtype=ref.F64), torch.zeros(rows, dtype=ref.F64)
+
+    def slope(part: float) -> float:
+        p = constant_at(s.critic.params, part * scale)
+        at = replace(s, critic=replace(s.critic, params=p))
+        return float(ref.seeded(0, ref.gradient, made.losses["critic"], p, at, Batch(x, x, reward, end, x))["b1"][0, 1])
+
+    low, high = 0.005, 1.5
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    assert low == pytest.approx(share, abs=0.004)
+
+
+def constant_at(p: Params, sigma: float) -> Params:
+    """Critics of mean 0 whose spread is the same everywhere."""
+    raw = sigma + math.log(-math.expm1(-sigma))  # softplus's inverse
+    return {k: torch.zeros_like(x) for k, x in p.items()} | {"b1": torch.tensor([[0, raw]] * 2, dtype=ref.F64)}
 
 
 # ----------------------------------------------------------------------------------------------------------------- acting

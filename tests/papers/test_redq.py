@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import torch
 
 import thespis
 from tests.papers import reference as ref
-from tests.papers.reference import ACTION, BATCH, SPEC
+from tests.papers.reference import ACTION, BATCH, OBS, SPEC
 from thespis.algos.continuous import redq, sac
-from thespis.core import Batch, Fault, Learner, leaves, replace
+from thespis.core import Batch, Box, Fault, Learner, Spec, leaves, replace
 
 CRITICS = 5
 
@@ -141,9 +142,10 @@ def test_the_temperatures_slope(entropy: float) -> None:
 
 
 def test_limit_where_all_critics_make_the_target_and_the_actor_climbs_the_least_it_is_sac(batch: Batch) -> None:
-    made = learner(subset=CRITICS, actor_q="min", delay=1)
+    made = learner(subset=CRITICS, actor_q="min", delay=1, entropy_per_dim=-1.0)
     parent = sac.make(sac.Config(hidden=(12, 10), critics=CRITICS), SPEC)
     s = state(made)
+    assert s.seen == {}
     theirs: Any = sac.State(s.actor, s.critic, s.target, s.log_alpha)
     for i in range(3):
         s, _ = ref.seeded(i, made.update, s, batch, 0)
@@ -160,12 +162,83 @@ def test_limit_where_all_critics_make_the_target_and_the_actor_climbs_the_least_
 def test_presets() -> None:
     known = {name: thespis.algorithms()[name].config for name in ("droq", "simba", "sr_sac")}
     assert (known["droq"].critics, known["droq"].subset, known["droq"].net, known["droq"].dropout) == (2, 2, "normed", 0.01)
-    assert (known["droq"].updates_per_step, known["droq"].delay) == (20, 20)
+    assert (known["droq"].updates_per_step, known["droq"].delay) == (20, None)
+    assert redq.make(known["droq"], SPEC).period == 20
     assert (known["sr_sac"].updates_per_step, known["sr_sac"].reset_every) == (32, 2_560_000)
     made = redq.make(known["sr_sac"], SPEC)
     assert (made.experience.reset_every, made.period) == (2_560_000, 1)
     shapes = {k: tuple(v.shape) for k, v in redq.make(known["simba"], SPEC).init().critic.params.items()}
     assert sorted(s for s in shapes.values() if len(s) == 3 and 2048 in s) == [(2, 512, 2048)] * 2 + [(2, 2048, 512)] * 2
+
+
+@pytest.mark.parametrize(("ratio", "delay", "period"), [(20, None, 20), (5, None, 5), (0.5, None, 1), (5, 20, 20)])
+def test_the_actor_moves_once_an_environment_step_at_any_ratio(ratio: float, delay: int | None, period: int) -> None:
+    """Authors' code: at the last of a step's updates."""
+    made = learner(updates_per_step=ratio, delay=delay)
+    assert made.period == period
+    s = state(made)
+    moved = [ref.moved(s, made.update(s, ref.batch(), k)[0]) for k in range(period)]
+    assert [i for i, names in enumerate(moved) if "actor" in names] == [period - 1]
+
+
+@pytest.mark.parametrize("name", ["redq", "droq", "simba", "sr_sac"])
+def test_the_target_entropy_is_half_the_dimension_as_of_walker_halfcheetah_and_ant_in_the_authors_table(name: str) -> None:
+    cfg = thespis.algorithms()[name].config
+    wanted = {"Walker2d": (6, -3), "HalfCheetah": (6, -3), "Ant": (8, -4)}
+    for dim, target in wanted.values():
+        alpha_loss = redq.make(replace(cfg, hidden=(8,), critic_hidden=None), Spec(Box(3), Box(dim))).losses["alpha"]
+        assert float(alpha_loss({"x": torch.tensor(1.0)}, torch.tensor(0.0))[0]) == -target
+    told = str(Path(redq.__file__).read_text())
+    for task, share in {"Hopper": -1 / 3, "Humanoid": -2 / 17}.items():
+        assert f"{share:.2f}" in told.split(task)[-1].split(")")[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------- simba
+
+
+def test_simbas_numbers_are_the_authors() -> None:
+    """configs/agent/sac_simba.yaml and configs/base.yaml of SonyResearch/simba."""
+    cfg = redq.PRESETS["simba"]
+    assert (cfg.net, cfg.hidden, cfg.critic_hidden, cfg.lr) == ("simba", (128,), (512, 512), 1e-4)
+    assert (cfg.weight_decay, cfg.initial_alpha, cfg.normalise_obs) == (0.01, 0.01, True)
+    assert (cfg.critics, cfg.subset, cfg.actor_q, cfg.entropy_per_dim) == (2, 2, "min", -0.5)
+    assert (cfg.log_std, cfg.updates_per_step, cfg.batch_size, cfg.tau, cfg.warmup) == ((-10, 2), 2, 256, 0.005, 5_000)
+    assert float(redq.make(cfg, SPEC).init().log_alpha.params["x"].exp()) == pytest.approx(0.01)
+    single = redq.make(replace(cfg, critics=1, subset=1, hidden=(8,), critic_hidden=None), SPEC)  # tasks that never terminate
+    assert {len(x) for x in single.init().critic.params.values()} == {1}
+
+
+def test_its_networks_see_whitened_observations_in_learning_and_in_acting() -> None:
+    """A learner without normalisation, given what the batches' statistics make of them, does the same."""
+    made, bare = (learner(normalise_obs=on, delay=1) for on in (True, False))
+    s = replace(state(bare), seen=ref.double(made.init().seen))
+    past, theirs = [], replace(s, seen={})
+    for i in range(3):
+        b = replace(ref.batch(), obs=50 + 3 * ref.batch().obs, next_obs=50 + 3 * ref.batch().next_obs)
+        past.append(b.obs)
+        rows = torch.cat(past)
+        mean, std = rows.mean(0), (rows.var(0, correction=0) + 1e-8).sqrt()
+        s, _ = ref.seeded(i, made.update, s, b, 0)
+        shown = replace(b, obs=(b.obs - mean) / std, next_obs=(b.next_obs - mean) / std)
+        theirs, _ = ref.seeded(i, bare.update, theirs, shown, 0)
+        ref.assert_same(replace(s, seen={}), theirs, rtol=1e-6, atol=1e-9)
+    far = 50 + 3_000 * torch.randn(BATCH, OBS, dtype=ref.F64)  # nothing is clipped
+    ours, wanted = made.act(made.policy(s), far, False), bare.act(bare.policy(theirs), (far - mean) / std, False)
+    torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_actor_and_critics_decay_and_the_temperature_does_not(batch: Batch) -> None:
+    """AdamW: lr * decay of each parameter, beside Adam's step."""
+    made = learner(delay=1, lr=0.01, weight_decay=0.1)
+    s = state(made)
+    after, _ = ref.seeded(1, made.update, s, batch, 0)
+    torch.manual_seed(1)
+    critic, _ = ref.step(s.critic, made.losses["critic"], 0.01, s, batch)
+    critic = replace(critic, params={k: p - 0.001 * s.critic.params[k] for k, p in critic.params.items()})
+    actor, told = ref.step(s.actor, made.losses["actor"], 0.01, replace(s, critic=critic), batch)
+    ref.assert_same(after.critic, critic)
+    ref.assert_same(after.actor.params, {k: p - 0.001 * s.actor.params[k] for k, p in actor.params.items()})
+    ref.assert_same(after.log_alpha, ref.step(s.log_alpha, made.losses["alpha"], 0.01, told["entropy"])[0])
 
 
 def test_droqs_critics_are_random_and_its_actor_is_not(batch: Batch) -> None:
@@ -175,7 +248,7 @@ def test_droqs_critics_are_random_and_its_actor_is_not(batch: Batch) -> None:
     still = replace(batch, discount=torch.zeros(BATCH, dtype=ref.F64))
     one, two = (float(ref.seeded(i, made.losses["critic"], s.critic.params, s, still)[1]["q"]) for i in range(2))
     assert one != two
-    assert torch.equal(made.act(s.actor.params, batch.obs, False), made.act(s.actor.params, batch.obs, False))
+    assert torch.equal(*(made.act(made.policy(s), batch.obs, False) for _ in range(2)))
 
 
 def test_act_is_the_mean_or_a_draw_of_the_policy(batch: Batch) -> None:
@@ -185,8 +258,8 @@ def test_act_is_the_mean_or_a_draw_of_the_policy(batch: Batch) -> None:
 
 def test_defaults_are_the_papers() -> None:
     ref.assert_defaults(
-        redq, lr=3e-4, tau=0.005, hidden=(256, 256), critics=10, subset=2, delay=20, updates_per_step=20, batch_size=256,
-        gamma=0.99, replay_size=1_000_000, warmup=5_000,
+        redq, lr=3e-4, tau=0.005, hidden=(256, 256), critics=10, subset=2, delay=None, updates_per_step=20, entropy_per_dim=-0.5,
+        batch_size=256, gamma=0.99, replay_size=1_000_000, warmup=5_000,
     )  # fmt: skip
 
 

@@ -138,7 +138,7 @@ def simba(sizes: Sequence[int], expansion: int = 4) -> Net:
     """SimBa (Lee et al. 2024, arXiv:2410.09754): linear, `blocks` times x + MLP(norm(x)), norm, linear; layer norms.
 
     `sizes` as for `mlp`: each hidden width is a block, all of one width. The paper takes one block of 128 for the actor and
-    two of 512 for the critics; its running normalisation of observations, which comes before, is left out.
+    two of 512 for the critics; its running normalisation of observations comes before (`redq.py`).
     """
     inputs, hidden, *_, outputs = sizes
     blocks, eps = len(sizes) - 2, 1e-6

@@ -33,7 +33,8 @@ class Config:
     delay: Count = 2
     """critic updates for each update of actor, temperature and targets (authors' code)"""
     bound: Positive = 20.0
-    """sampled targets stay within this of the mean, for the spread's gradient (first repository; the second: 1)"""
+    """sampled targets stay within this of the mean, for the spread's gradient; in units of reward (first repository, whose
+    rewards are times 0.2: 100 in the task's own unit; the second, without that: 1)"""
     bias: Positive = 0.1
     """added to powers of the spread that are divided by (authors' code)"""
     initial_alpha: Positive = math.e

@@ -3,10 +3,14 @@
 Paper: Chen et al. 2021, "Randomized Ensembled Double Q-Learning: Learning Fast Without a Model", arXiv:2101.05982.
 Parent: sac, which it becomes where every critic makes the target, the actor climbs their minimum and each update moves all.
 Presets: droq, Hiraoka et al. 2022, arXiv:2110.02034; simba, Lee et al. 2024, arXiv:2410.09754; sr_sac, D'Oro et al. 2023.
-Departures: simba is without weight decay and running normalisation of observations.
-Assumed: line and table numbers, and the presets' numbers, are cited from memory of the papers.
+Departures: the actor climbs critics that have just moved (authors' code: those before their last step of the round). simba:
+statistics are of the batches' observations (authors: of each as it comes, so of the warm-up's too); critics before the actor
+(authors: after), and the temperature's step is on its log; log std is clipped (theirs: a tanh into it); no action is repeated.
+Assumed: line and table numbers are cited from memory of the papers; target entropies and simba's numbers were read in code of
+the authors (watchernyu/REDQ, DroQ's README, SonyResearch/simba).
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -14,7 +18,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Range
+from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive, Range
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -34,19 +38,26 @@ class Config:
     dropout: Annotated[float, Range(0, 0.99)] = 0.0
     """share of a critic's hidden units left out at each pass, where net is normed (DroQ: 0.01)"""
     critics: Members = 10
-    """number of soft Q-functions, N (section 3)"""
+    """number of soft Q-functions, N (section 3). SimBa: 2 where episodes can terminate; where they never do, 1 (and subset 1)"""
     subset: Count = 2
     """how many of them, drawn anew for each update, make the target's minimum, M (section 3)"""
     actor_q: Literal["mean", "min"] = "mean"
     """what the actor climbs: the critics' mean (algorithm 1) or their minimum (SAC)"""
-    delay: Count = 20
-    """critic updates for each update of actor and temperature (algorithm 1: once a step)"""
-    entropy_per_dim: float = -1.0
-    """target entropy is this times the action dimension"""
+    delay: Count | None = None
+    """critic updates for each update of actor and temperature; None: as many as an environment step has (algorithm 1)"""
+    initial_alpha: Positive = 1.0
+    """where the temperature starts (authors' code; SimBa: 0.01)"""
+    entropy_per_dim: float = -0.5
+    """target entropy is this times the action dimension. REDQ's and DroQ's authors set it by task, as MBPO does: Hopper -1 (here
+    -0.33), HalfCheetah -3 (-0.5), Walker2d -3 (-0.5), Ant -4 (-0.5), Humanoid -2 (-0.12); for others it is the dimension, -1"""
     log_std: Interval = (-20.0, 2.0)
     """range that the policy's log standard deviation is clipped to"""
+    weight_decay: NonNegative = 0.0
+    """decoupled weight decay of actor and critics, as in AdamW (SimBa: 0.01)"""
+    normalise_obs: bool = False
+    """observations by the running mean and spread of those in the batches (SimBa)"""
     gamma: Fraction = 0.99
-    """discount (table of hyper-parameters)"""
+    """discount (table of hyper-parameters; SimBa: 1 - 5 / L for episodes of L steps, within 0.95 and 0.995)"""
     n_step: Count = 1
     """steps of reward before the bootstrap (the paper: 1)"""
     batch_size: Count = 256
@@ -61,10 +72,11 @@ class Config:
     """updates after which all but the replay starts anew (SR-SAC)"""
 
 
-few = Config(critics=2, actor_q="min", delay=1, entropy_per_dim=-0.5)
+few = Config(critics=2, actor_q="min", delay=1)
+simba = replace(few, net="simba", hidden=(128,), critic_hidden=(512, 512), lr=1e-4, updates_per_step=2.0, log_std=(-10.0, 2.0))
 PRESETS = {
     "droq": Config(critics=2, net="normed", dropout=0.01),
-    "simba": replace(few, net="simba", hidden=(128,), critic_hidden=(512, 512), lr=1e-4, updates_per_step=2.0),
+    "simba": replace(simba, initial_alpha=0.01, weight_decay=0.01, normalise_obs=True),
     "sr_sac": replace(few, updates_per_step=32.0, reset_every=2_560_000),
 }
 
@@ -76,6 +88,8 @@ class State:
     """all critics, on a leading axis"""
     target: Params
     log_alpha: Trained
+    seen: Params
+    """count, mean and variance of the observations; where they are not normalised, nothing"""
 
 
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
@@ -92,7 +106,10 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     sizes = (obs_dim + action_dim, *widths, 1)
     critic_net = nets.own(critic, spec, sizes[0], 1) or nets.layers(cfg.net, sizes, cfg.dropout)
     critics = nets.ensemble(critic_net, cfg.critics)
-    target_entropy = cfg.entropy_per_dim * action_dim
+    target_entropy, delay = cfg.entropy_per_dim * action_dim, cfg.delay or max(round(cfg.updates_per_step), 1)
+
+    def view(seen: Params, obs: Tensor) -> Tensor:  # what the networks are shown
+        return ops.whitened(obs, seen, math.inf) if cfg.normalise_obs else obs
 
     def gaussian(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = actor_net.apply(p, obs).chunk(2, -1)
@@ -126,25 +143,33 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return p["x"] * (entropy - target_entropy), {}
 
     def init() -> State:
-        q0 = critics.init()
-        return State(fresh(actor_net.init()), fresh(q0), q0, fresh({"x": torch.zeros(())}))
+        q0, x = critics.init(), torch.tensor(cfg.initial_alpha).log()
+        return State(fresh(actor_net.init()), fresh(q0), q0, fresh({"x": x}), ops.unseen(obs_dim) if cfg.normalise_obs else {})
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # algorithm 1
-        critic, metrics = descend(s.critic, critic_loss, cfg.lr, s, b)
+        if cfg.normalise_obs:
+            s = replace(s, seen=ops.moments(s.seen, b.obs))
+            b = replace(b, obs=view(s.seen, b.obs), next_obs=view(s.seen, b.next_obs))
+        critic, metrics = descend(s.critic, critic_loss, cfg.lr, s, b, decay=cfg.weight_decay)
         s = replace(s, critic=critic, target=polyak(s.target, critic.params, cfg.tau))
-        if k < cfg.delay - 1:
+        if k < delay - 1:
             return s, metrics
-        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b)
+        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b, decay=cfg.weight_decay)
         temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"])
         s = replace(s, actor=actor, log_alpha=temperature)
         return s, metrics | m2 | m3 | {"alpha": alpha(s)}
 
-    def act(p: Params, obs: Tensor, explore: bool) -> Tensor:
-        return pi(p, obs)[0] if explore else gaussian(p, obs)[0].tanh()
+    def act(p: dict[str, Params], obs: Tensor, explore: bool) -> Tensor:
+        obs = view(p["seen"], obs)
+        return pi(p["actor"], obs)[0] if explore else gaussian(p["actor"], obs)[0].tanh()
+
+    def judge(s: State, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        obs = view(s.seen, obs)
+        return q(s.critic.params, obs, action).mean(0), -alpha(s) * pi(s.actor.params, obs)[1]
 
     numbers = cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, cfg.warmup, cfg.updates_per_step, 1, cfg.reset_every
+    losses = {"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss}
     return Learner(
-        init, update, lambda s: s.actor.params, act, {"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss},
-        OffPolicy(*numbers), period=cfg.delay, alike=lambda k: k if k == cfg.delay - 1 else 0,
-        value=lambda s, o, a: (q(s.critic.params, o, a).mean(0), -alpha(s) * pi(s.actor.params, o)[1]),
+        init, update, lambda s: {"actor": s.actor.params, "seen": s.seen}, act, losses,
+        OffPolicy(*numbers), period=delay, alike=lambda k: k if k == delay - 1 else 0, value=judge,
     )  # fmt: skip
