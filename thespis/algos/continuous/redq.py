@@ -168,8 +168,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return q(s.critic.params, obs, action).mean(0), -alpha(s) * pi(s.actor.params, obs)[1]
 
     numbers = cfg.gamma, cfg.n_step, cfg.batch_size, cfg.replay_size, cfg.warmup, cfg.updates_per_step, 1, cfg.reset_every
-    losses = {"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss}
     return Learner(
-        init, update, lambda s: {"actor": s.actor.params, "seen": s.seen}, act, losses,
+        init, update, lambda s: {"actor": s.actor.params, "seen": s.seen}, act,
+        {"critic": critic_loss, "actor": actor_loss, "alpha": alpha_loss},
         OffPolicy(*numbers), period=delay, alike=lambda k: k if k == delay - 1 else 0, value=judge,
     )  # fmt: skip
