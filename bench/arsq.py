@@ -6,7 +6,8 @@
 
 mixture: one state, two dimensions, nothing but a log of 2,000 actions near a few modes; ten seeds. How many take the best mode
 in the end, for three logs: `additive`, where the modes' rewards are sums of the dimensions' own; `misleading`, where the
-first dimension's mean reward is larger at the wrong end; `coupled`, where no sum of the dimensions' own fits.
+first dimension's mean reward is larger at the wrong end; `coupled`, where no sum of the dimensions' own fits. Beside both forms
+stands what the paper compares itself with (CQN, arXiv:2407.07787): a Q of each dimension's own, regressed on the reward alone.
 hopper: Hopper-v5 from a dataset that is made first: all that a small SAC met in 30,000 steps, in Minari's format. Both forms
 start from it and go on for 15,000 steps; three seeds. Returns are those of evaluations.
 Raw results lie in bench/results/raw/arsq/; what is done is skipped, and a training that was stopped goes on where it was.
@@ -17,7 +18,6 @@ imitates the log's most frequent mode too much there.
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,22 @@ from typing import Any
 import numpy as np
 import torch
 from learning import COLOURS, interval, points
+from record import band, commit, keep, plain, write_rows
 from together import one, stack
+from torch import Tensor
 
-from thespis import api, envs
+from thespis import api, envs, nets
 from thespis.algos.continuous import arsq
-from thespis.core import Batch, Box, Spec
+from thespis.core import Batch, Box, Learner, Metrics, Params, Spec, Trained
 from thespis.data import Replay
 from thespis.engine import checkpoint
+from thespis.optim import descend, fresh
 
 HERE = Path(__file__).parent
 RAW = HERE / "results" / "raw" / "arsq"
 RUNS = Path("runs")
 FORMS = {"auto-regressive": True, "each dimension alone": False}
+APART = "each dimension's own Q"
 
 # (mode, reward, share of the log)
 LOGS = {
@@ -60,10 +64,48 @@ HOPPER: dict[str, Any] = {
 # --------------------------------------------------------------------------------------------------------------- mixture
 
 
+def own_q(cfg: arsq.Config, spec: Spec) -> Learner:
+    """Q_d(s, cells of the level before, bin) of each level and dimension, each regressed on the reward: there is no future here.
+
+    The network, the demonstrations' margin and all numbers are ARSQ's.
+    """
+    dim, levels, bins = spec.action.dim, cfg.levels, cfg.bins
+    net = nets.orthogonal((spec.obs.dim + dim, *cfg.hidden, levels * dim * bins), torch.tanh, 0.01)
+    critics = nets.ensemble(net, cfg.critics)
+
+    def q(p: Params, obs: Tensor, coarse: Tensor, level: int) -> Tensor:  # (critics, B, action, bins)
+        centres = (2 * coarse + 1) / bins**level - 1
+        return critics.apply(p, torch.cat([obs, centres], -1)).unflatten(-1, (levels, dim, bins))[..., level, :, :]
+
+    def critic_loss(p: Params, b: Batch) -> tuple[Tensor, Metrics]:
+        finest = ((b.action + 1) / 2 * bins**levels).long().clamp(0, bins**levels - 1)
+        td = demo = torch.zeros(())
+        for level in range(levels):
+            every = q(p, b.obs, finest // bins ** (levels - level), level)
+            bin_ = (finest // bins ** (levels - level - 1) % bins).expand(cfg.critics, -1, -1)[..., None]
+            taken = every.gather(-1, bin_)
+            td = td + (taken[..., 0] - b.reward[:, None]).square().mean(-2).sum()
+            over = (every - taken).clamp(min=-cfg.margin).sum((-2, -1)) / (bins - 1)
+            demo = demo + (over * b.extra["demo"]).sum() / b.extra["demo"].sum()
+        return td + cfg.demo_weight * demo, {"td": td}
+
+    def update(s: Trained, b: Batch, k: int = 0) -> tuple[Trained, Metrics]:
+        return descend(s, critic_loss, cfg.lr, b)
+
+    def act(p: Params, obs: Tensor, explore: bool) -> Tensor:
+        cell = torch.zeros(len(obs), dim, dtype=torch.long)
+        for level in range(levels):
+            cell = cell * bins + q(p, obs, cell, level).amin(0).argmax(-1)
+        return (2 * cell + 1) / bins**levels - 1
+
+    losses: dict[str, Any] = {"critic": critic_loss}
+    return Learner(lambda: fresh(critics.init()), update, lambda s: s.params, act, losses, None)
+
+
 def mixture(log: str, levels: int, form: str) -> list[dict[str, Any]]:
     """What each seed's greedy action is in the end; half of each batch counts as demonstrations."""
-    cfg = arsq.Config(**MIXTURE, levels=levels, autoregressive=FORMS[form])
-    made = arsq.make(cfg, Spec(Box(1), Box(2)))
+    cfg = arsq.Config(**MIXTURE, levels=levels, autoregressive=FORMS.get(form, False))
+    made = (own_q if form == APART else arsq.make)(cfg, Spec(Box(1), Box(2)))
     modes, rewards, shares = (torch.tensor(x) for x in zip(*LOGS[log], strict=True))
     states, actions, paid = [], [], []
     for seed in range(SEEDS):
@@ -93,11 +135,11 @@ def mixture(log: str, levels: int, form: str) -> list[dict[str, Any]]:
 def run_mixture() -> None:
     for log in LOGS:
         for levels in (1, 2):
-            for form in FORMS:
+            for form in (*FORMS, APART):
                 path = RAW / f"mixture-{log}-{levels}-{form}.jsonl"
                 if not path.exists():
                     rows = mixture(log, levels, form)
-                    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+                    write_rows(path, rows)
                     print(f"{path.stem}: {sum(r['mode'] == 0 for r in rows)} of {SEEDS} take the best mode", flush=True)
 
 
@@ -156,7 +198,7 @@ def run_hopper(seeds: list[int]) -> None:
                 sys.exit(f"{folder} was stopped; the same command goes on")
             rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             kept = [{"step": r["step"], "return_mean": r["eval/return_mean"]} for r in rows if "eval/return_mean" in r]
-            path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            write_rows(path, kept)
     found = api.dataset.read(str(place), *_spaces())
     returns = found.returns()
     about = {"steps": len(found.reward), "episodes": len(returns), "digest": found.digest(), "mean": float(returns.mean())}
@@ -175,16 +217,16 @@ def _spaces() -> tuple[Any, ...]:
 # ---------------------------------------------------------------------------------------------------------------- report
 
 
-def report(commit: str) -> None:
+def report(made_at: str) -> None:
     from matplotlib.figure import Figure
 
-    result: dict[str, Any] = {"command": "python bench/arsq.py run", "commit": commit}
+    result: dict[str, Any] = {"command": "python bench/arsq.py run", "commit": made_at}
     result["settings"] = {"mixture": MIXTURE | {"updates": UPDATES}, "hopper": HOPPER}
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 4))
-    colours = dict(zip(FORMS, COLOURS, strict=False))
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+    colours = dict(zip((*FORMS, APART), COLOURS, strict=False))
     groups = [(log, levels) for log in LOGS for levels in (1, 2)]
-    for i, form in enumerate(FORMS):
+    for i, form in enumerate(colours):
         shares = []
         for log, levels in groups:
             path = RAW / f"mixture-{log}-{levels}-{form}.jsonl"
@@ -194,7 +236,7 @@ def report(commit: str) -> None:
                 count = sum(r["mode"] == 0 for r in rows)
                 place[form] = {"seeds": len(rows), "best_mode": count, "td": float(np.mean([r["td"] for r in rows]))}
             shares.append(sum(r["mode"] == 0 for r in rows))
-        left.bar(np.arange(len(groups)) + 0.38 * i - 0.19, shares, 0.34, color=colours[form], label=form)
+        left.bar(np.arange(len(groups)) + 0.27 * (i - 1), shares, 0.24, color=colours[form], label=form)
         runs = {int(p.stem.rpartition("-")[2]): points(p) for p in sorted(RAW.glob(f"hopper-{form}-*.jsonl"))}
         if runs:
             steps = sorted(set.intersection(*map(set, runs.values())))
@@ -205,26 +247,20 @@ def report(commit: str) -> None:
                 "seeds": list(runs), "steps": steps, "last": last, "mean": float(np.mean(last)), "interval95": interval(last),
                 "after_pretraining": table[:, 0].tolist(), "mean_over_steps": over, "over_steps_interval95": interval(over),
             }  # fmt: skip
-            right.plot(steps, table.mean(0), color=colours[form], lw=2, label=f"{form}, mean of {len(runs)} seeds")
-            right.fill_between(steps, table.min(0), table.max(0), color=colours[form], alpha=0.15, lw=0)
+            band(right, steps, table, colours[form], f"{form}, mean of {len(runs)} seeds")
     if (RAW / "hopper-data.json").exists():
         result["data"] = json.loads((RAW / "hopper-data.json").read_text())
         right.axhline(result["data"]["mean"], color="#888", lw=1, ls="--", label="mean episode of the dataset")
     left.set(title="Log of one step: seeds that take the best mode", ylabel="of 10", ylim=(0, 10.9))
-    left.set_xticks(range(len(groups)), [f"{log}\n{levels} level{'s' * (levels > 1)}" for log, levels in groups], fontsize=8)
+    left.set_xticks(range(len(groups)), [f"{log}\n{levels} level{'s' * (levels > 1)}" for log, levels in groups], fontsize=7.5)
     right.set(title="Hopper-v5, from a small SAC's replay", xlabel="environment steps", ylabel="return of an evaluation")
     right.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     right.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
     for axes in (left, right):
-        axes.grid(alpha=0.25, axis="y" if axes is left else "both")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes, "y" if axes is left else "both")
         axes.legend(frameon=False, fontsize=9)
-    left.legend(frameon=False, fontsize=9, loc="upper center", ncols=2, bbox_to_anchor=(0.5, -0.14))
-    figure.savefig(HERE / "results" / "arsq.png", dpi=160)
-    text = json.dumps(result, indent=2) + "\n"
-    (HERE / "results" / "arsq.json").write_text(text)
-    print(text)
+    left.legend(frameon=False, fontsize=9, loc="upper center", ncols=3, bbox_to_anchor=(0.5, -0.14))
+    keep("arsq", result, figure)
 
 
 def main() -> None:
@@ -240,8 +276,7 @@ def main() -> None:
         for part in args.parts:
             {"mixture": run_mixture, "hopper": lambda: run_hopper(args.seeds)}[part]()
     else:
-        here = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        report(args.commit or here)
+        report(args.commit or commit())
 
 
 if __name__ == "__main__":

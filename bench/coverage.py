@@ -3,11 +3,8 @@
 python bench/coverage.py            writes bench/results/coverage.json
 """
 
-import json
-import subprocess
-from pathlib import Path
-
 import numpy as np
+from record import commit, keep
 
 from thespis.report.statistics import interquartile_mean, interval
 
@@ -25,13 +22,10 @@ def covered(seeds: int) -> float:
 
 
 if __name__ == "__main__":
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     shares = {n: covered(n) for n in (2, 3, 5, 10, 20)}
     result = {
         "what": "share of trials in which the 95% interval of the interquartile mean holds the true one, by number of seeds",
-        "command": "python bench/coverage.py", "commit": commit, "trials": TRIALS, "draws": DRAWS, "seed": SEED,
+        "command": "python bench/coverage.py", "commit": commit(), "trials": TRIALS, "draws": DRAWS, "seed": SEED,
         "covered": shares, "standard_error": {n: (p * (1 - p) / TRIALS) ** 0.5 for n, p in shares.items()},
     }  # fmt: skip
-    text = json.dumps(result, indent=2) + "\n"
-    (Path(__file__).parent / "results" / "coverage.json").write_text(text)
-    print(text)
+    keep("coverage", result)

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from learning import COLOURS
-from record import record, spread
+from record import plain, record, spread
 
 from thespis import envs
 
@@ -94,8 +94,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.set_yscale("log")
     axes.set_xticks(x, list(map(str, x)))
     axes.set(xlabel="environments", ylabel="environment steps a second", title="simulators alone, random actions, two cores")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import band, commit, keep, plain, write_rows
 
 from thespis.report import curve as metrics
 from thespis.report import statistics
@@ -72,7 +73,7 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
             subprocess.run([sys.executable, "-m", "thespis", *map(str, command)], check=True, env=environ)
             rows = [r for r in metrics.rows(folder) if "eval/return_mean" in r]
             kept = [{"step": r["step"], "return_mean": r["eval/return_mean"]} for r in rows]
-            path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            write_rows(path, kept)
 
 
 def interval(values: Sequence[float] | np.ndarray, draws: int = 20_000) -> list[float]:
@@ -85,8 +86,7 @@ def dress(axes: Any, title: str, x: str, what_is_shown: str) -> None:
     """Axes of returns of evaluations."""
     axes.set(xlabel=x, ylabel="return of an evaluation", title=title)
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     axes.legend(frameon=False, loc="best", title=what_is_shown, title_fontsize=9, alignment="left")
 
 
@@ -110,16 +110,12 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
             "std": float(np.std(last, ddof=1)) if len(last) > 1 else None,
             "over_all_evaluations": {"mean": float(learnt.mean()), "interval95": interval(learnt)},
         }  # fmt: skip
-        axes.plot(steps, table.mean(0), color=colour, lw=2, label=f"{curve}, mean of {len(runs)} seeds")
-        axes.fill_between(steps, table.min(0), table.max(0), color=colour, alpha=0.15, lw=0)
+        band(axes, steps, table, colour, f"{curve}, mean of {len(runs)} seeds")
     if not result["curves"]:
         raise SystemExit(f"no curve of {name} is done: python bench/learning.py run {name}")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     dress(axes, row["what"], "environment steps", "band: lowest to highest seed")
-    figure.savefig(HERE / "results" / f"{name}.png", dpi=160)
-    text = json.dumps(result, indent=2) + "\n"
-    (HERE / "results" / f"{name}.json").write_text(text)
-    print(text)
+    keep(name, result, figure)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -145,8 +141,7 @@ def main() -> None:
     if args.what == "run":
         run(args.row, row, seeds, curves)
     else:
-        here = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        report(args.row, row, args.commit or here)
+        report(args.row, row, args.commit or commit())
 
 
 if __name__ == "__main__":

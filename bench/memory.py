@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from record import record
+from record import plain, record
 
 STEPS, UPDATES = 100_000, 200
 
@@ -104,8 +104,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         for (name, sizes), colour in zip(by.items(), ("#1f5fd1", "#c4661f"), strict=True):
             axes.plot([s / 1e6 for s in sizes], [mb / 1000 for mb in sizes.values()], "o-", color=colour, label=name, ms=4)
         axes.set(xlabel="million steps held", ylabel="GB", title=env, ylim=(0, None), xlim=(0, None))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=120)
 

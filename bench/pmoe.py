@@ -10,7 +10,6 @@ bench/results/raw/pmoe/PART-CURVE.jsonl, a line a seed. Settings were chosen on 
 
 import argparse
 import json
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from learning import interval
+from record import band, commit, keep, plain, write_rows
 from together import Together, one
 from torch import Tensor, nn
 from torch.nn.functional import gumbel_softmax, one_hot
@@ -65,8 +65,9 @@ def critic_first(learner: Learner, updates: int) -> Learner:
 
 
 def trained(curve: str, env: str, seeds: list[int], steps: int, **numbers: Any) -> tuple[Learner, list[Any]]:
-    """The learner of "START, ALGORITHM" and the policies of all seeds. START is "together": components start as they come; or
-    "apart": they start as in `apart`, and the first 500 updates are the critic's alone."""
+    """The learner of "START, ALGORITHM" and the policies of all seeds. START is "together": components start as they come;
+    "apart": they start as in `apart`, and the first 500 updates are the critic's alone; "cool": as they come, after
+    1,000 of these."""
     start, _, name = curve.partition(", ")
     numbers = {"hidden": (32, 32), "batch_size": 64, "lr": 1e-3, **numbers}
     many = 1 if name == "SAC" else 4
@@ -74,7 +75,9 @@ def trained(curve: str, env: str, seeds: list[int], steps: int, **numbers: Any) 
     cfg = sac.Config(**numbers) if name == "SAC" else pmoe.Config(many, name.removeprefix("PMOE "), **numbers)  # type: ignore[arg-type]
 
     def make(cfg: Any, spec: Spec) -> Learner:
-        return critic_first(algo.make(cfg, spec, actor=apart(many)), 500) if start == "apart" else algo.make(cfg, spec)
+        made = algo.make(cfg, spec, actor=apart(many)) if start == "apart" else algo.make(cfg, spec)
+        alone = {"apart": 500, "cool": 1_000}.get(start, 0)
+        return critic_first(made, alone) if alone else made
 
     all_seeds = Together(make, cfg, env, seeds)
     all_seeds.train(steps)
@@ -87,7 +90,11 @@ def trained(curve: str, env: str, seeds: list[int], steps: int, **numbers: Any) 
 
 def peaks(curve: str, seeds: list[int]) -> list[Row]:
     """Two equally good actions and a worse one between them: which of them a policy takes in the end."""
-    learner, policies = trained(curve, "thespis/TwoPeaks-v0", seeds, 2_300, alpha=0.05, warmup=300)
+    if curve.startswith("cool"):  # at 0.05 components stay wide, between the peaks, whatever the critic knows
+        numbers = {"hidden": (64, 64), "alpha": 0.005, "warmup": 2_000}
+        learner, policies = trained(curve, "thespis/TwoPeaks-v0", seeds, 4_500, **numbers)
+    else:
+        learner, policies = trained(curve, "thespis/TwoPeaks-v0", seeds, 2_300, alpha=0.05, warmup=300)
     bandit, rows = TwoPeaks(), []
     for seed, policy in zip(seeds, policies, strict=True):
         torch.manual_seed(seed)
@@ -100,7 +107,10 @@ def peaks(curve: str, seeds: list[int]) -> list[Row]:
 
 def goals(curve: str, seeds: list[int]) -> list[Row]:
     """Four equally good ways: how many of 200 explored episodes end at each goal."""
-    learner, policies = trained(curve, "thespis/MultiGoal-v0", seeds, 6_000, alpha=3.0, warmup=1_000)
+    cool = curve.startswith("cool")
+    learner, policies = trained(
+        curve, "thespis/MultiGoal-v0", seeds, 7_000 if cool else 6_000, alpha=0.3 if cool else 3.0, warmup=1_000
+    )
     return [ways(learner, policy, seed) for seed, policy in zip(seeds, policies, strict=True)]
 
 
@@ -203,8 +213,11 @@ def routing(curve: str, seeds: list[int], lr: float | None = None) -> list[Row]:
 
 RATES = {f"{m}, {e}": 0.01 if e == "frequency" else 0.003 for m in MIXTURES for e in ESTIMATORS}  # the best of 0.003 to 0.1
 PARTS: dict[str, tuple[Callable[..., list[Row]], list[str]]] = {
-    "peaks": (peaks, [f"{start}, {name}" for start in ("together", "apart") for name in ("SAC", "PMOE max", "PMOE all")]),
-    "goals": (goals, ["together, SAC", "together, PMOE max", "together, PMOE all", "apart, PMOE all"]),
+    "peaks": (peaks, [f"{start}, {name}" for start in ("together", "apart", "cool") for name in ("SAC", "PMOE max", "PMOE all")]),
+    "goals": (
+        goals,
+        ["together, SAC", "together, PMOE max", "together, PMOE all", "apart, PMOE all", "cool, SAC", "cool, PMOE all"],
+    ),
     "on-policy": (on_policy, ["PPO", "PMOE"]),
     "routing": (routing, list(RATES)),
 }
@@ -224,8 +237,7 @@ def run(parts: list[str]) -> None:
             if not (path := raw(part, curve)).exists():
                 print(f"{part}: {curve}", flush=True)
                 rows = function(curve, SEEDS)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+                write_rows(path, rows)
 
 
 def found(part: str) -> dict[str, list[Row]]:
@@ -277,13 +289,13 @@ def summary() -> Row:
 BLUE, ORANGE, GREEN, GREY = "#1f5fd1", "#c4661f", "#2f8f5b", "#c9ced6"
 
 
-def draw(path: Path) -> None:
+def draw() -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 9), layout="constrained")
     top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 0.9, 0.95))
     top.suptitle("TwoPeaks: where each seed's actions go", fontweight="bold")
-    for axes, (curve, rows) in zip(top.subplots(1, 6, sharey=True), found("peaks").items(), strict=False):
+    for axes, (curve, rows) in zip(top.subplots(1, len(found("peaks")), sharey=True), found("peaks").items(), strict=True):
         rows = sorted(rows, key=lambda r: r["near"][0])
         left = np.zeros(len(rows))
         parts = np.array([[*r["near"], max(1 - sum(r["near"]), 0)] for r in rows]).T
@@ -294,20 +306,21 @@ def draw(path: Path) -> None:
             axes.barh(range(len(rows)), values, left=left, color=colour, label=name, height=0.85)
             left += values
         start, _, name = curve.partition(", ")
-        axes.set_title(f"{name}\n{'as it comes' if start == 'together' else 'started apart, critic first'}", fontsize=9)
+        told = {"together": "as it comes", "apart": "started apart,\ncritic first", "cool": "alpha 0.005,\ncritic first"}[start]
+        axes.set_title(f"{name}\n{told}", fontsize=8)
         axes.set(xlim=(0, 1), yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", "50%", "100%"])
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     middle.suptitle("MultiGoal: 40 explored episodes of every seed; goals that a seed reaches in 5% or more", fontweight="bold")
     shown = [*found("goals").items(), *((f"together, on-policy {c}", rows) for c, rows in found("on-policy").items())]
-    for axes, (curve, rows) in zip(middle.subplots(1, 6), shown, strict=False):
+    for axes, (curve, rows) in zip(middle.subplots(1, len(shown)), shown, strict=True):
         for seed, r in enumerate(rows):
             for way in r["paths"]:
                 axes.plot(*np.array(way).T, color=f"C{seed}", lw=0.5, alpha=0.35)
         axes.scatter(*MultiGoal.goals.T, s=420, facecolors="none", edgecolors="#333333", lw=1.2, zorder=3)
         many = np.mean([sum(x >= 10 for x in r["reached"]) for r in rows])
         start, _, name = curve.partition(", ")
-        told = f"{name}{'' if start == 'together' else ', started apart'}"
-        axes.set_title(f"{told}\n{many:.1f} goals a seed", fontsize=9)
+        told = f"{name}{ {'together': '', 'apart': ', started apart', 'cool': ', alpha 0.3'}[start] }"
+        axes.set_title(f"{told}\n{many:.1f} goals a seed", fontsize=8)
         axes.set(xlim=(-7, 7), ylim=(-7, 7), xticks=[], yticks=[], aspect="equal")
     bottom.suptitle("Routing alone: largest distance from how often each component is the best", fontweight="bold")
     colours = dict(zip(ESTIMATORS, (BLUE, ORANGE, GREEN), strict=True))
@@ -315,16 +328,14 @@ def draw(path: Path) -> None:
         for name, colour in colours.items():
             error = np.array([r["error"] for r in found("routing")[f"{mixture}, {name}"]])
             at = 10 * np.arange(error.shape[1])
-            axes.plot(at, error.mean(0), color=colour, lw=2, label=name)
-            axes.fill_between(at, error.min(0), error.max(0), color=colour, alpha=0.15, lw=0)
+            band(axes, at, error, colour, name)
         axes.axhline(WITHIN, color="#666666", lw=1, ls=":")
         axes.set_title(f"{mixture} (line: mean of {len(error)} seeds, band: lowest to highest)", fontsize=9)
         axes.set(xlabel="updates", ylim=(0, None))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=160)
+    return figure
 
 
 def main() -> None:
@@ -336,17 +347,12 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.what == "run":
         return run(args.parts or list(PARTS))
-    here = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     told = {
         "what": "PMOE beside SAC, and on PPO beside PPO, on worlds of equally good choices",
         "source": "our own bars; arXiv:2104.09122 has no such task",
     }
-    told |= {"command": "python bench/pmoe.py run", "commit": args.commit or here, "seeds": SEEDS}
-    text = json.dumps(told | summary(), indent=2) + "\n"
-    (HERE / "results" / "pmoe.json").write_text(text)
-    draw(HERE / "results" / "pmoe.png")
-    print(text)
-    return None
+    told |= {"command": "python bench/pmoe.py run", "commit": args.commit or commit(), "seeds": SEEDS}
+    return keep("pmoe", told | summary(), draw())
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ skipped, and a training that was stopped goes on where it was.
 
 import argparse
 import json
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from learning import COLOURS, interval
+from record import band, commit, keep, plain, write_rows
 
 from thespis import api
 
@@ -46,7 +46,7 @@ def run(row: dict[str, Any], seeds: list[int], curves: list[str]) -> None:
                 for every in row["lengths"]:
                     got = api.evaluate(folder, row["episodes"], which=which, every=every)
                     lines.append({"which": which, "every": every, "returns": got["returns"], "step": got["step"]})
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            write_rows(path, lines)
 
 
 def returns(curve: str, seed: int, which: str) -> dict[int, float]:
@@ -84,21 +84,16 @@ def report(row: dict[str, Any], commit: str) -> None:
             told[which]["return_by_length"] = table.mean(0).tolist()
             if which == "best":
                 name = f"{curve}, {len(seeds)} seeds: {told[which]['score']['mean']:.2f}"
-                axes.plot(row["lengths"], table.mean(0), color=colour, lw=2, marker=".", label=name)
-                axes.fill_between(row["lengths"], table.min(0), table.max(0), color=colour, alpha=0.15, lw=0)
+                band(axes, row["lengths"], table, colour, name, marker=".")
         result["curves"][curve] = told
     if not result["curves"]:
         raise SystemExit("no curve is done: python bench/srl.py run")
     axes.set(xlabel="steps from one observation to the next", ylabel="return of an episode", title=row["what"])
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     title = "mean over seeds and its frequency-averaged score; band: lowest to highest seed"
     figure.legend(frameon=False, loc="outside lower center", ncols=len(result["curves"]), title=title, title_fontsize=9)
-    figure.savefig(HERE / "results" / "srl.png", dpi=160)
-    text = json.dumps(result, indent=2) + "\n"
-    (HERE / "results" / "srl.json").write_text(text)
-    print(text)
+    keep("srl", result, figure)
 
 
 def main() -> None:
@@ -112,8 +107,7 @@ def main() -> None:
     if args.what == "run":
         run(row, args.seeds or row["seeds"], args.curves or list(row["curves"]))
     else:
-        here = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-        report(row, args.commit or here)
+        report(row, args.commit or commit())
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import quartiles, record, spread
+from record import plain, quartiles, record, spread
 
 WARMUP = {"sac": 1_000, "ppo": 4_096}
 
@@ -171,8 +171,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(by), list(map(str, by)))
     axes.set(xlabel="environments", ylabel="environment steps a second", ylim=(0, None), title=f"SAC on {result['env']}")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from learning import COLOURS, HERE, arguments, asked, done, dress, interval, raw, words
-from record import record
+from record import record, write_rows
 
 Curve = list[dict[str, float]]
 
@@ -87,7 +87,7 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
             if not reached(seen, row["target"]) and last < row["steps"]:
                 raise SystemExit(f"{which}, seed {seed}, ended at step {last}")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(line) + "\n" for line in seen))
+            write_rows(path, seen)
             print(which, seed, seen[-1], flush=True)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import quartiles, record
+from record import plain, quartiles, record
 
 import thespis  # noqa: F401  (it says how long torch's idle threads wait)
 from thespis.algos.continuous import sac
@@ -134,8 +134,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.set_yscale("log")
         axes.set_xticks(list(points), [str(x) for x in points])
         axes.set_xlabel(f"{by} ({'rows an update' if by == 'batch' else 'units of a hidden layer'})")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     figure.axes[0].set_ylabel("one update (ms)")
     figure.axes[0].legend(frameon=False)
     figure.suptitle(f"SAC on HalfCheetah-v5's dimensions, {result['threads']} thread{'s' * (result['threads'] > 1)}", fontsize=10)
