@@ -6,7 +6,7 @@ import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ import torch
 import thespis
 from thespis import config, envs
 from thespis.algorithms import Algorithm, algorithm, algorithms, header, part_names
-from thespis.core import Fault, Learner
-from thespis.data import Dataset, OnPolicy, dataset
-from thespis.directory import Env, Result, given_parts, open_run, path_of
+from thespis.core import Fault, Learner, OffPolicy
+from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline
+from thespis.directory import Env, Result, given_parts, open_run, path_of, world_of
 from thespis.engine import checkpoint, fetch, loop, team
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
@@ -32,7 +32,7 @@ from thespis.report import curve, page
 
 __all__ = [
     "Algorithm", "Env", "Policy", "Result", "algorithm", "algorithms", "compare", "configure", "describe", "evaluate", "header",
-    "load", "open_run", "path_of", "ready", "report", "resume", "start", "train",
+    "load", "open_run", "path_of", "ready", "report", "resume", "start", "train", "world_of",
 ]  # fmt: skip
 
 # -------------------------------------------------------------------------------------------------------------- training
@@ -40,23 +40,27 @@ __all__ = [
 
 def train(
     algo: str | Path = "sac",
-    env: Env = "HalfCheetah-v5",
+    env: Env | None = None,
     *,
+    data: Source | None = None,
     out: str | Path | None = None,
     panel: bool | None = None,
     **options: Any,
 ) -> Result:
     """Trains an agent and leaves a run directory (default: runs/ALGO-ENV-SEED).
 
-    `env` is a Gymnasium id, a callable that makes an environment, or an environment. `options` are the fields of Run
-    (steps, seed, num_envs, ...), of the algorithm's Config (lr, tau, ...), and the parts that its `make` takes (actor, critic).
-    Raises Fault, in one line, for what you can mend.
+    `env` is a Gymnasium id, a callable that makes an environment, or one (default: the one of `data`, or HalfCheetah-v5).
+    `data` is a dataset: the id or folder of one in Minari's format, a file of columns, or arrays by these columns' names, as
+    data/columns.py has them. `options` are the fields of Run (steps, seed, num_envs, ...), of the algorithm's Config (lr, tau,
+    ...), and the parts that its `make` takes (actor, critic). Raises Fault, in one line, for what you can mend.
     """
     found = algorithm(algo)
-    world = envs.world(env)
+    world = world_of(env, data)
     parts = {k: options.pop(k) for k in part_names(found) if k in options}
-    run, cfg = configure(found, world, options)
-    return start(found, cfg, run, world, out, parts, panel, own_env=not isinstance(env, str))
+    arrays = data if isinstance(data, Mapping) else None
+    named = {} if data is None or arrays is not None else {"data": str(data)}
+    run, cfg = configure(found, world, options | named)
+    return start(found, cfg, run, world, out, parts, panel, env is not None and not isinstance(env, str), arrays)
 
 
 def configure(algo: Algorithm, world: envs.World, options: dict[str, Any]) -> tuple[Run, Any]:
@@ -78,17 +82,20 @@ def start(
     parts: dict[str, Any],
     panel: bool | None = None,
     own_env: bool = False,
+    arrays: Mapping[str, Any] | None = None,
 ) -> Result:
     """A new run directory, and the training in it."""
-    learner = ready(algo, cfg, run, world, parts)  # every fault of the input is told before anything is written
-    data = _dataset(learner, run, world)
+    run = dataclasses.replace(run, env=world.name)
+    source = run.data if arrays is None else arrays
+    learner = ready(algo, cfg, run, world, parts, source)  # every fault of the input is told before anything is written
+    data = _dataset(source, world)
     if run.data and not (place := dataset.find(run.data)).is_relative_to(dataset.root()):
         run = dataclasses.replace(run, data=str(place.resolve()))  # a folder is found again from anywhere
     label = re.sub(r"[^\w.-]+", "-", f"{Path(algo.name).stem}-{world.name}-{run.seed}")
     folder = Path(out).expanduser() if out else Path("runs") / label
     if team.rank() == 0 and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Fault(f"out: {folder} exists; continue it with 'thespis resume {folder}', or give another with --out")
-    about = describe(algo, cfg, run, world, sorted(parts), own_env, data)
+    about = describe(algo, cfg, run, world, sorted(parts), own_env, data, arrays is not None)
     if team.rank() > 0:
         return _train(learner, world, run, folder, about, False, panel, data)
     made = not folder.exists()
@@ -109,14 +116,27 @@ def _steps(folder: Path) -> int:
     return max((row["step"] for row in curve.rows(folder)), default=0) if (folder / "metrics.jsonl").exists() else 0
 
 
-def ready(algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[str, Any]) -> Learner:
+def ready(algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[str, Any], source: Source | None = None) -> Learner:
     """The learner. Raises Fault for what algorithm, configuration, run and environment cannot be together."""
     _check_device(run.device)
     if run.ray_address and not run.collectors:
         raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
     learner = algo.module.make(cfg, world.spec, **parts)
+    if run.offline and isinstance(learner.experience, OffPolicy):
+        learner = dataclasses.replace(learner, experience=offline(learner.experience))
+    if isinstance(learner.experience, Offline):
+        if source is None:
+            raise Fault(f"data: {algo.name} learns from recorded data here: name a dataset with data")
+        others = {"collectors": run.collectors, "num_envs": run.num_envs > 1, "torchrun's learners": team.many()}
+        if name := next((name for name, value in others.items() if value), None):
+            raise Fault(f"{name}: a run that learns from data alone takes no steps, and has one learner; leave it out")
+    elif run.offline:
+        raise Fault(f"offline: {algo.name} is on-policy, and cannot learn from data alone; take an off-policy algorithm")
+    elif not world.simulated:
+        raise Fault(f"env: {algo.name} takes steps, and {world.name} is recorded data: name an environment, or give offline")
     if isinstance(learner.experience, OnPolicy):
-        others = {"data": run.data, "collectors": run.collectors, "torchrun's learners": team.many()}
+        taken = source is not None and learner.given is None
+        others = {"data": taken, "collectors": run.collectors, "torchrun's learners": team.many()}
         if name := next((name for name, value in others.items() if value), None):
             raise Fault(
                 f"{name}: an on-policy algorithm learns from its own newest steps; leave it out, or take an off-policy one"
@@ -128,7 +148,7 @@ def ready(algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[st
 
 def describe(
     algo: Algorithm, cfg: Any, run: Run, world: envs.World, own_parts: Sequence[str] = (), own_env: bool = False,
-    data: Dataset | None = None,
+    data: Dataset | None = None, own_data: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What config.json says of a run."""
     return {
@@ -139,6 +159,8 @@ def describe(
         "run": config.to_json(run),
         "own_parts": list(own_parts),
         "own_env": own_env,
+        "no_env": not world.simulated,
+        "own_data": own_data,
         "data": data and data.digest(),
         "observation_space": envs.spaces_json.to_json(world.observation_space),
         "action_space": envs.spaces_json.to_json(world.action_space),
@@ -153,38 +175,42 @@ def resume(
     max_hours: float | None = None,
     ray_address: str | None = None,
     env: Env | None = None,
+    data: Mapping[str, Any] | None = None,
     algo: str | None = None,
     panel: bool | None = None,
     **parts: Any,
 ) -> Result:
     """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for), for `max_hours` at
-    most. Its collectors join the Ray cluster at `ray_address` from now on (default of both: as before)."""
+    most. Its collectors join the Ray cluster at `ray_address` from now on (default of both: as before). `data`: the arrays
+    again, where it learns from some."""
     folder = path_of(path)
     about, found, cfg, run, world = open_run(folder, env, algo)
     checkpoint.no_links(folder)
     given = {"steps": steps, "max_hours": max_hours, "ray_address": ray_address}
     changed: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     run = config.check(dataclasses.replace(run, **changed))
-    learner = ready(found, cfg, run, world, given_parts(found, about, parts))
-    data = _dataset(learner, run, world)
-    if data and data.digest() != about.get("data"):
-        raise Fault(
-            f"data: {run.data} has changed since {folder} began; the run can only go on with the dataset that it began with"
-        )
+    if (about.get("own_data") is True) != (data is not None):
+        what = "was given arrays for data" if data is None else "was given none"
+        raise Fault(f"data: {folder} {what}; give {'them again, from Python' if data is None else 'none'}")
+    source = run.data if data is None else data
+    learner = ready(found, cfg, run, world, given_parts(found, about, parts), source)
+    rows = _dataset(source, world)
+    if rows and rows.digest() != about.get("data"):
+        raise Fault(f"data: {run.data or 'it'} has changed since {folder} began; the run can only go on with what it began with")
     with alone(folder) if team.rank() == 0 else nullcontext():
         if steps and (done := [int(c.name) for c in checkpoint.checkpoints(folder) if int(c.name) > steps]):
             raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
         about["run"] |= changed
         if changed and team.rank() == 0:
             checkpoint.write_json(folder / "config.json", about)
-        return _train(learner, world, run, folder, about, True, panel, data)
+        return _train(learner, world, run, folder, about, True, panel, rows)
 
 
-def _dataset(learner: Learner, run: Run, world: envs.World) -> Dataset | None:
-    if run.data is None:
+def _dataset(source: Source | None, world: envs.World) -> Dataset | None:
+    if source is None:
         return None
     spaces = world.observation_space, world.action_space
-    return dataset.read(run.data, *spaces, envs.spaces.flatten, envs.spaces.unscale_action)
+    return dataset.read(source, *spaces, envs.spaces.flatten, envs.spaces.unscale_action)
 
 
 def _train(

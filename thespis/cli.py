@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thespis import api, config, envs, hub, sb3
+from thespis import api, config, hub, sb3
 from thespis.core import Fault
 from thespis.engine.run import Run
 from thespis.export import export as export_policy
@@ -231,7 +231,7 @@ def train(args: list[str]) -> int:
         return 0
     algo, given = _training("train", args, "run directory; default: runs/ALGORITHM-ENV-SEED")
     run, cfg = config.check(given.run), config.check(given.algo)
-    return _ran(api.start(algo, cfg, run, envs.world(run.env), given.out, {}))
+    return _ran(api.start(algo, cfg, run, api.world_of(run.env, run.data), given.out, {}))
 
 
 def sweep(args: list[str]) -> int:

@@ -108,9 +108,8 @@ class Trained:
 
     params: Params
     m: Params
-    """first moments, shaped as params"""
     v: Params
-    """second moments, shaped as params"""
+    """first and second moments, shaped as params"""
     t: Tensor
     """(), steps taken"""
 
@@ -153,7 +152,7 @@ class Learner:
     """(policy, obs (N, obs), explore) -> action (N, action); with a memory, see there"""
     losses: dict[str, Callable[..., tuple[Tensor, Metrics]]]
     experience: Any
-    """how it is fed: OffPolicy, or OnPolicy (data/rollout.py)"""
+    """how it is fed: OffPolicy, OnPolicy (data/rollout.py), or Offline (data/recorded.py)"""
     needs: frozenset[str] = frozenset()
     """extra columns of Batch (data/replay.py says which there are)"""
     period: int = 1
@@ -167,3 +166,5 @@ class Learner:
     (action, memory), where look (N,) tells whose obs is new: the others' is the one that they saw last"""
     value: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     """(state, obs, action) -> the critics' mean (B,), in units of reward; and the entropy bonus at obs (B,). For the report"""
+    given: Callable[[Any, Batch], Any] | None = None
+    """(state, every row of the run's dataset) -> state, once, before the first update; see data/recorded.py"""

@@ -12,10 +12,12 @@ import gymnasium as gym
 from thespis import config, envs
 from thespis.algorithms import Algorithm, algorithm, part_names
 from thespis.core import Fault
+from thespis.data import Source, dataset
 from thespis.engine import checkpoint
 from thespis.engine.run import Run
 
 Env = str | gym.Env | Callable[[], gym.Env]
+USUAL = "HalfCheetah-v5"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,21 @@ class Result:
     """why, where it was: "signal", "max_hours" """
 
 
+def world_of(env: Env | None, source: Source | None = None) -> envs.World:
+    """The environment that is named; else the dataset's own, or only its spaces where there is none such here; else the usual."""
+    if env is not None and not (isinstance(env, str) and env == ""):
+        return envs.world(env)
+    if source is None:
+        return envs.world(USUAL)
+    origin = dataset.origin(source)
+    if origin.env and envs.known(origin.env):
+        return envs.world(origin.env)
+    try:
+        return envs.unsimulated(origin.name, origin.observation_space, origin.action_space)
+    except Fault as fault:
+        raise Fault(f"data: {origin.name}: {fault}") from None
+
+
 def path_of(path: str | Path | Result) -> Path:
     return path.path if isinstance(path, Result) else Path(path)
 
@@ -42,6 +59,9 @@ def open_run(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str,
     about = read_about(file)
     found = algorithm(algo or built_in(folder, about["algo"]))
     cfg, run = config.build(found.module.Config, about["algo_config"], f"{file}: "), config.build(Run, about["run"], f"{file}: ")
+    if env is None and about.get("no_env"):
+        both = (envs.spaces_json.from_json(about.get(f"{kind}_space")) for kind in ("observation", "action"))
+        return about, found, cfg, run, envs.unsimulated(run.env, *both)
     if env is None and (about["own_env"] or not envs.known(run.env)):
         why = "an environment of your own" if about["own_env"] else "which is not registered here"
         raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")

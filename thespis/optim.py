@@ -37,27 +37,27 @@ def descend(
     group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object, max_norm: float = math.inf,
     **numbers: Any,
 ) -> tuple[Trained, Metrics]:  # fmt: skip
-    """One gradient step of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else.
-
-    The only function that knows how a gradient is taken: where torch.distributed is initialized, the mean of every process's.
-    One longer than `max_norm` is shortened to that; `numbers` are adam's. Adds the loss to the metrics under its own name.
-    """
-    grads, (value, metrics) = _gradient(loss, group.params, *args)
-    grads = _mean(grads) if distributed.is_available() and distributed.is_initialized() else grads
+    """One step down the gradient of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else,
+    shortened to `max_norm`; `numbers` are adam's. Adds the loss to the metrics under its own name."""
+    grads, (value, metrics) = gradient(loss, group.params, *args)
     if max_norm < math.inf:
         norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
         grads = {k: g * (max_norm / (norm + 1e-6)).clamp(max=1) for k, g in grads.items()}
-    return adam(group, grads, lr, **numbers), {loss.__name__: value.detach(), **{k: m.detach() for k, m in metrics.items()}}
+    return adam(group, grads, lr, **numbers), {loss.__name__: value, **metrics}
 
 
-def _gradient(loss: Callable[..., tuple[Tensor, Metrics]], at: Params, *args: object) -> tuple[Params, tuple[Tensor, Metrics]]:
+def gradient(loss: Callable[..., tuple[Tensor, Metrics]], at: Params, *args: object) -> tuple[Params, tuple[Tensor, Metrics]]:
+    """Of `loss(params, *args) -> (scalar, metrics)` in its first argument: the mean of every process's; and what it returned."""
     try:
         at = {k: p.detach().requires_grad_() for k, p in at.items()}
     except RuntimeError:  # vmap has a way of its own, a slower one
-        return torch.func.grad_and_value(loss, has_aux=True)(at, *args)
-    with torch.enable_grad():
-        value, metrics = loss(at, *args)
-    return dict(zip(at, torch.autograd.grad(value, [*at.values()], materialize_grads=True), strict=True)), (value, metrics)
+        grads, (value, metrics) = torch.func.grad_and_value(loss, has_aux=True)(at, *args)
+    else:
+        with torch.enable_grad():
+            value, metrics = loss(at, *args)
+            grads = dict(zip(at, torch.autograd.grad(value, [*at.values()], materialize_grads=True), strict=True))
+    grads = _mean(grads) if distributed.is_available() and distributed.is_initialized() else grads
+    return grads, (value.detach(), {k: m.detach() for k, m in metrics.items()})
 
 
 def _mean(grads: Params) -> Params:

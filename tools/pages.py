@@ -130,12 +130,13 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
     waiting = [r for r in measured if not r.found and (r in own or algo.name in r.algos)]
     default = "CartPole-v1" if algo.family == "discrete" else "Pendulum-v1"
     world = next((r.found["env"] for r in own if "env" in r.found), default)
+    source = "--data steps.npz" if algo.family == "offline" else f"--env {world}"
     by_line = f", and [line by line](../docs/{algo.name}.md)" if (HOUSE / f"docs/{algo.name}.md").is_file() else ""
     parts = [
         WIDE + f"# {algo.name}",
         f"**{html.escape(algo.summary, quote=False)}.**",
         f"{linked(algo.paper)}. [The whole file](../{path(algo)}){by_line}.",
-        f"```sh\nthespis train {algo.name} --env {world} --out runs/{algo.name}\n```",
+        f"```sh\nthespis train {algo.name} {source} --out runs/{algo.name}\n```",
         what,
         descent(algo),
         "## The equations, and the lines that hold them",

@@ -316,6 +316,24 @@ def test_metrics_are_finite_numbers(algo: types.ModuleType) -> None:
             assert not value.requires_grad, name
 
 
+def test_what_is_taken_of_a_dataset_is_drawn_from_the_seed_and_keeps_what_acts(algo: types.ModuleType) -> None:
+    """`given` is pure, finite and repeatable, and changes no shape of the policy, which is loaded without a dataset."""
+    learner, spec = made(algo)
+    if learner.given is None:
+        pytest.skip("it takes nothing of a dataset as a whole")
+    data = dataclasses.replace(rows(learner, spec, 0), extra={"episode_return": torch.tensor([1.0, 1.0, 1.0, 4.0, 4.0, 4.0])})
+    state = seeded(0, learner.init)
+    before = tree_map(torch.clone, state)
+    one, two = (seeded(1, lambda: learner.given(state, data)) for _ in range(2))
+    assert not differing(one, two)
+    assert not differing(state, before)
+    assert all(x.isfinite().all() for x in leaves(one).values())
+    shapes = [{k: (x.shape, x.dtype) for k, x in leaves(learner.policy(s)).items()} for s in (state, one)]
+    assert shapes[0] == shapes[1]
+    after, _ = learner.update(one, rows(learner, spec, 1), 0)
+    assert {k: x.shape for k, x in leaves(after).items()} == {k: x.shape for k, x in leaves(one).items()}
+
+
 # ----------------------------------------------------------------------------------------------------------- same numbers
 
 

@@ -22,6 +22,7 @@ import thespis
 from thespis import cli, envs
 from thespis.core import Box, Fault, OffPolicy, Spec
 from thespis.data import Dataset, Demonstrations, Replay, dataset
+from thespis.data import minari as minari_format
 from thespis.data.demonstrations import between
 from thespis.engine import checkpoint, loop
 
@@ -331,8 +332,8 @@ def test_spaces_that_differ_inside_are_told_by_part() -> None:
         ("where", spaces.Tuple((spaces.Discrete(3, start=-1),)), "part 'where': it has the parts [0], not [0, 1]"),
     ):
         recorded = json.loads(serialize_space(spaces.Dict({**Mixed.observation_space.spaces, part: other})))
-        assert dataset._differs(recorded, Mixed.observation_space) == told
-    assert dataset._differs(json.loads(serialize_space(Mixed.observation_space)), Mixed.observation_space) == ""
+        assert minari_format.differs(recorded, Mixed.observation_space) == told
+    assert minari_format.differs(json.loads(serialize_space(Mixed.observation_space)), Mixed.observation_space) == ""
 
 
 def test_an_unknown_dataset_is_told_with_its_like(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +341,12 @@ def test_an_unknown_dataset_is_told_with_its_like(root: Path, tmp_path: Path, mo
         dataset.find("pendulum/randm-v0")
     assert str(fault.value).endswith(f"no such dataset in {root}; did you mean pendulum/random-v0?")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "nothing"))
-    for name in ("pendulum/random-v0", "", "/", str(tmp_path)):
+    for name in ("/", str(tmp_path)):
+        with pytest.raises(
+            Fault, match=r"a folder without metadata.json; allowed: a folder in Minari's format, or a file .npz or"
+        ):
+            dataset.find(name)
+    for name in ("pendulum/random-v0", ""):
         with pytest.raises(Fault, match="there is no such folder"):
             dataset.find(name)
 

@@ -46,6 +46,8 @@ def tiny(args: list[str]) -> list[str]:
         if args[0] == "sweep":  # one run, as each has a process of its own
             more |= {"--seeds": "1"} | ({"--search": "1"} if "--search" in args else {})
             args = [a.partition(",")[0] if "=" in a else a for a in args]
+        if "--data" in args and "--env" not in args:  # from data alone: no steps
+            more = {k: v for k, v in more.items() if k not in ("--env", "--warmup")}
         if "--rollout" in args:  # on-policy: no warm-up
             more["--rollout"] = more.pop("--warmup")
         for name in more:

@@ -10,6 +10,7 @@ import re
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import thespis
@@ -96,6 +97,9 @@ def test_the_command_of_a_page_runs(name, tmp_path, monkeypatch):
     small = {"warmup": "20", "rollout": "20", "updates_per_step": "1", "hidden": "8", "critic_hidden": "8", "batch_size": "8"}
     small = {k: v for k, v in small.items() if k in fields} | {"steps": "40", "eval_episodes": "1", "compile_after": "-1"}
     monkeypatch.chdir(tmp_path)
+    if "steps.npz" in args:
+        columns = {"observations": np.zeros((20, 2)), "actions": np.linspace(-1, 1, 20)[:, None], "rewards": np.zeros(20)}
+        np.savez("steps.npz", **columns, terminals=np.arange(20) % 5 == 4)
     code, out = said([*args, *(word for k, v in small.items() for word in (f"--{k.replace('_', '-')}", v))])
     assert code == 0, out
     assert thespis.load(f"runs/{name}").about["algo"] == name

@@ -1,20 +1,24 @@
 """Where batches come from; knows gamma and n-step, not algorithms."""
 
 from thespis.core import OffPolicy, Spec
-from thespis.data.dataset import Dataset, read
+from thespis.data.dataset import Dataset, Origin, Source, read
 from thespis.data.demonstrations import Demonstrations
+from thespis.data.recorded import Offline, Probe, Recorded, every_row, offline
 from thespis.data.replay import Replay
 from thespis.data.rollout import OnPolicy, Rollout
 from thespis.data.shards import Shards
 
-Experience = Replay | Rollout | Shards
+Experience = Recorded | Replay | Rollout | Shards
 
 
 def experience(
-    spec: Spec, feed: OffPolicy | OnPolicy, num_envs: int, seed: int, needs: frozenset[str], collectors: int = 0,
-    device: str = "cpu",
+    spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int, seed: int, needs: frozenset[str], collectors: int = 0,
+    device: str = "cpu", data: Dataset | None = None,
 ) -> Experience:  # fmt: skip
-    """What a learner's steps go to; a replay of one process lies on the learner's device."""
+    """What a learner's steps go to, or the dataset that it learns from instead; a replay of one process lies on its device."""
+    if isinstance(feed, Offline):
+        assert data is not None
+        return Recorded(spec, feed, data, seed, needs, device)
     if isinstance(feed, OnPolicy):
         return Rollout(spec, feed, num_envs, seed, needs)
     if collectors:
@@ -22,4 +26,7 @@ def experience(
     return Replay(spec, feed, num_envs, seed, needs, device)
 
 
-__all__ = ["Dataset", "Demonstrations", "Experience", "OnPolicy", "Replay", "Rollout", "Shards", "experience", "read"]
+__all__ = [
+    "Dataset", "Demonstrations", "Experience", "Offline", "OnPolicy", "Origin", "Probe", "Recorded", "Replay", "Rollout",
+    "Shards", "Source", "every_row", "experience", "offline", "read",
+]  # fmt: skip

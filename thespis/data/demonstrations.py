@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from thespis.core import Batch, Spec, leaves, rebuild
+from thespis.core import Batch, OffPolicy, Spec, leaves, rebuild
 from thespis.data.dataset import Dataset
 from thespis.data.replay import Replay
 from thespis.data.shards import Shards
@@ -22,12 +23,8 @@ class Demonstrations:
     """
 
     def __init__(self, spec: Spec, data: Dataset, replay: Replay | Shards):
-        steps, ends = len(data.reward), torch.from_numpy(np.cumsum(data.lengths) - 1)
-        self.replay, feed = replay, replace(replay.feed, replay_size=steps)
-        self.given = Replay(spec, feed, needs=replay.needs - {"return_scale"}, device=replay.parts[0].device)
-        columns = {k: torch.from_numpy(getattr(data, k)) for k in ("obs", "action", "reward", "terminated")}
-        ended, finals = torch.zeros(steps, dtype=torch.bool).index_fill(0, ends, True), torch.from_numpy(data.last)
-        self.given.load([(0, {**columns, "ended": ended, "finals": finals, "next": finals[-1:]})], steps)
+        self.replay, feed = replay, replay.feed
+        self.given = filled(spec, data, feed, replay.needs - {"return_scale"}, replay.parts[0].device)
         self.demos = torch.from_numpy(np.flatnonzero(np.repeat(between(data.returns(), *feed.demo_slice), data.lengths)))
 
     def sample(self) -> Batch:
@@ -44,6 +41,17 @@ class Demonstrations:
         if "demo" in self.replay.needs:
             batch.extra["demo"][:shown] = 1
         return batch
+
+
+def filled(spec: Spec, data: Dataset, feed: Any, needs: frozenset[str], device: str = "cpu") -> Replay:
+    """A Replay of the whole dataset, with gamma and n_step of `feed`."""
+    steps, ends = len(data.reward), torch.from_numpy(np.cumsum(data.lengths) - 1)
+    sized = OffPolicy(feed.gamma, feed.n_step, feed.batch_size, replay_size=steps, warmup=0, updates_per_step=1.0)
+    replay = Replay(spec, sized, needs=needs, device=device)
+    columns = {k: torch.from_numpy(getattr(data, k)) for k in ("obs", "action", "reward", "terminated")}
+    ended, finals = torch.zeros(steps, dtype=torch.bool).index_fill(0, ends, True), torch.from_numpy(data.last)
+    replay.load([(0, {**columns, "ended": ended, "finals": finals, "next": finals[-1:]})], steps)
+    return replay
 
 
 def between(returns: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from thespis.core import Fault
-from thespis.data import Experience, Replay, Rollout
+from thespis.data import Experience, Recorded, Replay, Rollout
 
 FORMAT = 2
 MISFIT = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError, MemoryError)
@@ -228,9 +228,9 @@ def unseal(about: dict[str, Any], file: Path) -> None:
         raise Fault(f"{file} is damaged: {SEALED}")
 
 
-def _named(replay: Experience) -> list[tuple[str, Replay | Rollout]]:
+def _named(replay: Experience) -> list[tuple[str, Recorded | Replay | Rollout]]:
     """Each replay, with what the names of its segments begin with: nothing where it is the only one."""
-    parts: Sequence[Replay | Rollout] = replay.parts
+    parts: Sequence[Recorded | Replay | Rollout] = replay.parts
     return [(f"{i}-" if len(parts) > 1 else "", part) for i, part in enumerate(parts)]
 
 

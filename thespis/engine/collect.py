@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Box, Discrete, Spec
-from thespis.data import Replay, Rollout
+from thespis.data import Recorded, Replay, Rollout
 from thespis.data.replay import empty_actions
 from thespis.engine.diverge import sound
 from thespis.envs import Vector
@@ -105,3 +105,23 @@ class Collector:
         for i in np.flatnonzero(moved):
             say(f"environment {i} is not deterministic: re-enacting its episode led elsewhere, so a new episode begins")
         self._cut(moved)
+
+
+class Still:
+    """Steps nothing: where a run learns from a dataset alone, its clock ticks once for each update."""
+
+    def __init__(self, recorded: Recorded):
+        self.recorded = recorded
+
+    def step(self, act: Act | None) -> list[tuple[float, int]]:
+        self.recorded.steps += 1
+        return []
+
+    def reseed(self, seed: int) -> None:
+        pass
+
+    def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {}, {}
+
+    def restore(self, json: dict[str, Any], tensors: dict[str, Tensor], say: Callable[[str], None]) -> None:
+        pass

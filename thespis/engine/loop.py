@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
-from thespis.data import Dataset, Demonstrations, Experience, Rollout, Shards, experience
+from thespis.data import Dataset, Demonstrations, Experience, Probe, Recorded, Rollout, Shards, every_row, experience
 from thespis.engine import checkpoint, diverge, evaluate, team
 from thespis.engine.act import Actor
 from thespis.engine.cluster import cluster
-from thespis.engine.collect import Collector
+from thespis.engine.collect import Collector, Still
 from thespis.engine.compile import Stepper
 from thespis.engine.diverge import Diverged
 from thespis.engine.log import Log
@@ -68,24 +68,27 @@ class _Training:
         torch.manual_seed(seeds[0])
         self.replay, self.source = _experience(learner, world, run, data, seeds[1])
         self.pretrain = 0 if data is None else learner.experience.pretrain
-        state, saved, notes = self._state(resume)
+        state, saved, notes = self._state(resume, data)
         self.log = stack.enter_context(self._log(stack, panel))
-        for note in notes:
+        for note in (*notes, *(data.notes if data else ())):
             self.log.note(note)
         self.stepper = Stepper(learner, state, run.compile_after, self.log.note, max_threads, run.precision == "bf16")
         self.stepper.updates = self.progress.updates
+        self.probe = Probe(self.replay) if isinstance(self.replay, Recorded) and learner.value else None
         self.collector = self._collector(stack, seeds[2])
         compiled = learner if learner.memory else replace(learner, act=self.stepper.acting(run.num_envs))
         self.actor = Actor(compiled, run.num_envs, learner.experience.look_every, run.device)
-        how = run.env_timeout, self.skip("eval"), evaluate.kind(world, run), run.eval_steps, run.device
-        self.evaluator = evaluate.Evaluator(world, run.eval_episodes, seeds[3], *how)
-        stack.callback(self.evaluator.close)
+        self.evaluator: evaluate.Evaluator | None = None
+        if world.simulated:
+            how = run.env_timeout, self.skip("eval"), evaluate.kind(world, run), run.eval_steps, run.device
+            self.evaluator = evaluate.Evaluator(world, run.eval_episodes, seeds[3], *how)
+            stack.callback(self.evaluator.close)
         if saved and self.leads:
             with checkpoint.fitting(folder):
                 self._restore(*saved)
         elif saved:  # the leader's experience, then steps of this learner's own
             for env in range(run.num_envs):
-                self.replay.parts[0].cut(env)
+                self.replay.parts[0].cut(env)  # type: ignore[union-attr]  # a team never learns from data alone
         self.reported = (self.progress.steps, self.progress.seconds)
         self.said: set[str] = set()
         """what is noted once only"""
@@ -95,10 +98,14 @@ class _Training:
         done = [int(c.name) for c in checkpoint.checkpoints(self.folder)[-1:]] if resume else []
         return self.run.seed if self.leads else [self.run.seed, team.rank(), *done]
 
-    def _state(self, resume: bool) -> tuple[Any, tuple[dict[str, Any], dict[str, torch.Tensor]] | None, list[str]]:
+    def _state(
+        self, resume: bool, data: Dataset | None
+    ) -> tuple[Any, tuple[dict[str, Any], dict[str, torch.Tensor]] | None, list[str]]:
         """The learner's State, new or from the newest sound checkpoint; what else that holds; and notes for the person. Sets the
         progress."""
         state, saved, notes = team.first(self.learner.init()), None, list[str]()
+        if self.learner.given and data:
+            state = self.learner.given(state, every_row(self.world.spec, self.learner.experience, data))
         self.progress = Progress()
         if resume:
             with team.leader_first():  # who, should one be damaged, puts it aside
@@ -119,9 +126,11 @@ class _Training:
         nowhere = Path(stack.enter_context(TemporaryDirectory()))
         return Log(nowhere, "", run.steps, sinks=(), panel=False, file=io.StringIO())
 
-    def _collector(self, stack: ExitStack, seed: int) -> Collector | Collectors:
-        """Who steps the environments: processes of Ray's, or this one."""
+    def _collector(self, stack: ExitStack, seed: int) -> Collector | Collectors | Still:
+        """Who steps the environments: processes of Ray's, this one, or nobody."""
         run, world, skip = self.run, self.world, self.skip("train")
+        if isinstance(self.replay, Recorded):
+            return Still(self.replay)
         if isinstance(self.replay, Shards):
             stack.enter_context(cluster(run.collectors, run.ray_address))
             collectors = Collectors(self.learner, world, run, self.replay, seed, self.log.note, skip)
@@ -271,10 +280,23 @@ class _Training:
         row |= {"time/steps_per_second": steps / max(seconds, 1e-9), "time/seconds": p.seconds, "time/updates": float(p.updates)}
         self.log.row(p.steps, row | self._faults())
 
+    def judge(self) -> None:
+        """From data alone: a row of what the critic says of recorded steps, beside what came of them."""
+        if self.probe is None:
+            return
+        act = None if self.learner.memory else lambda obs: self.learner.act(self.policy(), obs, False)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a critic may draw, and where a run is stopped it is judged too
+            told = self.probe(lambda obs, action: self.value(obs, action)[0], act)
+        self.log.row(self.progress.steps, {f"data/{k}": v for k, v in told.items()})
+
     def evaluate(self) -> None:
         """A row of metrics; none where the run is to stop at once."""
         p, policy = self.progress, self.run.eval_policy
         self.check()
+        if self.evaluator is None:
+            p.evaluated = p.steps
+            self.judge()
+            return
         try:
             with self.saved_on_fault(f"evaluation at step {p.steps}"):
                 result = self.episodes(explore=policy == "sampled")
@@ -285,6 +307,7 @@ class _Training:
         self._note_cut(result["cut"] + sampled.get("cut", 0))
         p.last, p.evaluated = result["return_mean"], p.steps
         self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items() if v or k != "cut"} | self._faults())
+        self.judge()
         if p.best is None:
             self.save_policy("first")
         if p.best is None or p.last > p.best:
@@ -307,10 +330,11 @@ class _Training:
                 self.log.note(f"{what} after {SLOW:.0f} s, the others are {step:,} steps long; see --eval-episodes, --eval-steps")
 
         act = lambda obs, rows: actor(self.policy(), obs, explore, rows)
+        assert self.evaluator
         return self.evaluator(act, actor.begin, value, self.learner.experience.gamma, watch)
 
     def _note_cut(self, cut: int) -> None:
-        if cut and "cut" not in self.said:
+        if cut and self.evaluator and "cut" not in self.said:
             self.said.add("cut")
             what = f"evaluation at step {self.progress.steps:,}: {cut} episodes had no end after {self.evaluator.longest:,} steps"
             self.log.note(f"{what} and were cut there; see --eval-steps, or give the environment a time limit")
@@ -363,10 +387,9 @@ def _experience(
 ) -> tuple[Experience, Experience | Demonstrations]:
     """Where steps go to, and where batches come from: the same, or with a dataset both."""
     feed, needs = learner.experience, learner.needs
-    replay = experience(world.spec, feed, run.num_envs, seed, needs, run.collectors, run.device)
-    if data is None:
+    replay = experience(world.spec, feed, run.num_envs, seed, needs, run.collectors, run.device, data)
+    if data is None or isinstance(replay, Recorded | Rollout):
         return replay, replay
-    assert not isinstance(replay, Rollout)
     return replay, Demonstrations(world.spec, data, replay)
 
 

@@ -8,12 +8,14 @@ from thespis.config import Count, Natural, Positive, Range
 
 @dataclass(frozen=True)
 class Run:
-    env: str = "HalfCheetah-v5"
-    """Gymnasium id of the environment"""
+    env: str = ""
+    """Gymnasium id of the environment; where none is named, the dataset's own, or HalfCheetah-v5 without a dataset"""
     steps: Count = 1_000_000
-    """environment steps in all, over every environment"""
+    """environment steps in all, over every environment; updates, of a run that learns from a dataset alone"""
     data: str | None = None
-    """dataset to learn from besides: id or folder of a Minari dataset of that environment"""
+    """dataset to learn from, besides or alone: id or folder of a Minari dataset, or a file of columns, as D4RL's .hdf5 or .npz"""
+    offline: bool = False
+    """learn from the dataset alone, with an off-policy algorithm: steps are updates then"""
     seed: Natural = 0
     """of parameters, exploration, replay and episodes"""
     num_envs: Count = 1

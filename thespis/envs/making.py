@@ -27,10 +27,19 @@ from thespis.envs.flat import Flat, describe_error
 from thespis.envs.rows import Batched
 from thespis.envs.world import World
 
-__all__ = ["known", "world"]
+__all__ = ["known", "unsimulated", "world"]
 
 Build = Callable[..., Any]
 """(render_mode=... or nothing) -> an environment, as far as one can know"""
+
+
+def unsimulated(name: str, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> World:
+    """A World of recorded data alone."""
+
+    def make(render_mode: str | None = None) -> Flat:
+        raise Fault(f"env: {name} is recorded data; name an environment with these spaces")
+
+    return World(name, observation_space, action_space, spaces.spec(observation_space, action_space), make, simulated=False)
 
 
 def known(name: str) -> bool:

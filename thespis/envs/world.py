@@ -30,3 +30,5 @@ class World:
     which a first frame shows at once"""
     batch: Callable[..., Any] | None = None
     """batch(world, n, restart) -> a Vector of n of them in one, where they need not be made one by one; see `vector`"""
+    simulated: bool = True
+    """False: its spaces are those of recorded data, and there is no environment to make"""

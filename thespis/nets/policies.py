@@ -12,6 +12,7 @@ from torch import Tensor, tanh
 from thespis.core import Box, MultiDiscrete, Params, Spec
 from thespis.nets.blocks import orthogonal
 from thespis.nets.functions import Build, Net, own
+from thespis.ops import normal_log_prob
 
 Dist = tuple[Tensor, ...]
 """(mean (B, A), log std (B, A)) of a Gaussian; or the log-probabilities of each choice, (B, n) each"""
@@ -56,6 +57,20 @@ def actor_critic(
     return pi, Net(net.init, lambda p, x: net.apply(p, x)[..., 0])
 
 
+def bounded(spec: Spec, net: Net, log_std: tuple[float, float] = (-5.0, 2.0), squash: bool = True) -> Policy:
+    """As `policy`, for actions of a Box that are given rather than drawn: the mean goes through a tanh where `squash`, the spread
+    stays within e^log_std, and what is drawn, and the likeliest, within [-1, 1]."""
+    if not isinstance(spec.action, Box):
+        return policy(spec, net)
+    plain = _gaussian(spec.action.dim, net, 0.0)
+
+    def apply(p: Params, obs: Tensor) -> Dist:
+        mean, spread = plain.apply(p, obs)
+        return tanh(mean) if squash else mean, spread.clamp(*log_std)
+
+    return plain._replace(apply=apply, sample=lambda d: plain.sample(d).clamp(-1, 1), mode=lambda d: d[0].clamp(-1, 1))
+
+
 def _gaussian(dim: int, net: Net, log_std: float) -> Policy:
     def init() -> Params:
         return {**net.init(), "log_std": torch.full((dim,), log_std)}
@@ -66,8 +81,7 @@ def _gaussian(dim: int, net: Net, log_std: float) -> Policy:
 
     def log_prob(d: Dist, action: Tensor) -> Tensor:
         mean, log_std = d
-        noise = (action - mean) * (-log_std).exp()
-        return (-0.5 * (noise.square() + math.log(2 * math.pi)) - log_std).sum(-1)
+        return normal_log_prob(mean, log_std, action)
 
     def entropy(d: Dist) -> Tensor:
         return (d[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)

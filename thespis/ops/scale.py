@@ -41,3 +41,13 @@ def moments(past: Params, x: Tensor) -> Params:
     shift = mean - past["mean"]
     spread = torch.lerp(past["var"], var, part) + shift.square() * part * (1 - part)
     return {"count": count, "mean": past["mean"] + shift * part, "var": spread}
+
+
+def mean_and_std(x: Tensor, more: float) -> Params:
+    """{"mean": (D,), "std": (D,)} of the rows of x (B, D), with `more` added to each spread."""
+    return {"mean": x.mean(0), "std": x.std(0, correction=0) + more}
+
+
+def normalised(x: Tensor, by: Params) -> Tensor:
+    """x (..., D) by what `mean_and_std` found."""
+    return (x - by["mean"]) / by["std"]
