@@ -6,7 +6,8 @@
 A row names the environment, steps, seeds and its curves: each an algorithm of Thespis or a script for a peer, with options, or a
 curve of another row (raw = "ROW/CURVE").
 Runs follow one another, one thread each; what is done is skipped, and a Thespis run that was stopped goes on where it was.
-Raw curves lie in bench/results/raw/ROW/CURVE-SEED.jsonl: {"step", "return_mean"} a line.
+Raw curves lie in bench/results/raw/ROW/CURVE-SEED.jsonl: {"step", "return_mean", "returns"} a line. Of the last evaluations
+also the worst tenth of the seeds is told, by its mean, and, where the row has a `bar`, how many lie below it.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
                 command = ["resume", folder, "--steps", row["steps"]]
             subprocess.run([sys.executable, "-m", "thespis", *map(str, command)], check=True, env=environ)
             rows = [r for r in metrics.rows(folder) if "eval/return_mean" in r]
-            kept = [{"step": r["step"], "return_mean": r["eval/return_mean"]} for r in rows]
+            kept = [{"step": r["step"], "return_mean": r["eval/return_mean"], "returns": r["eval/returns"]} for r in rows]
             write_rows(path, kept)
 
 
@@ -80,6 +81,11 @@ def interval(values: Sequence[float] | np.ndarray, draws: int = 20_000) -> list[
     """95% bootstrap interval of the mean over seeds."""
     low, high = statistics.interval(lambda scores: scores[0].mean(), [np.asarray(values)], draws=draws)
     return [float(low), float(high)]
+
+
+def worst_tenth(values: Sequence[float]) -> float:
+    """Mean of the lowest tenth of them, or of the lowest one where they are fewer than ten."""
+    return float(np.sort(values)[: max(len(values) // 10, 1)].mean())
 
 
 def dress(axes: Any, title: str, x: str, what_is_shown: str) -> None:
@@ -107,7 +113,8 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
         last, learnt = [p[row["steps"]] for p in runs.values()], table[:, [s > 0 for s in steps]].mean(1)
         result["curves"][curve] = {
             "seeds": list(runs), "last": last, "mean": float(np.mean(last)), "interval95": interval(last),
-            "std": float(np.std(last, ddof=1)) if len(last) > 1 else None,
+            "std": float(np.std(last, ddof=1)) if len(last) > 1 else None, "worst_tenth": worst_tenth(last),
+            **({"below_the_bar": sum(x < row["bar"] for x in last)} if "bar" in row else {}),
             "over_all_evaluations": {"mean": float(learnt.mean()), "interval95": interval(learnt)},
         }  # fmt: skip
         band(axes, steps, table, colour, f"{curve}, mean of {len(runs)} seeds")
