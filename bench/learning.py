@@ -1,7 +1,8 @@
 """Learning curves with intervals: trains what a row of bench/rows names, and draws it.
 
     python bench/learning.py run sac            every curve and seed of bench/rows/sac.toml that is not done yet
-    python bench/learning.py report sac         bench/results/sac.json and sac.png, from the raw curves
+    python bench/learning.py report sac         bench/results/sac.json and sac.png, from the raw curves; and, where the row names
+                                                a curve as `reference`, that in thespis/report/references.json
 
 A row names the environment, steps, seeds and its curves: each an algorithm of Thespis or a script for a peer, with options, or a
 curve of another row (raw = "ROW/CURVE").
@@ -11,6 +12,7 @@ also the worst tenth of the seeds is told, by its mean, and, where the row has a
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -23,8 +25,10 @@ from typing import Any
 import numpy as np
 from record import band, commit, keep, plain, write_rows
 
+import thespis
 from thespis.report import curve as metrics
 from thespis.report import statistics
+from thespis.report.reference import FILE
 
 HERE = Path(__file__).parent
 COLOURS = ("#1f5fd1", "#c4661f", "#2f8f5b", "#8a4fbf", "#b0324a", "#5f6b7a")
@@ -122,7 +126,26 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
         raise SystemExit(f"no curve of {name} is done: python bench/learning.py run {name}")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     dress(axes, row["what"], "environment steps", "band: lowest to highest seed")
+    if "reference" in row:
+        refer(name, row)
     keep(name, result, figure)
+
+
+def refer(name: str, row: dict[str, Any]) -> None:
+    """The row's reference into the file that pictures of runs are drawn from, in the place of the one that it had there."""
+    what = row["curves"][row["reference"]]
+    runs = [points(path) for path in done(*what.get("raw", f"{name}/{row['reference']}").split("/")).values()]
+    steps = sorted(set.intersection(*map(set, runs)))
+    table = np.array([[p[s] for s in steps] for p in runs])
+    known = {f.name for f in dataclasses.fields(thespis.algorithms()[what["algo"]].module.Config)}
+    options = {k.replace("-", "_"): v for k, v in what.get("options", {}).items()}
+    curves = {n: f(table, 0).round(1).tolist() for n, f in (("mean", np.mean), ("low", np.min), ("high", np.max))}
+    says = f"{row.get('says', row['what'].partition(' on ')[0])}, {len(runs)} seeds"
+    settings = {k: v for k, v in options.items() if k in known}
+    new = {"row": name, "says": says, "env": row["env"], "algo": what["algo"], "settings": settings, "steps": steps, **curves}
+    stored = json.loads(FILE.read_text())["references"] if FILE.exists() else []
+    lines = ",\n".join(json.dumps(r) for r in sorted([r for r in stored if r["row"] != name] + [new], key=lambda r: r["row"]))
+    FILE.write_text(f'{{"references": [\n{lines}\n]}}\n')
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

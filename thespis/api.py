@@ -23,6 +23,7 @@ from thespis.directory import Env, Result, given_parts, open_run, path_of, world
 from thespis.engine import checkpoint, fetch, loop, team
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
+from thespis.engine.film import record
 from thespis.engine.lock import alone
 from thespis.engine.run import Run
 from thespis.envs.flat import describe_error
@@ -264,8 +265,8 @@ def evaluate(
     every: int = 1, explore: bool = False, steps: int | None = None, which: str = "last", video: bool = False,
     env: Env | None = None, algo: str | None = None, **parts: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "cut", "step", "every",
-    "video"}.
+    """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "cut", "step", "every"}; and
+    with `video` the paths of "stills" and, where imageio-ffmpeg is installed, of a "video".
 
     With `explore` actions are sampled as in training. An episode of more than `steps` steps is "cut" (default: as in the run's
     evaluations). With `every` the policy sees a new observation only every so many steps. In between it goes on with the
@@ -294,7 +295,7 @@ def evaluate(
     try:
         if video:  # first: where nothing can be drawn, that is told at once
             name = f"step-{step:09d}-{which}"
-            film = {"video": str(evaluation.record(world, acting(1), folder / "videos", name, evaluator.seeds[0]))}
+            film = record(world, acting(1), folder / "videos", name, evaluator.seeds[0], evaluator.longest)
         result = evaluator(acting(episodes))
     finally:
         evaluator.close()

@@ -83,7 +83,7 @@ class Evaluate:
     which: str = "last"
     """policy: last, first, or best by evaluation"""
     video: bool = False
-    """record the first episode to DIR/videos (needs thespis[video])"""
+    """record the first episode to DIR/videos: stills, and with thespis[video] a video"""
     json: bool = False
     """one JSON object on standard output"""
     env: str | None = None
@@ -102,7 +102,7 @@ class Report:
     out: Path | None = None
     """folder of the page; default: DIR/report, and of several runs the folder `report` beside the first"""
     video: bool = False
-    """record an episode with the first policy and one with the last (needs thespis[video])"""
+    """record an episode with the first policy and one with the last: stills, and with thespis[video] a video"""
     env: str | None = None
     """the environment again, for videos, where it is one of your own"""
     algo: str | None = None
@@ -296,7 +296,8 @@ def evaluate(args: list[str]) -> int:
     cut = f", {result['cut']} of them cut" if result["cut"] else ""
     print(f"{spread} over {given.episodes} episodes{cut}, policy of step {result['step']:,}{sampled}{seen}")
     if given.video:
-        print(f"video    {result['video']}")
+        print(f"stills   {result['stills']}")
+        print(f"video    {result.get('video', 'none: pip install ' + repr('thespis[video]'))}")
     return 0
 
 

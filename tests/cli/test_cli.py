@@ -213,9 +213,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("argv", "words"), MISTAKES, ids=[" ".join(a[-2:]) for a, _ in MISTAKES])
-def test_a_mistake_costs_one_line(capsys, monkeypatch, argv, words):
-    if "--video" in argv:
-        monkeypatch.setitem(sys.modules, "moviepy", sys)  # as if it were installed
+def test_a_mistake_costs_one_line(capsys, argv, words):
     line = refused(capsys, *argv)
     for word in words:
         assert word in line, line

@@ -12,7 +12,7 @@ from thespis import envs
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.engine import evaluate
 from thespis.engine.act import Actor
-from thespis.engine.evaluate import Evaluator, record
+from thespis.engine.evaluate import Evaluator
 from thespis.envs.probes import Counter
 
 
@@ -161,65 +161,3 @@ def test_a_failure_is_a_fault_and_the_next_evaluation_is_whole():
     assert e(quarter)["returns"] == pytest.approx([expected(s)[0] for s in e.seeds])
     with pytest.raises(Fault, match="action"):  # a policy that has diverged
         e(lambda obs, rows: torch.full((len(obs), 1), torch.nan))
-
-
-# ----------------------------------------------------------------------------------------------------------------- video
-
-
-class Drawn(gym.Env):
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
-    observation_space = spaces.Box(-1, 1, (1,), np.float32)
-    action_space = spaces.Box(-1, 1, (1,), np.float32)
-    fail = False
-    actions = ()
-
-    def __init__(self, render_mode=None):
-        self.render_mode, self.t = render_mode, 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t, Drawn.actions = 0, []
-        return np.array([self.np_random.uniform()], np.float32), {}
-
-    def step(self, action):
-        Drawn.actions.append(float(action[0]))
-        self.t += 1
-        if self.fail and self.t == 3:
-            raise ValueError("out of ink")
-        return np.full(1, 0.1 * self.t, np.float32), 1.0, self.t == 5, False, {}
-
-    def render(self):
-        return np.full((32, 32, 3), 40 * self.t, np.uint8)
-
-
-def test_without_moviepy_nothing_is_begun(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "moviepy", None)
-    with pytest.raises(Fault, match=r'moviepy: pip install "thespis\[video\]"'):
-        record(envs.world(Drawn), lambda obs, rows: obs, tmp_path / "videos", "v", 0)
-    assert not (tmp_path / "videos").exists()
-
-
-def test_an_environment_that_cannot_draw(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "moviepy", sys)
-    with pytest.raises(Fault, match="render_mode"):
-        record(envs.world("thespis/Value-v0"), lambda obs, rows: obs, tmp_path / "videos", "v", 0)
-    assert not (tmp_path / "videos").exists()
-
-
-def test_a_video_is_of_one_whole_episode(tmp_path, recwarn):
-    pytest.importorskip("moviepy")
-    first = float(np.float32(Drawn().reset(seed=3)[0][0]))
-    path = record(envs.world(Drawn), lambda obs, rows: obs, tmp_path / "videos", "v", 3)
-    assert path == tmp_path / "videos" / "v.mp4"
-    assert path.read_bytes()[4:8] == b"ftyp"
-    assert Drawn.actions == pytest.approx([first, 0.1, 0.2, 0.3, 0.4])
-    assert record(envs.world(Drawn), lambda obs, rows: obs, tmp_path / "videos", "v", 3) == path  # again, over the old one
-    assert [p.name for p in path.parent.iterdir()] == ["v.mp4"]
-    assert not recwarn.list
-
-
-def test_an_episode_that_fails_while_it_is_filmed(tmp_path, monkeypatch):
-    pytest.importorskip("moviepy")
-    monkeypatch.setattr(Drawn, "fail", True)
-    with pytest.raises(Fault, match="out of ink"):
-        record(envs.world(Drawn), lambda obs, rows: obs, tmp_path / "videos", "v", 3)

@@ -172,6 +172,16 @@ def test_videos_go_in_where_small_and_are_linked_where_not(tmp_path, monkeypatch
     assert sources == ["data:video/mp4;base64,ZWFybHk=", "../videos/step-000004000-last.mp4"]
 
 
+def test_stills_stand_where_there_is_no_video_of_that_policy(tmp_path):
+    run = write(tmp_path / "a")
+    (run / "videos").mkdir()
+    for name in ("step-000000000-first.png", "step-000004000-last.png", "step-000004000-last.mp4", "step-000003000-last.png"):
+        (run / "videos" / name).write_bytes(name[-9:-4].encode())
+    text = page.page([run]).read_text()
+    assert re.findall(r'<img alt="([^"]*)" src="([^"]*)"', text) == [("The first policy", "data:image/png;base64,Zmlyc3Q=")]
+    assert re.findall(r'<video[^>]* src="([^"]*)"', text) == ["data:video/mp4;base64,LWxhc3Q="]
+
+
 def test_a_long_run_takes_seconds_and_a_small_page(tmp_path):
     rng = np.random.default_rng(0)
     names = [f"train/m{i}_loss" for i in range(6)]

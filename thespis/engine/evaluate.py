@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -167,27 +164,3 @@ class Course:
         for t in reversed(range(len(self.rewards) - 1)):
             total = self.rewards[t] + gamma * (self.bonuses[t + 1] + total)
         return self.values[0], total
-
-
-def record(world: World, act: Act, folder: Path, name: str, seed: int) -> Path:
-    """A video of one episode, FOLDER/NAME.mp4. Raises Fault where the environment or this machine cannot draw."""
-    try:
-        import moviepy  # noqa: F401
-    except ImportError:
-        raise Fault('videos need moviepy: pip install "thespis[video]"') from None
-    drawn = world.make(render_mode="rgb_array")
-    with warnings.catch_warnings(action="ignore"):  # that the folder holds other videos
-        env = gym.wrappers.RecordVideo(drawn, str(folder), name_prefix=name, episode_trigger=lambda _: True, disable_logger=True)
-    try:
-        obs, _ = env.reset(seed=seed)
-        over = False
-        while not over:
-            obs, _, terminated, truncated, _ = env.step(
-                act(torch.from_numpy(obs)[None], torch.zeros(1, dtype=torch.int64)).cpu().numpy()[0]
-            )
-            over = terminated or truncated
-    finally:
-        env.close()
-    path = folder / f"{name}.mp4"
-    (folder / f"{name}-episode-0.mp4").replace(path)
-    return path

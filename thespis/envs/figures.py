@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo's environments that need no OpenGL: the outline of every geom, seen from the side, filled, far ones first."""
+"""Pictures of MuJoCo's environments that need no OpenGL: every geom's outline, seen from the side and filled, far ones first."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ AWAY = np.array([0, np.cos(TILT), -np.sin(TILT)])
 
 
 class Figures(gym.Wrapper[Any, Any, Any, Any]):
-    """`env` with a `render()` of ours, (480, 480, 3) of uint8. The view goes along with the first body."""
+    """`env` with a `render()` of ours, (480, 480, 3) of uint8. The view goes along with the first body, but not up and down."""
 
     def __init__(self, env: Env[Any, Any]) -> None:
         assert self.possible(env)
         super().__init__(env)
         self.model, self.data = env.unwrapped.model, env.unwrapped.data  # type: ignore[attr-defined]
         self.shapes = [_shape(self.model, geom) for geom in range(self.model.ngeom)]
-        self.reach = 0.0
+        self.reach = self.height = 0.0
 
     @staticmethod
     def possible(env: Env[Any, Any]) -> bool:
@@ -43,9 +43,9 @@ class Figures(gym.Wrapper[Any, Any, Any, Any]):
         root = self.data.xpos[1] if self.model.nbody > 1 else self.model.stat.center
         if not self.reach:  # of the first picture, and of all that follow
             far = np.linalg.norm(self.data.geom_xpos - root, axis=1) + self.model.geom_rbound
-            self.reach = max(far[[shape is not None for shape in self.shapes]], default=1.0)
+            self.reach, self.height = max(far[[shape is not None for shape in self.shapes]], default=1.0), root[2]
         scale, span = SIZE / (2.6 * self.reach), 2.2 * self.reach
-        middle = np.array([root[0], root[1], 0.6 * self.reach])
+        middle = np.array([root[0], root[1], self.height])
 
         def place(points: Points) -> list[tuple[float, float]]:
             at = points - middle
@@ -55,8 +55,8 @@ class Figures(gym.Wrapper[Any, Any, Any, Any]):
         draw = ImageDraw.Draw(image)
         marks = np.arange(np.floor(middle[0] - span), np.ceil(middle[0] + span) + 1)
         near, far = middle[1] - span, middle[1] + span
-        floor = place(np.array([[x, y, 0.0] for x, y in ((marks[0], near), (marks[0], far), (marks[-1], far), (marks[-1], near))]))
-        draw.polygon(floor, fill=FLOOR)
+        corners = np.array([[x, y, 0.0] for x in marks[[0, -1]] for y in (near, far)])
+        draw.polygon(_hull(place(corners)), fill=FLOOR)
         for x in marks:  # a line a metre, so that one sees it move
             draw.line(place(np.array([[x, near, 0.0], [x, far, 0.0]])), fill=LINE)
         for geom in np.argsort(-(self.data.geom_xpos @ AWAY)):

@@ -23,6 +23,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 from thespis.config import nearest
 from thespis.core import Fault
 from thespis.envs import jaxed, spaces, spaces_json
+from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat, describe_error
 from thespis.envs.rows import Batched
 from thespis.envs.world import World
@@ -226,6 +227,9 @@ def _shown(name: str, env: gym.Env[Any, Any], mode: str) -> None:
     """Draws a first frame, since only that tells whether this machine can. Fault: it cannot."""
     headless = sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY")
     chosen = os.environ.get("MUJOCO_GL")
+    if Figures.possible(env):  # without a GPU most of a frame's time goes into shadows and smoothing
+        quality = env.get_wrapper_attr("model").vis.quality
+        quality.shadowsize, quality.offsamples = 1024, 0
     if headless and not chosen:
         os.environ["MUJOCO_GL"] = "egl"  # without it gymnasium takes GLFW, which needs a screen
     reason = _frame_fault(env, mode)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from thespis.fault import Fault
+from thespis.report.reference import Reference, reference
 from thespis.report.style import COLOURS, DOTS, INK, MUTED, dress, entitle
 
 __all__ = ["curve", "figure", "rows"]
@@ -23,7 +24,8 @@ BEYOND = 1e100
 
 def curve(run: Path) -> Path:
     """Draws run/curve.png, 1280 x 720, anew and whole or not at all; returns its path."""
-    picture, path = figure(rows(run), _title(run)), run / "curve.png"
+    found, path = rows(run), run / "curve.png"
+    picture = figure(found, _title(run), _reference(run, found))
     aside = run / ".curve.png.tmp"
     try:
         picture.savefig(aside, format="png")
@@ -55,8 +57,9 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return found
 
 
-def figure(rows: list[dict[str, Any]], title: str) -> Figure:
-    """Evaluations (mean and a band of one standard deviation) over the returns of single training episodes."""
+def figure(rows: list[dict[str, Any]], title: str, beside: Reference | None = None) -> Figure:
+    """Evaluations (mean and a band of one standard deviation) over the returns of single training episodes, and the curve
+    `beside` them."""
     evaluations = _columns(rows, "eval/return_mean", "eval/return_std")
     episodes = _columns(rows, "episode/return")
     picture = Figure(figsize=(8, 4.5), dpi=160, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
@@ -82,6 +85,9 @@ def figure(rows: list[dict[str, Any]], title: str) -> Figure:
         size, alpha = (20.0, 0.5) if len(episodes) < 1000 else (5.0, 0.3)  # many dots are to be a haze
         axes.scatter(steps, returns, size, DOTS, alpha=alpha, linewidths=0, zorder=2)
         axes.scatter([], [], 30, DOTS, linewidths=0, label="training episodes")  # a dot one can see, for the legend
+    if beside:
+        axes.plot(beside.steps, beside.mean, color=MUTED, ls="--", lw=1.8, zorder=2.5, label=f"reference: {beside.says}")
+        axes.fill_between(beside.steps, beside.low, beside.high, color=MUTED, alpha=0.13, lw=0, zorder=1)
     _dress(axes, title, max((row["step"] for row in rows), default=0))
     if not (evaluations or episodes):
         axes.set(xticks=[], yticks=[])
@@ -102,11 +108,19 @@ def _finite(value: Any) -> bool:
 
 def _dress(axes: Axes, title: str, last: int) -> None:
     dress(axes, "environment steps", "return of an episode", size=14, whole=True)
-    entitle(axes, title, size=16, pad=38)
+    handles = axes.get_legend_handles_labels()[0]
+    entitle(axes, title, size=16, pad=38 if len(handles) < 4 else 58)
     axes.set_xlim(-0.015 * max(last, 1), 1.02 * max(last, 1))
-    if axes.get_legend_handles_labels()[0]:  # between the title and the curve, where it hides nothing
-        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.015, 1.0), "ncols": 3}
+    if handles:  # between the title and the curve, where it hides nothing
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.015, 1.0), "ncols": 3 if len(handles) < 4 else 2}
         axes.legend(fontsize=12, frameon=False, labelcolor=INK, handlelength=1.5, handletextpad=0.5, columnspacing=1.2, **place)
+
+
+def _reference(run: Path, rows: list[dict[str, Any]]) -> Reference | None:
+    try:
+        return reference(json.loads((run / "config.json").read_text()), max((row["step"] for row in rows), default=0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # no config, or another one
 
 
 def _title(run: Path) -> str:

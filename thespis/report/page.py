@@ -40,7 +40,7 @@ h2 b {{ font-weight: normal; color: var(--muted); font-variant-numeric: tabular-
 .card p {{ margin: 4px 0 0; color: var(--muted); font-size: 13px }}
 svg {{ display: block; width: 100%; height: auto }}
 svg text {{ font-family: inherit !important }}
-video {{ display: block; width: 100%; border-radius: 6px; background: #000 }}
+video, img {{ display: block; width: 100%; border-radius: 6px; background: #000 }}
 dl {{ display: flex; flex-wrap: wrap; gap: 12px 36px; margin: 0 0 20px }}
 dt {{ color: var(--muted); font-size: 13px }}
 dd {{ margin: 0; font-size: 17px; font-variant-numeric: tabular-nums }}
@@ -60,7 +60,7 @@ summary {{ cursor: pointer; display: list-item }}
   .runs td:first-child {{ display: block }}
   .runs td[data-is]:not(:empty)::before {{ content: attr(data-is) " "; color: var(--muted) }} }}
 """
-SAFE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data: file: 'self'"
+SAFE = "default-src 'none'; style-src 'unsafe-inline'; img-src data: file: 'self'; media-src data: file: 'self'"
 
 
 def page(paths: Sequence[Path], out: Path | None = None) -> Path:
@@ -196,22 +196,22 @@ def _config(run: Run) -> str:
 
 
 def _films(run: Run, source: Callable[[Path], str], named: bool) -> str:
-    """The first policy's video and the last one's, where they were recorded."""
+    """The first policy's video and the last one's, where they were recorded; where there are only stills, these."""
     cards = []
     for which in ("first", "last"):
-        found = sorted((run.path / "videos").glob(f"step-*-{which}.mp4"))
+        found = sorted((run.path / "videos").glob(f"step-*-{which}.*"))
         if not found:
             continue
-        file = found[-1]
+        file = max(found, key=lambda f: (f.stem, f.suffix == ".mp4"))
         address = html.escape(source(file), quote=True)
         step = file.name.split("-")[1].lstrip("0") or "0"
         title = html.escape(f"The {which} policy" + (f" of {run.path.name}" if named else ""))
         says = f"One episode, with the policy of step {int(step):,}."
-        cards.append(
-            f'<div class="card"><h2>{title}</h2>'
-            f'<video controls loop muted playsinline preload="metadata" src="{address}"></video>'
-            f"<p>{says}</p></div>"
-        )
+        if file.suffix == ".mp4":
+            film = f'<video controls loop muted playsinline preload="metadata" src="{address}"></video>'
+        else:
+            film = f'<img alt="{title}" src="{address}">'
+        cards.append(f'<div class="card"><h2>{title}</h2>{film}<p>{says}</p></div>')
     return "".join(cards)
 
 
@@ -219,4 +219,5 @@ def _source(file: Path, folder: Path) -> str:
     """The video itself where it is small, else the way to it from `folder`."""
     if file.stat().st_size > EMBED:
         return quote(Path(os.path.relpath(file, folder)).as_posix())
-    return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()
+    kind = "video/mp4" if file.suffix == ".mp4" else "image/png"
+    return f"data:{kind};base64," + base64.b64encode(file.read_bytes()).decode()

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from thespis.fault import Fault
 from thespis.report.curve import rows
+from thespis.report.reference import reference
 from thespis.report.style import COLOURS, DASHES, DOTS, INK, MUTED, RULE, dress, entitle
 
 __all__ = ["Line", "Panel", "Run", "below", "figure", "panels", "read", "svg"]
@@ -119,8 +120,12 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
 
     returns = [Line(r.path.name, *r.column("eval/return_mean"), _stds(r) if one else (), i) for i, r in enumerate(runs)]
     episodes = _thin(*runs[0].column("episode/return")) if one else ((), ())
-    dots = "Dots: training episodes." if len(episodes[0]) else ""
-    add("return", "Return over steps", "return of an episode", returns, says=band + dots, dots=episodes)
+    dots, beside = "Dots: training episodes. " if len(episodes[0]) else "", []
+    if one and len(returns[0].x) and (found_of := reference(runs[0].config, max(row["step"] for row in runs[0].rows))):
+        spread = list(zip(found_of.low, found_of.high, strict=True))
+        beside = [Line("reference", found_of.steps, found_of.mean, spread, len(COLOURS) - 1)]
+        dots += f"Reference: {found_of.says}, their mean and range."
+    add("return", "Return over steps", "return of an episode", returns + beside, says=band + dots, dots=episodes)
 
     unit, seconds = _unit(max((max(r.column("time/seconds")[1], default=0.0) for r in runs), default=0.0))
     clocked = []

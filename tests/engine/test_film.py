@@ -1,0 +1,116 @@
+"""An episode to look at: what is in the video and in the stills, and what is left where something fails."""
+
+import functools
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from PIL import Image
+
+from thespis import envs
+from thespis.core import Fault
+from thespis.engine.film import STILLS, WIDTH, Stills, record
+
+
+class Drawn(gym.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    fail = False
+    actions = ()
+
+    def __init__(self, render_mode=None):
+        self.render_mode, self.t = render_mode, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, Drawn.actions = 0, []
+        return np.array([self.np_random.uniform()], np.float32), {}
+
+    def step(self, action):
+        Drawn.actions.append(float(action[0]))
+        self.t += 1
+        if self.fail and self.t == 3:
+            raise ValueError("out of ink")
+        return np.full(1, 0.1 * self.t, np.float32), 1.0, self.t == 5, False, {}
+
+    def render(self):
+        return np.full((32, 64, 3), 40 * self.t, np.uint8)
+
+
+def film(place, seed=3, world=Drawn, act=lambda obs, rows: obs):
+    return record(envs.world(world), act, place / "videos", "v", seed)
+
+
+def test_it_is_of_one_whole_episode(tmp_path, recwarn):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    first = float(np.float32(Drawn().reset(seed=3)[0][0]))
+    paths = {"stills": str(tmp_path / "videos/v.png"), "video": str(tmp_path / "videos/v.mp4")}
+    for _ in range(2):  # again, over the old one
+        assert film(tmp_path) == paths
+        assert Drawn.actions == pytest.approx([first, 0.1, 0.2, 0.3, 0.4])
+        assert ffmpeg.count_frames_and_secs(paths["video"]) == (6, pytest.approx(0.6))  # the first state, and five steps
+        assert {p.name for p in (tmp_path / "videos").iterdir()} == {"v.png", "v.mp4"}
+    assert not recwarn.list
+
+
+def test_the_stills_are_its_frames_in_order(tmp_path):
+    film(tmp_path)
+    with Image.open(tmp_path / "videos/v.png") as image:
+        sheet = np.asarray(image)
+    tall = WIDTH // 2  # frames are twice as wide as high
+    assert sheet.shape == (2 * (tall + 30), 4 * WIDTH, 3)
+    middles = [sheet[y + tall // 2, x + WIDTH // 2, 0] for y in (0, tall + 30) for x in range(0, 4 * WIDTH, WIDTH)]
+    assert middles == [0, 40, 80, 120, 160, 200, 255, 255]  # six frames; the rest of the sheet is white
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7, 31, 32, 33, 64, 200, 1000, 2**13 - 1])
+def test_stills_of_any_length_are_few_and_evenly_apart(steps):
+    stills = Stills()
+    for step in range(steps + 1):
+        stills.add(np.zeros((1, 1, 3), np.uint8), step, 0.0)
+        assert len(stills.kept) <= 4 * STILLS
+    at = [step for _, step, _ in stills.chosen()]
+    assert at[0] == 0
+    assert at[-1] == steps
+    assert len(at) == min(STILLS, steps + 1)
+    if steps >= STILLS:
+        gaps = np.diff(at) / (steps / (STILLS - 1))
+        assert 0.6 < gaps.min() <= gaps.max() < 1.4
+
+
+def test_without_an_encoder_there_are_stills(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    assert film(tmp_path) == {"stills": str(tmp_path / "videos/v.png")}
+    assert [p.name for p in (tmp_path / "videos").iterdir()] == ["v.png"]
+
+
+def test_an_environment_that_cannot_draw(tmp_path):
+    with pytest.raises(Fault, match="render_mode"):
+        film(tmp_path, world="thespis/Value-v0")
+    assert not (tmp_path / "videos").exists()
+
+
+def test_an_episode_that_fails_while_it_is_filmed_leaves_nothing(tmp_path, monkeypatch):
+    film(tmp_path)
+    before = {p: p.read_bytes() for p in (tmp_path / "videos").iterdir()}
+    monkeypatch.setattr(Drawn, "fail", True)
+    with pytest.raises(Fault, match="out of ink"):
+        film(tmp_path, seed=4)
+    assert {p: p.read_bytes() for p in (tmp_path / "videos").iterdir()} == before
+
+
+def test_mujoco_is_drawn_where_nothing_can_render(tmp_path, monkeypatch):
+    def broken(name, env, mode):
+        raise Fault("no OpenGL here")
+
+    monkeypatch.setattr(envs.world.__globals__["sys"].modules["thespis.envs.world"], "_shown", broken)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    cheetah = functools.partial(gym.make, "HalfCheetah-v5", max_episode_steps=9)
+    film(tmp_path, world=lambda render_mode=None: cheetah(render_mode=render_mode), act=lambda obs, rows: 0 * obs[:, :6])
+    with Image.open(tmp_path / "videos/v.png") as image:
+        assert len(image.getcolors(2**20)) > 20
+    with pytest.raises(Fault, match="no OpenGL here"):  # not one of MuJoCo's
+        film(tmp_path)
