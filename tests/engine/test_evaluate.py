@@ -1,12 +1,9 @@
 """Evaluating: whole episodes, from seeds of their own, without a trace in the run."""
 
-import sys
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
 from thespis import envs
 from thespis.core import Fault, Learner, OffPolicy

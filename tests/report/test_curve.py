@@ -139,7 +139,7 @@ def test_a_kill_while_drawing_leaves_the_old_picture(tmp_path, monkeypatch):
 def test_the_title(tmp_path, monkeypatch, config, title):
     titles = []
     real = report.figure
-    monkeypatch.setattr(report, "figure", lambda rows, title: titles.append(title) or real(rows, title))
+    monkeypatch.setattr(report, "figure", lambda rows, title, beside: titles.append(title) or real(rows, title))
     report.curve(write(tmp_path / "run-7", ROWS[:1], config=config))
     assert titles == [title]
 
