@@ -1,6 +1,5 @@
 """Evaluating: whole episodes, from seeds of their own, without a trace in the run."""
 
-
 import numpy as np
 import pytest
 import torch

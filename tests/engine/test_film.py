@@ -12,6 +12,7 @@ from PIL import Image
 from thespis import envs
 from thespis.core import Fault
 from thespis.engine.film import STILLS, WIDTH, Stills, record
+from thespis.envs import making
 
 
 class Drawn(gym.Env):
@@ -106,7 +107,7 @@ def test_mujoco_is_drawn_where_nothing_can_render(tmp_path, monkeypatch):
     def broken(name, env, mode):
         raise Fault("no OpenGL here")
 
-    monkeypatch.setattr(envs.world.__globals__["sys"].modules["thespis.envs.world"], "_shown", broken)
+    monkeypatch.setattr(making, "_shown", broken)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     cheetah = functools.partial(gym.make, "HalfCheetah-v5", max_episode_steps=9)
     film(tmp_path, world=lambda render_mode=None: cheetah(render_mode=render_mode), act=lambda obs, rows: 0 * obs[:, :6])
