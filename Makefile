@@ -16,18 +16,9 @@ PARALLEL := -n auto --maxprocesses 8
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-run: $(READY) ## train SAC on HalfCheetah for a few minutes, and film it before and after
-	@run=runs/cheetah-$$(date +%Y%m%d-%H%M%S); \
-	echo "A cheetah of two legs learns to run, by Soft Actor-Critic: a few minutes on two cores. Ctrl-C stops it and saves."; \
-	echo "The return stays near 0 for the first 10,000 steps or more, and that is no fault: the first 5,000 actions are random,"; \
-	echo "and the critics must know what actions are worth before the policy can climb. At 2,000 and more it visibly runs."; echo; \
-	$(BIN)/thespis train sac --env HalfCheetah-v5 --steps 60000 --warmup 5000 --lr 1e-3 --batch-size 128 --precision bf16 \
-	  --eval-every 5000 --eval-episodes 3 --out $$run && \
-	echo && echo "Filming the first policy and the last ..." && $(BIN)/thespis report $$run --video && \
-	echo "films    $$run/videos" && echo && \
-	echo "The report is one page: open it in a browser. The curve has beside it those of other seeds (grey)." && \
-	echo "Next: . .venv/bin/activate, then docs/start.md. For example, in a minute:" && \
-	echo "  thespis train sac --env Pendulum-v1 --steps 10000 --out runs/first"
+run: $(READY) ## train SAC on HalfCheetah for a few minutes
+	@$(BIN)/thespis train sac --env HalfCheetah-v5 --steps 20000 --warmup 1000 --eval-every 2000 \
+	  --out runs/sac-HalfCheetah-v5-$$(date +%Y%m%d-%H%M%S)
 
 test: $(READY) ## the whole test suite
 	@$(PYTEST) $(PARALLEL)

@@ -297,7 +297,7 @@ def evaluate(args: list[str]) -> int:
     print(f"{spread} over {given.episodes} episodes{cut}, policy of step {result['step']:,}{sampled}{seen}")
     if given.video:
         print(f"stills   {result['stills']}")
-        print(f"video    {result.get('video', 'none: pip install ' + repr('thespis[video]'))}")
+        print("video   ", result.get("video", 'none: pip install "thespis[video]"'))
     return 0
 
 

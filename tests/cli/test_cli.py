@@ -251,11 +251,12 @@ def test_a_logger_that_does_not_start(capsys, monkeypatch):
     assert "sinks: wandb did not start (not logged in)" in refused(capsys, *TRAIN, "wandb")
 
 
-def test_video_without_moviepy(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "moviepy", None)
-    line = refused(capsys, "evaluate", "done", "--video")
-    assert "moviepy" in line
-    assert 'pip install "thespis[video]"' in line
+def test_without_an_encoder_there_are_stills_and_what_to_install(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    answer(capsys, "train", "sac", "--env", "tests/Drawn-v0", *TINY, "--out", "drawn")
+    out = answer(capsys, "evaluate", "drawn", "--video", "--episodes", "1")
+    assert "drawn/videos/step-000000060-last.png" in out
+    assert 'pip install "thespis[video]"' in out
 
 
 def test_a_device_that_this_torch_has_not(capsys):
@@ -436,7 +437,7 @@ def test_evaluate_which(capsys):
 
 
 def test_video(capsys):
-    pytest.importorskip("moviepy")
+    pytest.importorskip("imageio_ffmpeg")
     answer(capsys, "train", "sac", "--env", "tests/Drawn-v0", *TINY, "--out", "drawn")
     out = answer(capsys, "evaluate", "drawn", "--video", "--json", "--episodes", "2")
     assert out.count("\n") == 1
@@ -444,7 +445,8 @@ def test_video(capsys):
     video = Path(result["video"])
     assert video == Path("drawn/videos/step-000000060-last.mp4")
     assert video.read_bytes()[4:8] == b"ftyp"
-    assert [p.name for p in video.parent.iterdir()] == [video.name]
+    assert Path(result["stills"]) == video.with_suffix(".png")
+    assert {p.name for p in video.parent.iterdir()} == {video.name, "step-000000060-last.png"}
     assert result["returns"] == [5.0, 5.0]
     assert str(video) in answer(capsys, "evaluate", "drawn", "--video", "--episodes", "1")  # again, over the old one
 

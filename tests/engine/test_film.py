@@ -41,8 +41,8 @@ class Drawn(gym.Env):
         return np.full((32, 64, 3), 40 * self.t, np.uint8)
 
 
-def film(place, seed=3, world=Drawn, act=lambda obs, rows: obs):
-    return record(envs.world(world), act, place / "videos", "v", seed)
+def film(place, seed=3, world=Drawn, act=lambda obs, rows: obs, longest=100):
+    return record(envs.world(world), act, place / "videos", "v", seed, longest)
 
 
 def test_it_is_of_one_whole_episode(tmp_path, recwarn):
@@ -55,6 +55,11 @@ def test_it_is_of_one_whole_episode(tmp_path, recwarn):
         assert ffmpeg.count_frames_and_secs(paths["video"]) == (6, pytest.approx(0.6))  # the first state, and five steps
         assert {p.name for p in (tmp_path / "videos").iterdir()} == {"v.png", "v.mp4"}
     assert not recwarn.list
+
+
+def test_an_episode_that_does_not_end_is_cut(tmp_path):
+    film(tmp_path, longest=2)
+    assert len(Drawn.actions) == 2
 
 
 def test_the_stills_are_its_frames_in_order(tmp_path):
@@ -115,3 +120,10 @@ def test_mujoco_is_drawn_where_nothing_can_render(tmp_path, monkeypatch):
         assert len(image.getcolors(2**20)) > 20
     with pytest.raises(Fault, match="no OpenGL here"):  # not one of MuJoCo's
         film(tmp_path)
+
+
+def test_pendulum_is_drawn_by_what_make_installs(tmp_path):
+    pytest.importorskip("pygame")
+    film(tmp_path, world="Pendulum-v1", act=lambda obs, rows: 0 * obs[:, :1], longest=3)
+    with Image.open(tmp_path / "videos/v.png") as image:
+        assert len(image.getcolors(2**20)) > 3
