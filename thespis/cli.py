@@ -1,5 +1,5 @@
-"""The command line: thespis train, resume, sweep, evaluate, report, compare, dashboard, export, import, push, load,
-list."""
+"""The command line: thespis train, resume, sweep, evaluate, report, compare, record, data, estimate, dashboard, export, import,
+push, load, list."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from thespis import api, config, hub, sb3
+from thespis import estimate as worth
+from thespis import record as recording
 from thespis.core import Fault
 from thespis.engine.run import Run
 from thespis.export import export as export_policy
@@ -39,6 +41,9 @@ thespis: actor-critic learning
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis report DIR... [--video]                 a page of a run, or of several, with every curve
   thespis compare DIR... [--json]                 seeds of algorithms side by side, with intervals
+  thespis record DIR --out DATA [--noise S]       a dataset of what a policy does (--replay: all that a run has seen)
+  thespis data DATA [--json]                      what is in a dataset, as a table and a picture
+  thespis estimate DIR --data DATA                what a policy is worth by recorded data alone, with intervals
   thespis dashboard [DIR] [--port N]              runs as they go on, on a web page of this machine alone
   thespis export DIR --format onnx|torch          a policy as one file that runs without Thespis
   thespis import sb3 FILE --env ENV               a SAC policy that Stable-Baselines3 saved
@@ -46,6 +51,9 @@ thespis: actor-critic learning
   thespis load hf://OWNER/NAME [--out DIR]        a policy from there (evaluate takes hf://OWNER/NAME too)
   thespis list [--json]                           the algorithms, each with its paper"""
 
+
+MOST_ROWS = 20
+"""of each kind of column in a table"""
 
 Folder = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DIR")]]
 
@@ -119,6 +127,62 @@ class Compare:
     """folder of compare.png and compare.csv; default: the folder `compare` beside the first run, or in the folder named"""
     json: bool = False
     """one JSON object on standard output"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    dir: Folder
+    """run directory"""
+    out: str
+    """new folder of the dataset, in Minari's format"""
+    episodes: config.Count = 10
+    """episodes to play"""
+    noise: config.NonNegative = 0.0
+    """standard deviation of noise on an action in [-1, 1]; of choices, the share that is drawn at random"""
+    which: Literal["last", "best", "first", "random"] = "last"
+    """policy: last, first, or best by evaluation; random: uniformly random actions"""
+    replay: bool = False
+    """instead: all that the run has seen"""
+    seed: config.Natural | None = None
+    """of episodes and noise; default: one that neither training nor evaluation used"""
+    env: str | None = None
+    """the environment again, where it is one of your own"""
+    algo: str | None = None
+    """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    data: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DATA")]]
+    """id or folder of a Minari dataset, or a file of columns"""
+    env: str | None = None
+    """environment that it is for; default: its own"""
+    out: str | None = None
+    """picture; default: NAME.png here"""
+    json: bool = False
+    """one JSON object on standard output"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    dir: Folder
+    """run directory"""
+    data: str
+    """id or folder of a Minari dataset, or a file of columns, that the policy is judged by"""
+    gamma: config.Fraction | None = None
+    """discount; default: the run's"""
+    updates: config.Count = 20_000
+    """of fitted Q evaluation"""
+    which: str = "last"
+    """policy: last, first, or best by evaluation"""
+    seed: config.Natural = 0
+    """of networks, batches and resampled episodes"""
+    json: bool = False
+    """one JSON object on standard output"""
+    env: str | None = None
+    """the environment again, where it is one of your own"""
+    algo: str | None = None
+    """the algorithm's file again, where it is one of your own"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,6 +390,62 @@ def compare(args: list[str]) -> int:
     return 0
 
 
+def record(args: list[str]) -> int:
+    given = config.check(
+        _parse(Record, args, "thespis record", "A dataset of what a policy does, or of all that a run has seen.")
+    )
+    options = dataclasses.asdict(given)
+    made = recording.record(options.pop("dir"), options.pop("out"), options.pop("episodes"), **options)
+    print(f"data     {made.path}: {made.episodes:,} episodes, {made.steps:,} steps, mean return {made.return_mean:.1f}")
+    print(f"look     thespis data {made.path}")
+    return 0
+
+
+def data(args: list[str]) -> int:
+    given = _parse(Data, args, "thespis data", "What is in a dataset, as a table and a picture.")
+    found = recording.inspect(given.data, given.env, given.out)
+    if given.json:
+        print(json.dumps(found))
+        return 0
+    ended = f"{found['terminated']:.0%} terminated, {found['cut_off']:.0%} cut off"
+    print(f"{found['name']}: {found['episodes']:,} episodes, {found['steps']:,} steps; {ended}")
+    columns = ("", "mean", "std", "min", "q1", "median", "q3", "max")
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    rows = [("return of an episode", found["return"]), ("steps of an episode", found["length"]), ("reward", found["reward"])]
+    for name in ("observation", "action"):
+        rows += [(f"{name} {i}", spread) for i, spread in enumerate(found.get(name, [])[:MOST_ROWS])]
+    for name, spread in rows:
+        table.add_row(name, *(f"{spread[c]:,.4g}" for c in columns[1:]))
+    Console().print(table)
+    hidden = sum(max(len(found.get(name, [])) - MOST_ROWS, 0) for name in ("observation", "action"))
+    print(*([f"         and {hidden} more columns: --json"] if hidden else []), sep="\n", end="\n" if hidden else "")
+    for i, shares in enumerate(found.get("choices", [])):
+        print(f"choice {i} {', '.join(f'{k}: {share:.1%}' for k, share in enumerate(shares))}")
+    if "at_bounds" in found:
+        print(f"bounds   {found['at_bounds']:.1%} of the actions' numbers are at a bound")
+    print(f"covered  {found['coverage']:.0%} of the cells of a plane; {found['distinct_observations']:,} distinct observations")
+    print(*(f"note     {n}" for n in found["notes"]), f"picture  {found['picture']}", sep="\n")
+    return 0
+
+
+def estimate(args: list[str]) -> int:
+    words = "What a policy is worth by recorded data alone: its discounted return, with 95% intervals."
+    given = config.check(_parse(Estimate, args, "thespis estimate", words))
+    options = dataclasses.asdict(given)
+    del options["json"]
+    found = worth.estimate(options.pop("dir"), options.pop("data"), **options)
+    if given.json:
+        print(json.dumps(found))
+        return 0
+    for name, words in (("fqe", "fitted Q evaluation"), ("wis", "weighted importance sampling"), ("data", "who made the data")):
+        if row := found.get(name):
+            low, high = row["interval95"]
+            beside = f", {row['effective_episodes']:.1f} episodes have a say" if "effective_episodes" in row else ""
+            print(f"{words:28} {row['value']:,.4g} (95%: {low:,.4g} to {high:,.4g}){beside}")
+    print(*(f"note     {n}" for n in found["notes"]), sep="\n", end="\n" if found["notes"] else "")
+    return 0
+
+
 def dashboard(args: list[str]) -> int:
     given = config.check(_parse(Dashboard, args, "thespis dashboard", "Runs as they go on, on a page of this machine alone."))
     serve(Path(given.dir).expanduser(), given.port)
@@ -387,7 +507,8 @@ def list_(args: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "resume": resume, "sweep": sweep, "evaluate": evaluate, "report": report, "compare": compare,
-    "dashboard": dashboard, "export": export, "import": import_, "push": push, "load": load, "list": list_,
+    "record": record, "data": data, "estimate": estimate, "dashboard": dashboard, "export": export, "import": import_,
+    "push": push, "load": load, "list": list_,
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class Result:
 
 def world_of(env: Env | None, source: Source | None = None) -> envs.World:
     """The environment that is named; else the dataset's own, or only its spaces where there is none such here; else the usual."""
-    if env is not None and not (isinstance(env, str) and env == ""):
+    if env is not None:
         return envs.world(env)
     if source is None:
         return envs.world(USUAL)
@@ -61,11 +61,11 @@ def open_run(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str,
     cfg, run = config.build(found.module.Config, about["algo_config"], f"{file}: "), config.build(Run, about["run"], f"{file}: ")
     if env is None and about.get("no_env"):
         both = (envs.spaces_json.from_json(about.get(f"{kind}_space")) for kind in ("observation", "action"))
-        return about, found, cfg, run, envs.unsimulated(run.env, *both)
-    if env is None and (about["own_env"] or not envs.known(run.env)):
+        return about, found, cfg, run, envs.unsimulated(run.env or "data", *both)
+    if env is None and (about["own_env"] or not envs.known(run.env or "")):
         why = "an environment of your own" if about["own_env"] else "which is not registered here"
         raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")
-    return about, found, cfg, run, envs.world(run.env if env is None else env)
+    return about, found, cfg, run, world_of(run.env if env is None else env)
 
 
 def read_about(file: Path, **more: type) -> dict[str, Any]:

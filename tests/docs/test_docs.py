@@ -56,6 +56,10 @@ def tiny(args: list[str]) -> list[str]:
                 rest = itertools.dropwhile(lambda word: not word.startswith("--"), args[at + 1 :])
                 args = [*args[:at], *rest]
         args = [*args, *(word for pair in more.items() for word in pair)]
+    if args[0] in ("estimate", "record"):
+        for name in ("--episodes", "--updates"):
+            if name in args:
+                args = [*args[: args.index(name) + 1], "2", *args[args.index(name) + 2 :]]
     if args[0] == "evaluate":  # a video wants a package and a way to draw
         at = args.index("--episodes") if "--episodes" in args else len(args)
         args = [a for a in args[:at] + args[at + 2 :] if a != "--video"] + ["--episodes", "1"]
@@ -123,7 +127,10 @@ def test_every_option_named_exists() -> None:
         ["resume", "--help"],
         ["evaluate", "--help"],
         ["import", "sb3", "--help"],
-        *([name, "--help"] for name in ("export", "push", "load", "report", "compare", "dashboard", "list")),
+        *(
+            [name, "--help"]
+            for name in ("export", "push", "load", "report", "compare", "dashboard", "list", "record", "data", "estimate")
+        ),
     ]
     own = ["train", str(HOUSE / "docs/examples/own_algorithm.py"), "--help"]
     known = {"--help", "--version", "--nproc-per-node"}  # the last is torchrun's

@@ -13,7 +13,22 @@ FLOOR = {
     **dict.fromkeys(("data", "envs", "worlds", "nets", "optim"), 2),
     **dict.fromkeys(("engine", "algos", "report"), 3),
     **dict.fromkeys(
-        ("algorithms", "directory", "policy", "cli", "api", "export", "hub", "sb3", "sweep", "__init__", "__main__"), 4
+        (
+            "algorithms",
+            "directory",
+            "policy",
+            "cli",
+            "api",
+            "record",
+            "estimate",
+            "export",
+            "hub",
+            "sb3",
+            "sweep",
+            "__init__",
+            "__main__",
+        ),
+        4,
     ),
 }
 TOP = {
@@ -21,6 +36,8 @@ TOP = {
     "directory": 1,
     "policy": 2,
     "api": 3,
+    "record": 3,
+    "estimate": 3,
     "export": 4,
     "hub": 4,
     "sb3": 4,

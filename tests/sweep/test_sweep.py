@@ -472,3 +472,14 @@ def test_hours_are_those_of_the_whole_sweep_and_the_same_command_goes_on(inside,
     assert {json.loads(f.read_text())["run"]["max_hours"] for f in tmp_path.rglob("config.json")} == {None}
     with pytest.raises(Fault, match="max_hours cannot be swept: it is the time that the whole sweep may take"):
         swept(tmp_path / "b", {"max_hours": [1.0]})
+
+
+def test_data_alone_is_swept_where_there_is_an_environment_to_evaluate_in(tmp_path):
+    columns = {"observations": np.zeros((40, 3)), "actions": np.linspace(-2, 2, 40)[:, None], "rewards": np.zeros(40)}
+    np.savez(tmp_path / "log.npz", **columns, terminals=np.arange(40) % 8 == 7)
+    options = {"data": str(tmp_path / "log.npz"), "steps": 20, "hidden": (4,), "eval_episodes": 1, "sinks": ()}
+    with pytest.raises(Fault, match="env: a sweep compares returns, and log is recorded data: name an environment"):
+        thespis.sweep("td3_bc", over={"alpha": [1, 2]}, seeds=1, out=tmp_path / "no", **options)
+    say = lambda line: None
+    found = thespis.sweep("td3_bc", "Pendulum-v1", over={"alpha": [1, 2]}, seeds=1, out=tmp_path / "out", say=say, **options)
+    assert (found["finished"], found["failed"]) == (True, 0)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -66,6 +66,56 @@ def origin(folder: Path) -> Origin:
         raise Fault(f"data: {folder / 'metadata.json'} is damaged: {' '.join(str(error).split())}") from None
     name = folder.resolve().parent.name if name == "data" else name
     return Origin(name, env if isinstance(env, str) else None, *both)
+
+
+class Episode(NamedTuple):
+    """One to write, in its environment's own terms."""
+
+    observations: Any
+    """an array (T + 1, ...), or such arrays in the parts of a Dict or Tuple"""
+    actions: np.ndarray
+    """(T, ...)"""
+    rewards: np.ndarray
+    """(T,)"""
+    terminated: bool
+    truncated: bool
+    seed: int | None
+
+
+def write(
+    folder: Path, name: str, observation_space: Space[Any], action_space: Space[Any], episodes: Iterable[Episode],
+    words: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """A dataset in a new folder, as Minari reads it. `words` go to its metadata; None is left out."""
+    h5py, count, steps = opener(folder), 0, 0
+    folder.mkdir(parents=True)
+    seen, acts = written(observation_space), written(action_space)  # told before anything is played
+    with h5py.File(folder / "main_data.hdf5", "w", track_order=True) as file:
+        for count, episode in enumerate(episodes, 1):
+            group, length = file.create_group(f"episode_{count - 1}"), len(episode.rewards)
+            group.attrs.update(
+                {"id": count - 1, "total_steps": length} | ({} if episode.seed is None else {"seed": episode.seed})
+            )
+            flags = np.zeros((2, length), bool)
+            flags[:, -1] = episode.terminated, episode.truncated
+            _store(group, "observations", episode.observations)
+            columns = (episode.actions, episode.rewards, *flags)
+            for key, column in zip(("actions", "rewards", "terminations", "truncations"), columns, strict=True):
+                group.create_dataset(key, data=column)
+            steps += length
+    about = {"dataset_id": name, "total_episodes": count, "total_steps": steps, "data_format": "hdf5", "jpeg_encoding": False}
+    about |= {"observation_space": json.dumps(seen), "action_space": json.dumps(acts), "minari_version": "0.5.4"}
+    about |= {k: v for k, v in words.items() if v is not None}
+    (folder / "metadata.json").write_text(json.dumps(about, indent=2))
+
+
+def _store(group: Any, key: str, value: Any) -> None:
+    if isinstance(value, dict | tuple):
+        inner = group.create_group(key)
+        for name, part in value.items() if isinstance(value, dict) else ((f"_index_{i}", x) for i, x in enumerate(value)):
+            _store(inner, name, part)
+    else:
+        group.create_dataset(key, data=value, compression="gzip" if value.dtype == np.uint8 else None)
 
 
 def root() -> Path:

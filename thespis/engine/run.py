@@ -8,7 +8,7 @@ from thespis.config import Count, Natural, Positive, Range
 
 @dataclass(frozen=True)
 class Run:
-    env: str = ""
+    env: str | None = None
     """Gymnasium id of the environment; where none is named, the dataset's own, or HalfCheetah-v5 without a dataset"""
     steps: Count = 1_000_000
     """environment steps in all, over every environment; updates, of a run that learns from a dataset alone"""

@@ -93,6 +93,26 @@ def _flattener(space: Space[Any], field: str) -> Callable[[Any], Floats]:
     return _array(space, field)
 
 
+def unflatten(space: Space[Any], rows: NDArray[Any]) -> Any:
+    """The inverse of `flatten`, for rows (T, flat_dim) at once: an array (T, ...) of the space's dtype, in the parts of a Dict or
+    Tuple where it has some."""
+    count = len(rows)
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else list(space.spaces)
+        cut = np.cumsum([flat_dim(part) for part in parts])[:-1]
+        values = [unflatten(part, x) for part, x in zip(parts, np.split(rows, cut, axis=1), strict=True)]
+        return dict(zip(space.spaces, values, strict=True)) if isinstance(space, spaces.Dict) else tuple(values)
+    if isinstance(space, spaces.Discrete):
+        return rows.argmax(1) + space.start
+    if isinstance(space, spaces.MultiDiscrete):
+        ns = space.nvec.astype(int).ravel()
+        picks = [x.argmax(1) for x in np.split(rows, np.cumsum(ns)[:-1], axis=1)]
+        return (np.stack(picks, 1).reshape(count, *space.shape) + space.start).astype(space.dtype)
+    x = np.rint(rows * 255) if image(space) else rows
+    x = np.rint(x) if np.dtype(space.dtype).kind in "iub" else x
+    return x.astype(space.dtype).reshape(count, *space.shape)  # type: ignore[misc]
+
+
 def image(space: Space[Any]) -> bool:
     """Whether `flatten` scales it to [0, 1]: a Box of uint8 from 0 to 255."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and bool((space.high - space.low == 255).all())

@@ -38,7 +38,7 @@ RETRIES = 3  # of a run whose process dies
 
 
 def sweep(
-    algo: str | Path = "sac", env: str = "HalfCheetah-v5", *, over: Over | None = None, seeds: int = 5, search: int = 0,
+    algo: str | Path = "sac", env: str | None = None, *, over: Over | None = None, seeds: int = 5, search: int = 0,
     parallel: int = 1, out: str | Path | None = None, say: Callable[[str], object] = print, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Trains every setting with every seed, and returns (and leaves in DIR) what came of it; see docs/sweep.md.
@@ -50,9 +50,11 @@ def sweep(
     its own. Raises Fault, before anything is written, for what you can mend.
     """
     found = api.algorithm(algo)
-    if not isinstance(env, str):
+    if not isinstance(env, str | None):
         raise Fault(f"env is {env!r}; a sweep needs an id, as each run makes it in a process of its own")
-    world = envs.world(env)
+    world = api.world_of(env, options.get("data"))
+    if not world.simulated:
+        raise Fault(f"env: a sweep compares returns, and {world.name} is recorded data: name an environment to evaluate in")
     run, cfg = api.configure(found, world, options)
     limits = config.check(_Limits(seeds, search, parallel))
     if run.collectors:
@@ -66,7 +68,7 @@ def sweep(
             raise Fault("search: nothing to search; name ranges or values with --over")
     label = re.sub(r"[^\w.-]+", "-", f"sweep-{Path(found.name).stem}-{world.name}")
     folder = Path(out).expanduser() if out else Path("runs") / label
-    if run.data and Path(run.data).expanduser().is_dir():
+    if run.data and Path(run.data).expanduser().exists():
         run = dataclasses.replace(run, data=str(Path(run.data).expanduser().resolve()))
     one = dataclasses.replace(run, ray_address=None, max_hours=None)
     made = _Sweep(found, world, one, cfg, axes, limits, run.max_hours, folder, say)
@@ -123,7 +125,7 @@ class _Sweep:
         """Every fault of a setting is told before anything is written; of a range, those of its ends."""
         for values in itertools.product(*(a.values for a in self.axes)):
             setting = self.setting(dict(zip([a.name for a in self.axes], values, strict=True)))
-            api.ready(self.algo, setting.cfg, setting.run, self.world, {})
+            api.ready(self.algo, setting.cfg, setting.run, self.world, {}, setting.run.data)
 
     # ---------------------------------------------------------------------------------------------------------- its file
 
