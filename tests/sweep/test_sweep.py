@@ -482,4 +482,4 @@ def test_data_alone_is_swept_where_there_is_an_environment_to_evaluate_in(tmp_pa
         thespis.sweep("td3_bc", over={"alpha": [1, 2]}, seeds=1, out=tmp_path / "no", **options)
     say = lambda line: None
     found = thespis.sweep("td3_bc", "Pendulum-v1", over={"alpha": [1, 2]}, seeds=1, out=tmp_path / "out", say=say, **options)
-    assert (found["finished"], found["failed"]) == (True, 0)
+    assert (found["finished"], found["failed"]) == (True, [])
