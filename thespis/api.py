@@ -97,6 +97,7 @@ def start(
     if team.rank() == 0 and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Fault(f"out: {folder} exists; continue it with 'thespis resume {folder}', or give another with --out")
     about = describe(algo, cfg, run, world, sorted(parts), own_env, data, arrays is not None)
+    about |= {"clock": "updates"} if isinstance(learner.experience, Offline) else {}
     if team.rank() > 0:
         return _train(learner, world, run, folder, about, False, panel, data)
     made = not folder.exists()

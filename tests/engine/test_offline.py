@@ -54,7 +54,10 @@ def test_the_clock_counts_updates_and_nothing_is_evaluated_without_an_environmen
     assert int(newest["state.actor.t"]) == 45
     assert not (result.path / "replay").exists()
     assert {p.stem for p in (result.path / "policy").glob("*.safetensors")} == {"last"}
-    assert (result.path / "report/index.html").exists()
+    page = (result.path / "report/index.html").read_text()
+    for words in ("Value against the data", "return that came", "updates / s"):
+        assert words in page
+    assert "environment steps" not in page
     about = json.loads((result.path / "config.json").read_text())
     assert (about["run"]["env"], about["no_env"]) == ("log", True)
 
@@ -103,6 +106,7 @@ def test_the_same_run_twice_is_the_same(data, tmp_path):
     for name in ("a", "b"):
         thespis.train("odice", data=data, out=tmp_path / name, **SMALL)
     assert_equal(tmp_path / "a", tmp_path / "b")
+    assert "Effective sample" in (tmp_path / "a/report/index.html").read_text()
 
 
 def test_policies_act_and_are_exported_without_data(data, tmp_path):

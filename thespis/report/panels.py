@@ -111,7 +111,9 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
     one, found = len(runs) == 1, []
     band = "Band: one standard deviation of the evaluation's episodes. " if one else "Mean over the evaluation's episodes."
 
-    def add(name: str, title: str, y: str, lines: Iterable[Line], x: str = STEPS, says: str = "", dots: Any = ((), ())) -> None:
+    steps = "updates" if all(r.config.get("clock") == "updates" for r in runs) else STEPS
+
+    def add(name: str, title: str, y: str, lines: Iterable[Line], x: str = steps, says: str = "", dots: Any = ((), ())) -> None:
         if kept := [line for line in lines if len(line.x)]:
             found.append(Panel(name, title, x, y, kept, dots, says))
 
@@ -147,6 +149,17 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
         bias = [Line(r.path.name, *_minus(s, c), colour=i) for i, (r, s, c) in enumerate(zip(runs, said, came, strict=True))]
         add("value", "Value bias", "value − discounted return", bias, says=what)
 
+    told = {name: [r.column(f"data/{name}") for r in runs] for name in ("value", "policy_value", "return")}
+    what = "At up to 1,000 recorded steps. The return is discounted; where an episode was cut off, the critic's word follows."
+    if one:
+        words = {"value": "recorded actions", "policy_value": "the policy's actions", "return": "return that came"}
+        lines = [Line(words[name], *column[0], colour=i) for i, (name, column) in enumerate(told.items())]
+        add("data-value", "Value against the data", "discounted return", lines, says=what)
+    else:
+        pairs = zip(runs, told["policy_value"], told["return"], strict=True)
+        lines = [Line(r.path.name, *_minus(s, c), colour=i) for i, (r, s, c) in enumerate(pairs)]
+        add("data-value", "Value of the policy's actions over the data's return", "difference", lines, says=what)
+
     add("entropy", "Entropy of the policy", "entropy, nats", columns("train/entropy"), says="On the batches that it learnt from.")
     add("temperature", "Temperature", "reward per nat", columns("train/alpha"), says="What a nat of entropy is worth.")
     names = list(dict.fromkeys(k for run in runs for row in run.rows for k in row if k.startswith("train/")))
@@ -160,7 +173,7 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
             unit, says = "discounted return", "Mean of the critics on the batches that they learnt from."
         add(re.sub(r"[^\w.-]+", "-", plain), title, unit, columns(name), says=says)
     rates = [Line(r.path.name, *_thin(*_learning(r)), colour=i) for i, r in enumerate(runs)]
-    add("throughput", "Throughput", "environment steps / s", rates, says=apart + " The random steps at the start are left out.")
+    add("throughput", "Throughput", f"{steps} / s", rates, says=apart + " The random steps at the start are left out.")
     return found
 
 
@@ -217,7 +230,7 @@ def figure(panel: Panel, legend: bool = False, scale: float = 1.0) -> Figure:
         if line.spread and len(line.x) > 1:
             low, high = zip(*line.spread, strict=True)
             axes.fill_between(line.x, low, high, color=colour, alpha=0.18, lw=0, zorder=3)
-    dress(axes, panel.x, panel.y, size=11, whole=panel.x == STEPS)
+    dress(axes, panel.x, panel.y, size=11, whole=panel.x in (STEPS, "updates"))
     axes.patch.set_visible(False)
     picture.draw_without_rendering()
     if (box := axes.get_tightbbox()) and box.x0 < 0:  # numbers of many digits
