@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 import sys
@@ -27,7 +28,7 @@ from thespis.engine.film import record
 from thespis.engine.lock import alone
 from thespis.engine.run import Run
 from thespis.envs.flat import describe_error
-from thespis.policy import Policy, load
+from thespis.policy import Policy, gathered, load
 from thespis.report import compare as comparison
 from thespis.report import curve, page
 
@@ -56,7 +57,9 @@ def train(
     ...), and the parts that its `make` takes (actor, critic). Raises Fault, in one line, for what you can mend.
     """
     found = algorithm(algo)
-    world = world_of(env, data)
+    if isinstance(args := options.get("env_args"), dict):
+        options["env_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in args.items())
+    world = world_of(env, data, options.get("env_args", ()))
     parts = {k: options.pop(k) for k in part_names(found) if k in options}
     arrays = data if isinstance(data, Mapping) else None
     named = {} if data is None or arrays is not None else {"data": str(data)}
@@ -288,15 +291,19 @@ def evaluate(
     step, film = policy.about["step"], {}
     kind, longest = evaluation.kind(world, run), steps or run.eval_steps
     evaluator = evaluation.Evaluator(world, episodes, seed, run.env_timeout, kind=kind, longest=longest)
+    carried, learner = gathered(policy.about, folder / "policy" / f"{which}.json"), policy.learner
+    if evaluator.envs.gathered()[0].keys() == carried.keys() != set():  # the wrappers that training had: they do it again
+        evaluator.envs.use([carried] * evaluator.envs.num_envs, frozen=True)
+        learner = policy.unnormalised or learner
 
     def acting(count: int) -> evaluation.Act:
-        actor = Actor(policy.learner, count, every)
+        actor = Actor(learner, count, every)
         return lambda obs, rows: actor(policy.params, obs, explore, rows)
 
     try:
         if video:  # first: where nothing can be drawn, that is told at once
             name = f"step-{step:09d}-{which}"
-            film = record(world, acting(1), folder / "videos", name, evaluator.seeds[0], evaluator.longest)
+            film = record(world, acting(1), folder / "videos", name, evaluator.seeds[0], evaluator.longest, carried)
         result = evaluator(acting(episodes))
     finally:
         evaluator.close()

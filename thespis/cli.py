@@ -265,6 +265,7 @@ def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str,
     cls = algo.module.Config
     own = {f.name for f in dataclasses.fields(cls)} - {f.name for f in dataclasses.fields(Run)}
     own |= {f"no_{f.name}" for f in dataclasses.fields(cls) if isinstance(getattr(algo.config, f.name), bool)}
+    args = [re.sub(r"^--env[-_]kwargs\b", "--env-args", a) for a in args]
     args = [
         re.sub(r"^--(?!algo\.)([\w-]+)", lambda m: f"--algo.{m[1]}" if m[1].replace("-", "_") in own else m[0], a) for a in args
     ]
@@ -295,7 +296,7 @@ def train(args: list[str]) -> int:
         return 0
     algo, given = _training("train", args, "run directory; default: runs/ALGORITHM-ENV-SEED")
     run, cfg = config.check(given.run), config.check(given.algo)
-    return _ran(api.start(algo, cfg, run, api.world_of(run.env, run.data), given.out, {}))
+    return _ran(api.start(algo, cfg, run, api.world_of(run.env, run.data, run.env_args), given.out, {}))
 
 
 def sweep(args: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,16 @@ class Result:
     """why, where it was: "signal", "max_hours" """
 
 
-def world_of(env: Env | None, source: Source | None = None) -> envs.World:
-    """The environment that is named; else the dataset's own, or only its spaces where there is none such here; else the usual."""
+def world_of(env: Env | None, source: Source | None = None, args: Sequence[str] = ()) -> envs.World:
+    """The environment that is named, made with `args`, each name=value; else the dataset's own, or only its spaces where there is
+    none such here; else the usual."""
     if env is not None:
-        return envs.world(env)
+        return envs.world(env, {} if isinstance(env, gym.Env) else envs.arguments(args))
     if source is None:
-        return envs.world(USUAL)
+        return envs.world(USUAL, envs.arguments(args))
     origin = dataset.origin(source)
     if origin.env and envs.known(origin.env):
-        return envs.world(origin.env)
+        return envs.world(origin.env, envs.arguments(args))
     try:
         return envs.unsimulated(origin.name, origin.observation_space, origin.action_space)
     except Fault as fault:
@@ -65,7 +66,8 @@ def open_run(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str,
     if env is None and (about["own_env"] or not envs.known(run.env or "")):
         why = "an environment of your own" if about["own_env"] else "which is not registered here"
         raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")
-    return about, found, cfg, run, world_of(run.env if env is None else env)
+    args = () if isinstance(env, gym.Env) else run.env_args  # an instance has them already
+    return about, found, cfg, run, world_of(run.env if env is None else env, None, args)
 
 
 def read_about(file: Path, **more: type) -> dict[str, Any]:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from thespis import config, envs
 from thespis.algorithms import algorithm
-from thespis.core import Fault, Learner, leaves, rebuild
+from thespis.core import Fault, Learner, leaves, rebuild, replace
 from thespis.directory import Result, built_in, given_parts, path_of, read_about
 from thespis.engine import checkpoint, fetch
 from thespis.engine.act import Actor
+from thespis.envs.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Policy:
     action_space: gym.Space
     about: dict[str, Any]
     """what policy/*.json says: algorithm, configuration, step, ..."""
+    unnormalised: Learner | None = None
+    """the learner as it was trained, where a wrapper normalised its observations: `learner` does that itself"""
 
     def __post_init__(self) -> None:
         self.reset()
@@ -68,7 +72,31 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     file = file.with_suffix(".safetensors")
     saved = checkpoint.read_tensors(file, sealed)
     checkpoint.fit(saved, leaves(blank), file)
-    return Policy(learner, rebuild(blank, saved), *spaces, about)
+    normal = _normalising(learner, gathered(about, file), spec.obs.dim, file)
+    return Policy(normal or learner, rebuild(blank, saved), *spaces, about, learner if normal else None)
+
+
+def gathered(about: dict[str, Any], file: Path) -> Statistics:
+    """What the environment's wrappers had gathered when the policy was saved; empty where there were none."""
+    try:
+        found = {str(k): np.array(v, np.float64) for k, v in about.get("gathered", {}).items()}
+        if not all(np.isfinite(v).all() for v in found.values()):
+            raise ValueError
+        return found
+    except (AttributeError, TypeError, ValueError):
+        raise Fault(f"{file} is damaged: gathered must be numbers by name") from None
+
+
+def _normalising(learner: Learner, found: Statistics, dim: int, file: Path) -> Learner | None:
+    """The learner that does what the outermost wrapper of its environment did to observations, with the same numbers."""
+    place = next((name.removesuffix("epsilon") for name in found if name.endswith(".epsilon")), None)
+    if place is None:
+        return None
+    mean, var, epsilon = (torch.as_tensor(found.get(place + name, np.zeros(0))).float() for name in ("mean", "var", "epsilon"))
+    if mean.numel() != dim or var.numel() != dim or epsilon.numel() != 1:
+        raise Fault(f"{file} is damaged: gathered must have {dim} numbers")
+    middle, scale = mean.flatten(), (var.flatten() + epsilon).rsqrt()
+    return replace(learner, act=lambda p, obs, *rest: learner.act(p, (obs - middle) * scale, *rest))
 
 
 def _blank(learner: Learner, file: Path) -> Any:

@@ -129,7 +129,7 @@ def test_what_ends_is_not_called_cut(tmp_path, capsys):
 
 
 def test_a_slow_evaluation_says_how_far_it_is(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("thespis.engine.loop.SLOW", 0.0)
+    monkeypatch.setattr("thespis.engine.evaluations.SLOW", 0.0)
     thespis.train("sac", env=Ending, out=tmp_path / "run", **SMALL)
     said = [line for line in capsys.readouterr().out.splitlines() if "of 2 episodes ended" in line]
     assert len(said) == 1

@@ -219,3 +219,50 @@ def test_wrong_arguments():
     assert told(envs.vector, world, 0) == "envs is 0; it must be an integer of 1 or more"
     assert told(envs.vector, world, True) == "envs is True; it must be an integer of 1 or more"
     assert told(envs.vector, world, 2, "ray") == "vector is 'ray'; it must be 'sync' or 'async'"
+
+
+# ----------------------------------------------------------------------------------------------------- fewer will do
+
+
+class Port(gym.Env):
+    """Of which only `room` may be open at a time."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Box(-1, 1, (1,))
+    room, ballast, count = 2, 0, 0
+
+    def __init__(self):
+        if Port.count == Port.room:
+            raise RuntimeError("no port is free")
+        Port.count += 1
+        self.held = np.ones(Port.ballast, np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def close(self):
+        Port.count -= 1
+
+
+def test_where_fewer_will_do_there_are_as_many_as_can_be_made():
+    Port.room, Port.ballast, Port.count = 2, 0, 0
+    world = envs.world(Port)
+    v = envs.vector(world, 5, spare=True)
+    assert (v.num_envs, Port.count) == (2, 2)
+    assert v.reset([1, 2])[0].shape == (2, 1)
+    assert "no port is free" in told(envs.vector, world, 1, "sync", None, None, True)  # not one
+    v.close()
+    assert Port.count == 0
+    assert "no port is free" in told(envs.vector, world, 5)
+    assert Port.count == 0
+
+
+def test_where_fewer_will_do_they_take_no_more_memory_than_there_is_room_for():
+    Port.room, Port.ballast, Port.count = 99, 120_000_000, 0
+    v = envs.vector(envs.world(Port), 10, spare=True)
+    assert v.num_envs == 4  # of 500 MB
+    v.close()
+    Port.ballast = 0
+    v = envs.vector(envs.world(Port), 10, spare=True)
+    assert v.num_envs == 10
+    v.close()

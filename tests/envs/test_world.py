@@ -228,14 +228,25 @@ def test_a_callable_must_make_a_fresh_one():
 # --------------------------------------------------------------------------------------------------------- an instance
 
 
-def test_an_instance_with_a_spec_is_made_anew():
+def test_an_instance_is_copied_with_what_was_changed_on_it_by_hand():
+    """Though its spec says how to make another, and though EzPickle, which MuJoCo's have, would copy it as it was made."""
     given = gym.make("Pendulum-v1", g=3.0, max_episode_steps=5)
+    given.unwrapped.max_torque = 7.0
     world = envs.world(given)
-    assert world.name == "Pendulum-v1"
-    assert world.spec.horizon == 5
+    assert (world.name, world.spec.horizon) == ("Pendulum-v1", 5)
     a, b = world.make(), world.make()
     assert len({id(e.unwrapped) for e in (a, b, given)}) == 3
-    assert a.unwrapped.g == 3.0
+    assert (a.unwrapped.g, b.unwrapped.max_torque) == (3.0, 7.0)
+    cheetah = gym.make("HalfCheetah-v5")
+    cheetah.unwrapped._forward_reward_weight = 50.0
+    one, two = envs.world(cheetah).make(), envs.world(cheetah).make()
+    for e in (one, two):
+        e.reset(seed=1)
+    assert one.unwrapped._forward_reward_weight == 50.0
+    steps = [e.step(np.full(6, 0.5, np.float32)) for e in (one, two)]
+    assert steps[0][0].tobytes() == steps[1][0].tobytes()
+    one.step(np.full(6, 0.5, np.float32))  # a copy is stepped alone
+    assert two.unwrapped.data.time != one.unwrapped.data.time
 
 
 def test_an_instance_without_one_is_copied():
@@ -261,13 +272,45 @@ def test_an_instance_whose_wrapper_cannot_be_made_anew_is_copied():
     assert louder.step(np.zeros(1))[1] == pytest.approx(10 * plain.step(np.zeros(1))[1])
 
 
-def test_an_instance_that_cannot_be_copied():
-    env = Drawn()
+def test_an_instance_that_cannot_be_copied_is_the_only_one_and_stays_open():
+    env, closed = Drawn(), []
     env.handle = open(os.devnull)  # noqa: SIM115
-    text = told(envs.world, env)
+    env.close = lambda: closed.append(True)
+    world = envs.world(env)
+    first = world.make()
+    assert first.unwrapped is env
+    text = told(world.make)
+    assert text.startswith("Drawn: this instance is the only one (TypeError: cannot pickle")
+    assert text.endswith("; give a callable that makes others")
+    first.close()
+    assert not closed
     env.handle.close()
-    assert text.startswith("Drawn: this instance cannot be made anew (TypeError: cannot pickle")
-    assert text.endswith("; give a callable that makes it")
+
+
+def test_a_list_is_told_how_to_give_several():
+    text = told(envs.world, [Drawn, Drawn])
+    assert text.startswith("env is a list of 2; give one id, callable or environment, and how many of it with num_envs")
+
+
+def test_arguments_go_to_what_makes_it():
+    for source in ("Pendulum-v1", functools.partial(gym.make, "Pendulum-v1"), PendulumEnv):
+        assert envs.world(source, {"g": 2.5}).make().unwrapped.g == 2.5
+    assert "unexpected keyword argument 'gravity'" in told(envs.world, "Pendulum-v1", {"gravity": 1})
+    assert told(envs.world, PendulumEnv(), {"g": 1}).startswith("env_args is {'g': 1}; PendulumEnv is made already")
+
+
+@pytest.mark.parametrize(("limit", "wanted"), [(np.int64(7), 7), (None, None)])
+def test_a_time_limit(limit, wanted):
+    env = Drawn()
+    env._max_episode_steps = limit
+    assert envs.world(env).spec.horizon == wanted
+
+
+@pytest.mark.parametrize("limit", [0, -3, 2.5, "100", True])
+def test_a_time_limit_that_is_none(limit):
+    env = Drawn()
+    env._max_episode_steps = limit
+    assert told(envs.world, env) == f"Drawn: _max_episode_steps is {limit!r}; it must be a whole number of 1 or more, or None"
 
 
 # ----------------------------------------------------------------------------------------------------------- rendering

@@ -32,6 +32,7 @@ class Collector:
         self.returns = np.zeros(self.n)
         self.obs = np.zeros((self.n, spec.obs.dim), np.float32)
         self.over = np.ones(self.n, bool)  # whose next step begins with a reset
+        self.gathered = envs.gathered()  # by wrappers that normalise, before each current episode
 
     def step(self, act: Act | None) -> list[tuple[float, int]]:
         """One step of every environment, with random actions where `act` is None: (return, length) of each episode that ended.
@@ -49,7 +50,7 @@ class Collector:
             last, reward, terminated, truncated, todo = self.envs.step(action, todo)
             self._cut(todo)
         self.replay.add(self.obs, action, reward, terminated, truncated, last)
-        self.returns += reward
+        self.returns += self.envs.task_reward
         for i in range(self.n):
             self.actions[i].append(action[i])
         self.obs, self.over = last, terminated | truncated
@@ -59,11 +60,27 @@ class Collector:
         """A new episode, from a new seed, for whoever's is over."""
         if self.begin:
             self.begin(torch.from_numpy(np.flatnonzero(self.over)))
+        if self.gathered[0]:
+            self._keep_gathered()
         while self.over.any():
             for i in np.flatnonzero(self.over):
                 self.seeds[i], self.actions[i], self.returns[i] = int(self.rng.integers(2**31)), [], 0.0
             obs, failed = self.envs.reset(self.seeds, self.over)
             self.obs[self.over], self.over = obs[self.over], failed
+
+    def _keep_gathered(self) -> None:
+        """What wrappers had gathered before an episode is kept, to re-enact it from; and given to environments made anew."""
+        now = self.envs.gathered()
+        counts = [name for name in now[0] if name.endswith(".count")]
+        anew = np.array([any(now[i][c] < self.gathered[i][c] for c in counts) for i in range(self.n)]) & self.over
+        if anew.any():
+            self.envs.use(self.gathered, False, anew)
+        for i in np.flatnonzero(self.over & ~anew):
+            self.gathered[i] = now[i]
+
+    def interrupt(self) -> None:
+        """Every episode under way ends as a time limit would end it: others use the environments."""
+        self._cut(~self.over)
 
     def _cut(self, rows: np.ndarray) -> None:
         """The episodes of these, (n,) bool, go no further."""
@@ -88,6 +105,7 @@ class Collector:
         """Everything needed to go on, as JSON and as tensors."""
         none = empty_actions(self.spec, 0)
         episodes = {f"actions.{i}": torch.from_numpy(np.array(a) if a else none) for i, a in enumerate(self.actions)}
+        episodes |= {f"gathered.{i}.{k}": torch.as_tensor(v) for i, part in enumerate(self.gathered) for k, v in part.items()}
         json = {"rng": self.rng.bit_generator.state, "seeds": self.seeds, "returns": self.returns.tolist()}
         return json | {"over": self.over.tolist()}, {"obs": torch.from_numpy(self.obs.copy()), **episodes}
 
@@ -100,7 +118,13 @@ class Collector:
         if {(len(self.seeds),), self.returns.shape, self.over.shape} != {(self.n,)}:
             raise ValueError(f"there must be {self.n} seeds, returns and flags")
         self.obs = tensors["obs"].numpy().reshape(self.obs.shape).copy()
-        obs, _, steps = self.envs.reenact(self.seeds, episodes, ~self.over)
+        names = [[k for k in tensors if k.startswith(f"gathered.{i}.")] for i in range(self.n)]
+        if [len(each) for each in names] != [len(each) for each in self.gathered]:
+            raise ValueError("the wrappers that normalise are other ones")
+        self.gathered = [{k.split(".", 2)[2]: tensors[k].numpy() for k in each} for each in names]
+        if self.gathered[0]:
+            self.envs.use(self.gathered, frozen=False)
+        obs, _, steps = self.envs.reenact(self.seeds, episodes, ~self.over, self.gathered if self.gathered[0] else None)
         moved = ~self.over & ((obs != self.obs).any(-1) | (steps < [len(a) for a in episodes]))
         for i in np.flatnonzero(moved):
             say(f"environment {i} is not deterministic: re-enacting its episode led elsewhere, so a new episode begins")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor
 
 from thespis.core import Fault
+from thespis.engine.collect import Collector
 from thespis.engine.diverge import sound
 from thespis.engine.process import seeded
 from thespis.engine.run import Run
-from thespis.envs import World, vector
+from thespis.envs import Vector, World, vector
+from thespis.envs.statistics import pooled
 
 Act = Callable[[Tensor, Tensor], Tensor]  # (observations, the numbers of their episodes) -> actions
 Value = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (observations, actions) -> value, and what it counts besides reward
@@ -39,12 +42,16 @@ class Evaluator:
     def __init__(
         self, world: World, episodes: int, seed: int, timeout: float | None = None,
         restart: Callable[[Fault], None] | None = None, kind: str = "sync", longest: int | None = None, device: str = "cpu",
+        envs: Vector | None = None,
     ):  # fmt: skip
-        """`device` is where `act` draws its numbers."""
+        """`device` is where `act` draws its numbers. Without `envs`, which are those that train, it makes its own: fewer than
+        there are episodes where so many cannot be made or take too much memory."""
         self.seeds = [int(x) for x in np.random.default_rng(seed).integers(2**31, size=episodes)]
         self.longest = max(LONGEST, world.spec.horizon or 0) if longest is None else longest
         self.device = device
-        self.envs = vector(world, min(episodes, AT_ONCE), kind, timeout, restart)
+        self.own, self.starts = envs is None, dict[int, np.ndarray]()
+        self.gathers = False  # wrappers show one state otherwise each time
+        self.envs = vector(world, min(episodes, AT_ONCE), kind, timeout, restart, spare=True) if envs is None else envs
 
     def __call__(
         self, act: Act, begin: Callable[[Tensor], None] = lambda rows: None, value: Value | None = None, gamma: float = 1.0,
@@ -92,7 +99,8 @@ class Evaluator:
         while running.any():
             while fresh.any():
                 starts = [seed + max(k - 1, 0) for seed, k in zip(seeds, failures.tolist(), strict=False)]
-                obs, fresh = envs.reset(starts, fresh)
+                asked, (obs, fresh) = fresh, envs.reset(starts, fresh)
+                self._compare(starts, obs, asked & ~fresh)
                 self._again(fresh, failures)
             rows = np.flatnonzero(running)
             watch(first + len(seeds) - len(rows), int(lengths[rows].max()))
@@ -101,12 +109,13 @@ class Evaluator:
             actions[rows] = chosen
             before = obs
             obs, reward, terminated, truncated, fresh = envs.step(actions, running)
+            earned = envs.task_reward
             for i in rows if courses else ():
                 if fresh[i]:
                     courses[i].clear()
                 else:
                     courses[i].add(before[i], actions[i], float(reward[i]))
-            returns[running], lengths[running] = returns[running] + reward[running], lengths[running] + 1
+            returns[running], lengths[running] = returns[running] + earned[running], lengths[running] + 1
             ended |= terminated & running
             over = terminated | truncated
             cut |= running & ~fresh & ~over & (lengths >= self.longest)
@@ -123,8 +132,35 @@ class Evaluator:
         if failures.max() >= ATTEMPTS:
             raise Fault(f"{self.envs.world.name}: an episode of the evaluation failed {ATTEMPTS} times")
 
+    def _compare(self, seeds: list[int], obs: np.ndarray, rows: np.ndarray) -> None:
+        """Whether a seed begins the episode that it began before; `differs` tells."""
+        for i in np.flatnonzero(rows):
+            before = self.starts.setdefault(seeds[i], obs[i].copy())
+            self.differs |= not self.gathers and not np.array_equal(before, obs[i])
+
+    differs = False
+    """a reset gave another first observation than an earlier one with the same seed"""
+
     def close(self) -> None:
-        self.envs.close()
+        if self.own:
+            self.envs.close()
+
+
+@contextmanager
+def lent(collector: Collector, evaluator: Evaluator) -> Iterator[None]:
+    """What an evaluation has of training: what its wrappers have gathered, frozen; and where it has no environments of its own,
+    these. Their episodes end before it as a time limit would end them."""
+    gathered, shared = collector.envs.gathered(), evaluator.envs is collector.envs
+    if shared:
+        collector.interrupt()
+    if gathered[0]:
+        evaluator.gathers = True
+        evaluator.envs.use([pooled(gathered)] * evaluator.envs.num_envs, frozen=True)
+    try:
+        yield
+    finally:
+        if shared and gathered[0]:
+            evaluator.envs.use(gathered, frozen=False)
 
 
 class Course:

@@ -11,14 +11,18 @@ import torch
 from thespis.core import Fault
 from thespis.engine.evaluate import Act
 from thespis.envs import Figures, World
+from thespis.envs.statistics import Statistics
 
 STILLS = 8
 WIDTH = 300  # of a still, in a row of four
 
 
-def record(world: World, act: Act, folder: Path, name: str, seed: int, longest: int) -> dict[str, str]:
-    """One episode, of `longest` steps at most, as FOLDER/NAME.png, stills of it, and FOLDER/NAME.mp4, a video, where
-    imageio-ffmpeg is installed: the paths, by "stills" and "video". Fault: the environment or this machine cannot draw."""
+def record(
+    world: World, act: Act, folder: Path, name: str, seed: int, longest: int, gathered: Statistics | None = None
+) -> dict[str, str]:
+    """One episode, of `longest` steps at most and with what wrappers had `gathered`, as FOLDER/NAME.png, stills of it, and
+    FOLDER/NAME.mp4, a video, where imageio-ffmpeg is installed: the paths, by "stills" and "video". Fault: the environment or
+    this machine cannot draw."""
     env: Any
     try:
         env = world.make(render_mode="rgb_array")
@@ -28,6 +32,9 @@ def record(world: World, act: Act, folder: Path, name: str, seed: int, longest: 
             env.close()
             raise
         env = Figures(env)
+    flat: Any = env.env if isinstance(env, Figures) else env
+    if gathered and flat.gathered().keys() == gathered.keys():
+        flat.use(gathered, frozen=True)
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{name}.tmp.mp4"
     stills, write = Stills(), None

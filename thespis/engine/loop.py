@@ -17,20 +17,21 @@ import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Dataset, Demonstrations, Experience, Probe, Recorded, Rollout, Shards, every_row, experience
-from thespis.engine import checkpoint, diverge, evaluate, team
+from thespis.engine import checkpoint, diverge, team
 from thespis.engine.act import Actor
 from thespis.engine.cluster import cluster
 from thespis.engine.collect import Collector, Still
 from thespis.engine.compile import Stepper
 from thespis.engine.diverge import Diverged
+from thespis.engine.evaluations import Evaluations
 from thespis.engine.log import Log
 from thespis.engine.process import Stop, Stopped, device_generator, stop_signals, torch_settings
 from thespis.engine.progress import Progress
 from thespis.engine.remote import Collectors
 from thespis.engine.run import Run
 from thespis.envs import World, vector
-
-SLOW = 30.0  # seconds of an evaluation after which a line says how far it is
+from thespis.envs.generators import global_generators_kept
+from thespis.envs.statistics import pooled
 
 
 def train(
@@ -42,7 +43,12 @@ def train(
     `about` is written beside each policy, unread. Where these end the run, raises Fault, after a checkpoint, if the
     environment fails, and Diverged, without one, if the learner has diverged.
     """
-    with torch_settings(run) as max_threads, team.team(run), stop_signals(run.max_hours) as stop:
+    with (
+        torch_settings(run) as max_threads,
+        global_generators_kept(run.seed),
+        team.team(run),
+        stop_signals(run.max_hours) as stop,
+    ):
         while True:
             try:
                 with ExitStack() as stack:
@@ -78,11 +84,11 @@ class _Training:
         self.collector = self._collector(stack, seeds[2])
         compiled = learner if learner.memory else replace(learner, act=self.stepper.acting(run.num_envs))
         self.actor = Actor(compiled, run.num_envs, learner.experience.look_every, run.device)
-        self.evaluator: evaluate.Evaluator | None = None
-        if world.simulated:
-            how = run.env_timeout, self.skip("eval"), evaluate.kind(world, run), run.eval_steps, run.device
-            self.evaluator = evaluate.Evaluator(world, run.eval_episodes, seeds[3], *how)
-            stack.callback(self.evaluator.close)
+        self.evaluations: Evaluations | None = None
+        if world.simulated and run.eval_episodes:
+            mine = self.log, stop, seeds[3], self.skip("eval"), self.policy, self.value
+            self.evaluations = Evaluations(learner, world, run, self.collector, *mine)
+            stack.callback(self.evaluations.close)
         if saved and self.leads:
             with checkpoint.fitting(folder):
                 self._restore(*saved)
@@ -90,8 +96,6 @@ class _Training:
             for env in range(run.num_envs):
                 self.replay.parts[0].cut(env)  # type: ignore[union-attr]  # a team never learns from data alone
         self.reported = (self.progress.steps, self.progress.seconds)
-        self.said: set[str] = set()
-        """what is noted once only"""
 
     def _entropy(self, resume: bool) -> int | list[int]:
         """What every seed is drawn from. Those of a learner that does not lead are other ones each time that it is resumed."""
@@ -221,7 +225,11 @@ class _Training:
     def owes_evaluation(self) -> bool:
         """Whether one that is due at this step, or was before, is not done."""
         p, run = self.progress, self.run
-        return self.leads and p.evaluated < (p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every)
+        return (
+            self.leads
+            and run.eval_episodes > 0
+            and p.evaluated < (p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every)
+        )
 
     def ready(self, due: int) -> bool:
         """Waits while the compiler is at what so many updates need. False where the run is to stop."""
@@ -291,53 +299,25 @@ class _Training:
 
     def evaluate(self) -> None:
         """A row of metrics; none where the run is to stop at once."""
-        p, policy = self.progress, self.run.eval_policy
+        p = self.progress
         self.check()
-        if self.evaluator is None:
+        if self.evaluations is None:
             p.evaluated = p.steps
             self.judge()
             return
         try:
             with self.saved_on_fault(f"evaluation at step {p.steps}"):
-                result = self.episodes(explore=policy == "sampled")
-                sampled = self.episodes(explore=True) if policy == "both" else {}
+                result = self.evaluations(p.steps)
         except Stopped:
             return
-        result |= {f"sampled_{k}": v for k, v in sampled.items() if k not in ("cut", "returns")}
-        self._note_cut(result["cut"] + sampled.get("cut", 0))
         p.last, p.evaluated = result["return_mean"], p.steps
-        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items() if v or k != "cut"} | self._faults())
+        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()} | self._faults())
         self.judge()
         if p.best is None:
             self.save_policy("first")
         if p.best is None or p.last > p.best:
             p.best = p.last
             self.save_policy("best")
-
-    def episodes(self, explore: bool) -> dict[str, Any]:
-        """What `Evaluator` gives of the policy as it is now, with the mean action or as it explores."""
-        actor = Actor(self.learner, self.run.eval_episodes, device=self.run.device)
-        value = self.value if self.learner.value and not explore else None
-        began = time.monotonic()
-
-        def watch(ended: int, step: int) -> None:
-            if self.stop.at_once():
-                raise Stopped
-            self.log.tick(self.progress.steps)
-            if time.monotonic() - began > SLOW and "slow" not in self.said:
-                self.said.add("slow")
-                what = f"evaluation at step {self.progress.steps:,}: {ended} of {self.run.eval_episodes} episodes ended"
-                self.log.note(f"{what} after {SLOW:.0f} s, the others are {step:,} steps long; see --eval-episodes, --eval-steps")
-
-        act = lambda obs, rows: actor(self.policy(), obs, explore, rows)
-        assert self.evaluator
-        return self.evaluator(act, actor.begin, value, self.learner.experience.gamma, watch)
-
-    def _note_cut(self, cut: int) -> None:
-        if cut and self.evaluator and "cut" not in self.said:
-            self.said.add("cut")
-            what = f"evaluation at step {self.progress.steps:,}: {cut} episodes had no end after {self.evaluator.longest:,} steps"
-            self.log.note(f"{what} and were cut there; see --eval-steps, or give the environment a time limit")
 
     def save(self) -> None:
         self.check()
@@ -365,7 +345,13 @@ class _Training:
         place = self.folder / "policy"
         checkpoint.write_tensors(place / f"{name}.safetensors", leaves(self.policy()))
         p = self.progress
-        checkpoint.write_sealed(place / f"{name}.json", self.about | {"step": p.steps, "return_mean": p.last})
+        about = self.about | {"step": p.steps, "return_mean": p.last} | self._gathered()
+        checkpoint.write_sealed(place / f"{name}.json", about)
+
+    def _gathered(self) -> dict[str, Any]:
+        """What wrappers that normalise have gathered, for JSON."""
+        gathered = self.collector.envs.gathered() if isinstance(self.collector, Collector) else [{}]
+        return {"gathered": {k: v.tolist() for k, v in pooled(gathered).items()}} if gathered[0] else {}
 
     def check(self, more: Sequence[str] = ()) -> None:
         """Stands before all that is saved. Diverged: a tensor of the learner is not finite, or there is `more` that is not."""

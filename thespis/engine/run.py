@@ -20,6 +20,8 @@ class Run:
     """of parameters, exploration, replay and episodes"""
     num_envs: Count = 1
     """environments stepped side by side"""
+    env_args: tuple[str, ...] = ()
+    """arguments of the environment, each as name=value; a value is JSON, or else text (from Python also a dictionary)"""
     vector: Literal["sync", "async"] = "sync"
     """step them in this process, or each in one of its own (pays where a step takes more than about 1 ms)"""
     collectors: Natural = 0
@@ -38,8 +40,11 @@ class Run:
     """hours after which the run stops as by Ctrl-C, with a checkpoint; counted anew each time that it is resumed"""
     eval_every: Count = 10_000
     """steps between evaluations"""
-    eval_episodes: Count = 10
-    """episodes of an evaluation, on environments and seeds of their own"""
+    eval_episodes: Natural = 10
+    """episodes of an evaluation, with seeds of their own; 0: none is done"""
+    eval_env: Literal["auto", "own", "same"] = "auto"
+    """evaluate on environments of their own, or on those that train, whose episodes are then cut as a time limit would;
+    auto: on those where no others can be made"""
     eval_steps: Count | None = None
     """steps after which an episode of an evaluation is cut; None: 10,000, or the environment's own limit where that is longer"""
     eval_policy: Literal["mean", "sampled", "both"] = "mean"

@@ -6,8 +6,21 @@ world(...) -> World; world.make() -> Flat, one environment as a learner sees it;
 from thespis.envs import probes, spaces, spaces_json
 from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat
-from thespis.envs.making import known, unsimulated, world
+from thespis.envs.making import arguments, known, unsimulated, world
 from thespis.envs.vector import Vector, vector
 from thespis.envs.world import World
 
-__all__ = ["Figures", "Flat", "Vector", "World", "known", "probes", "spaces", "spaces_json", "unsimulated", "vector", "world"]
+__all__ = [
+    "Figures",
+    "Flat",
+    "Vector",
+    "World",
+    "arguments",
+    "known",
+    "probes",
+    "spaces",
+    "spaces_json",
+    "unsimulated",
+    "vector",
+    "world",
+]

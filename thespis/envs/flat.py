@@ -13,6 +13,8 @@ from gymnasium import Env, spaces
 
 from thespis import core
 from thespis.core import Fault
+from thespis.envs import statistics
+from thespis.envs.generators import Generators
 from thespis.envs.spaces import LARGEST, Floats, flattener, short, spec, translator
 
 __all__ = ["Flat"]
@@ -44,6 +46,8 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             self.action_space = spaces.Discrete(kind.action.n)
         else:
             self.action_space = spaces.MultiDiscrete(list(kind.action.ns))
+        self._generators = Generators(env)
+        self._task = statistics.task_reward(env)
         self._seed: int | None = None
         self._step = 0
         self._over = True
@@ -53,13 +57,17 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
 
         options["reenact"]: learner's actions, (T, dim) or (T,), that are then stepped through, which brings an episode back
         from its seed. The observation is the last one, and info is {"reenacted": how many actions were taken, fewer than T
-        where the episode ended sooner; "return": the sum of their rewards}. Other options are the environment's own.
+        where the episode ended sooner; "return": the sum of their rewards}. options["statistics"]: what wrappers had gathered
+        before the episode. Other options are the environment's own.
         """
         options = dict(options or {})
-        actions = options.pop("reenact", None)
+        actions, gathered = options.pop("reenact", None), options.pop("statistics", None)
+        if gathered:
+            statistics.write(self.env, gathered)
         self._seed, self._step, self._over = None if seed is None else int(seed), 0, False
         try:
-            result = self.env.reset(seed=self._seed, options=options or None)
+            with self._generators.reset(self._seed):
+                result = self.env.reset(seed=self._seed, options=options or None)
         except (Exception, SystemExit) as error:
             raise self._raised("reset", error) from error
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
@@ -85,7 +93,11 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         except Fault as fault:
             raise self._fault(str(fault)) from None
         try:
-            result = self.env.step(act)
+            if self._generators.watched:
+                with self._generators.step():
+                    result = self.env.step(act)
+            else:
+                result = self.env.step(act)
         except (Exception, SystemExit) as error:
             raise self._raised("step", error) from error
         if not isinstance(result, tuple) or len(result) != 5 or not isinstance(result[4], dict):
@@ -99,7 +111,19 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         if truncated.__class__ is not bool:
             truncated = self._flag("truncated", truncated)
         self._over = terminated or truncated
-        return obs, float(reward), terminated, truncated, _numbers(info)
+        numbers = _numbers(info)
+        if self._task is not None:
+            numbers[TASK_REWARD] = self._number(self._task.reward)
+        return obs, float(reward), terminated, truncated, numbers
+
+    def gathered(self) -> statistics.Statistics:
+        """What Gymnasium's normalising wrappers have gathered; empty where there are none."""
+        return statistics.read(self.env)
+
+    def use(self, gathered: statistics.Statistics, frozen: bool) -> None:
+        """Other statistics from here on, which are gathered further unless `frozen`."""
+        statistics.write(self.env, gathered)
+        statistics.freeze(self.env, frozen)
 
     def close(self) -> None:
         """Closes the environment. What it raises is a warning: there is nothing left to lose."""
@@ -147,6 +171,8 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         return Fault(f"{self.name}: {what} ({when})")
 
 
+TASK_REWARD = "task_reward"
+"""in `info` where a wrapper normalises rewards: the reward before that, in the task's own unit"""
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 FIVE = "5 values: observation, reward, terminated, truncated, info (a dict)"
 

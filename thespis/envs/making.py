@@ -6,14 +6,16 @@ import contextlib
 import copy
 import importlib
 import inspect
+import json
 import os
 import re
 import sys
 import traceback
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -28,7 +30,7 @@ from thespis.envs.flat import Flat, describe_error
 from thespis.envs.rows import Batched
 from thespis.envs.world import World
 
-__all__ = ["known", "unsimulated", "world"]
+__all__ = ["arguments", "known", "unsimulated", "world"]
 
 Build = Callable[..., Any]
 """(render_mode=... or nothing) -> an environment, as far as one can know"""
@@ -48,38 +50,49 @@ def known(name: str) -> bool:
     return name in registry or jaxed.ours(name)
 
 
-def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> World:
+def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args: Mapping[str, Any] | None = None) -> World:
     """The World of an id of gymnasium's registry ("Env-v0", or "module:Env-v0" to import the module that registers it) or of
     `jaxed` ("brax/ant", "playground/CartpoleBalance"), of a callable that returns a fresh environment (with a parameter
-    `render_mode` if it is to be rendered), or of an instance: made anew from its `spec` where that works, so what was changed on
-    it by hand is lost, else copied.
+    `render_mode` if it is to be rendered), or of an instance, of which copies are made as it is now; one that cannot be copied
+    is the only one there is. `args` go to the environment's maker.
 
-    Fault: an unknown id (near ones are named), a package that is missing, a callable that returns something else, an instance
-    that cannot be made a second time, spaces that are not supported.
+    Fault: an unknown id (near ones are named), a package that is missing, a callable that returns something else, an argument
+    that it does not take, spaces that are not supported.
     """
+    given = isinstance(env, gym.Env)
     if isinstance(env, str):
-        name, build = env, _from_id(env)
+        name, build = env, _from_id(env, dict(args or {}))
     elif isinstance(env, gym.Env):
+        if args:
+            raise Fault(
+                f"env_args is {dict(args)}; {_name(env)} is made already: give an id or a callable, or change the instance"
+            )
         name, build = _name(env), _from_instance(env)
     elif callable(env):
-        name, build = getattr(env, "__name__", "<lambda>"), _from_callable(env)
+        name, build = getattr(env, "__name__", "<lambda>"), _from_callable(partial(env, **args) if args else env)
+    elif isinstance(env, list | tuple):
+        raise Fault(
+            f"env is a {type(env).__name__} of {len(env)}; give one id, callable or environment, and how many of it with num_envs"
+            " (a callable may return a different one at each call)"
+        )
     else:
         raise Fault(f"env is {spaces.short(env)}; it must be an id such as 'HalfCheetah-v5', a callable or a gymnasium.Env")
-    first = _made(name, build)
-    if name == "<lambda>":
+    first = env if isinstance(env, gym.Env) else _made(name, build)
+    if name in ("<lambda>", "partial"):
         name = _name(first)
     observed: Any = getattr(first, "observation_space", None)  # None: forgotten
     acted: Any = getattr(first, "action_space", None)
     try:
         spec = spaces.spec(observed, acted)
         shape = spaces_json.to_json(observed), spaces_json.to_json(acted)
+        limit = _limit(first)
     except Fault as fault:
         raise Fault(f"{name}: {fault}") from None
     finally:
-        with contextlib.suppress(Exception):
-            first.close()
+        if not given:
+            with contextlib.suppress(Exception):
+                first.close()
     modes = list((first.metadata or {}).get("render_modes") or [])
-    limit = first.get_wrapper_attr("_max_episode_steps") if first.has_wrapper_attr("_max_episode_steps") else None
 
     def make(render_mode: str | None = None) -> Flat:
         if render_mode is not None and render_mode not in modes:
@@ -95,6 +108,30 @@ def world(env: str | Callable[[], gym.Env[Any, Any]] | gym.Env[Any, Any]) -> Wor
     return World(name, observed, acted, spec._replace(horizon=limit), make, batch)
 
 
+def arguments(pairs: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """What name=value texts say: each value is JSON, or else the text itself. Fault: one that is no such pair."""
+    if isinstance(pairs, Mapping):
+        return dict(pairs)
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise Fault(f"env_args is {pair!r}; allowed: name=value, as in g=0.5")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+def _limit(env: gym.Env[Any, Any]) -> int | None:
+    """The steps after which an episode is cut off, where the environment says so."""
+    limit = env.get_wrapper_attr("_max_episode_steps") if env.has_wrapper_attr("_max_episode_steps") else None
+    if limit is None or (isinstance(limit, int | np.integer) and not isinstance(limit, bool) and limit >= 1):
+        return None if limit is None else int(limit)
+    raise Fault(f"_max_episode_steps is {spaces.short(limit)}; it must be a whole number of 1 or more, or None")
+
+
 def _name(env: gym.Env[Any, Any]) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
@@ -102,11 +139,13 @@ def _name(env: gym.Env[Any, Any]) -> str:
 # -------------------------------------------------------------------------------------------------- the three sources
 
 
-def _from_id(name: str) -> Build:
+def _from_id(name: str, args: dict[str, Any]) -> Build:
     if jaxed.ours(name):
-        return _from_callable(partial(jaxed.single, name))
+        return _from_callable(partial(jaxed.single, name, **args))
     module, _, key = name.rpartition(":")
     if module:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # as `python -m thespis` has it; last, so that nothing there hides an installed package
         try:
             importlib.import_module(module)
         except Exception as error:
@@ -116,15 +155,17 @@ def _from_id(name: str) -> Build:
         near = _near(key)
         hint = f"did you mean {' or '.join(near)}?" if near else "'module:Env-v0' imports the module that registers it"
         raise Fault(f"env is {name!r}, which {module or 'gymnasium'} does not register; {hint}")
-    return _from_spec(spec)
+    return _from_spec(spec, args)
 
 
-def _from_spec(spec: EnvSpec) -> Build:
+def _from_spec(spec: EnvSpec, args: dict[str, Any]) -> Build:
     def build(**mode: Any) -> Any:
         if isinstance(spec.entry_point, str):
             load_env_creator(spec.entry_point)  # imports MuJoCo where it is one of its environments, so that it can be hushed
         with _hushed():
-            return gym.make(spec, disable_env_checker=True, **mode)  # Flat checks every step; gymnasium's checker the first
+            return gym.make(
+                spec, disable_env_checker=True, **args, **mode
+            )  # Flat checks every step; gymnasium's checker the first
 
     return build
 
@@ -145,21 +186,47 @@ def _from_callable(env: Callable[..., Any]) -> Build:
 
 
 def _from_instance(env: gym.Env[Any, Any]) -> Build:
-    if env.spec is not None:
-        spec = copy.deepcopy(env.spec)
-        spec.kwargs.pop("render_mode", None)
-        build = _from_spec(spec)
-        with contextlib.suppress(Exception):  # e.g. a wrapper that does not record its arguments
-            build().close()
-            return build
+    """Copies of it as it is now, with all that was changed on it by hand; or itself, once, where it cannot be copied."""
     try:
-        pristine = copy.deepcopy(env)
-        copy.deepcopy(pristine).close()
+        pristine = _copied(env)
+        _copied(pristine)
     except Exception as error:
-        raise Fault(
-            f"{_name(env)}: this instance cannot be made anew ({describe_error(error)}); give a callable that makes it"
-        ) from error
-    return lambda **_: copy.deepcopy(pristine)
+        why, taken = describe_error(error), list[bool]()
+
+        def only(render_mode: str | None = None) -> Any:
+            if taken or render_mode is not None:
+                raise Fault(f"{_name(env)}: this instance is the only one ({why}); give a callable that makes others")
+            taken.append(True)
+            return Borrowed(env)
+
+        return only
+
+    def build(render_mode: str | None = None) -> Any:
+        fresh = _copied(pristine)
+        if render_mode is not None:
+            fresh.unwrapped.render_mode = render_mode
+        return fresh
+
+    return build
+
+
+class Borrowed(gym.Wrapper[Any, Any, Any, Any]):
+    """An instance that is its owner's to close."""
+
+    def close(self) -> None:
+        """It stays open."""
+
+
+def _copied(env: gym.Env[Any, Any], memo: dict[int, Any] | None = None) -> Any:
+    """A deep copy of an environment by what it holds. Not by what it says when it is pickled: Gymnasium's EzPickle says only how
+    it was made, and what was changed since would be lost."""
+    memo = {} if memo is None else memo
+    new = memo[id(env)] = object.__new__(type(env))
+    if any(vars_ for kind in type(env).__mro__ if (vars_ := getattr(kind, "__slots__", None))):
+        raise TypeError(f"{type(env).__name__} has slots")
+    for name, value in vars(env).items():
+        new.__dict__[name] = _copied(value, memo) if isinstance(value, gym.Env) else copy.deepcopy(value, memo)
+    return new
 
 
 def _near(key: str) -> list[str]:
@@ -261,9 +328,14 @@ def _frame_fault(env: gym.Env[Any, Any], mode: str) -> str | None:
     return None
 
 
+GRAPHICS = {"mujoco_rendering", "rendering", "gl_context", "egl", "osmesa", "glfw", "cgl", "renderer"}
+"""files and folders of MuJoCo and of Gymnasium's package for it that have to do with pictures"""
+
+
 def _graphics(error: BaseException) -> str:
     """What to do, if it was MuJoCo's way to OpenGL that failed."""
-    if not any("mujoco" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    if not any("mujoco" in f.parts and (f.stem in GRAPHICS or f.parent.name in GRAPHICS) for f in files):
         return ""
     return (
         f"; MUJOCO_GL is {os.environ.get('MUJOCO_GL', '')!r}: without a screen it must be egl (on Debian: apt install libegl1)"

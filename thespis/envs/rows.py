@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from thespis.core import Fault
 from thespis.envs.flat import describe_error
 from thespis.envs.spaces import LARGEST, Floats, at
+from thespis.envs.statistics import Statistics
 from thespis.envs.vector import Mask, Vector
 from thespis.envs.world import World
 
@@ -62,13 +63,14 @@ class Batched(Vector):
         self.in_a_row[good] = 0
         late = self.steps >= self.limit if self.limit else np.zeros(self.num_envs, bool)
         self.obs, self.reward = np.where(good[:, None], obs, self.obs), np.where(good, reward, self.reward)
+        self.task_reward = self.reward.copy()
         self.terminated = np.where(good, terminated, self.terminated)
         self.truncated = np.where(good, truncated | late, self.truncated)
         self.over = np.where(asked, ~good | self.terminated | self.truncated, self.over)
         return self.obs.copy(), self.reward.copy(), self.terminated.copy(), self.truncated.copy(), asked & ~good
 
     def reenact(
-        self, seeds: Sequence[int], actions: Sequence[NDArray[Any]], mask: Mask | None = None
+        self, seeds: Sequence[int], actions: Sequence[NDArray[Any]], mask: Mask | None = None, gathered: Any = None
     ) -> tuple[Floats, NDArray[np.float64], NDArray[np.int64]]:
         asked, lengths = self._asked(mask), np.array([len(a) for a in actions])
         past = np.zeros((int(lengths.max(initial=0)), self.num_envs, self.rows.action_dim), np.float32)
@@ -82,6 +84,12 @@ class Batched(Vector):
             returns[going] += reward[going]
             failed |= lost
         return self.obs.copy(), np.where(asked & ~failed, returns, 0.0), np.where(asked & ~failed, self.steps, -1)
+
+    def gathered(self) -> list[Statistics]:
+        return [{}] * self.num_envs
+
+    def use(self, gathered: Sequence[Statistics], frozen: bool, mask: Mask | None = None) -> None:
+        """There are no wrappers."""
 
     def close(self) -> None:
         self.rows.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 
 from thespis.core import Fault
 from thespis.envs.apart import Apart, Nursery
-from thespis.envs.flat import Flat
+from thespis.envs.flat import TASK_REWARD, Flat
+from thespis.envs.statistics import Statistics
 from thespis.envs.world import World
 
 __all__ = ["Vector", "vector"]
@@ -20,18 +23,22 @@ Mask = NDArray[np.bool_]
 
 IN_A_ROW = 10
 """faults of one environment, without a good step between them, that end what restarts would not mend"""
+MEMORY = 500_000_000
+"""bytes that environments which can be fewer may take together, where one takes less"""
 GRACE = 5.0
 """seconds that processes have to close their environments, where no time limit is given"""
 
 
 def vector(
-    world: World, n: int, kind: str = "sync", timeout: float | None = None, restart: Callable[[Fault], None] | None = None
-) -> Vector:
+    world: World, n: int, kind: str = "sync", timeout: float | None = None, restart: Callable[[Fault], None] | None = None,
+    spare: bool = False,
+) -> Vector:  # fmt: skip
     """`n` environments of a world, in this process ("sync") or in one process each ("async", or wherever there is a timeout).
 
     An environment fails where it breaks a rule of `Flat`, raises, takes its process with it, or takes more than `timeout`
     seconds. Then it is closed, or killed, and the fault is raised; or, with `restart`, which is told of each fault, the caller
-    goes on: whoever `failed` must be reset, which makes it anew. The others never notice.
+    goes on: whoever `failed` must be reset, which makes it anew. The others never notice. `spare`: fewer than n will do, where no
+    more can be made or they would take too much memory.
 
     Fault: n or kind out of range, an environment that cannot be made, processes for a world whose environments are one program;
     and see `Vector`.
@@ -41,7 +48,7 @@ def vector(
     if kind not in ("sync", "async"):
         raise Fault(f"vector is {kind!r}; it must be 'sync' or 'async'")
     if world.batch is None:
-        return Vector(world, n, kind == "async" or timeout is not None, timeout, restart)
+        return Vector(world, n, kind == "async" or timeout is not None, timeout, restart, spare)
     if kind == "async":
         raise Fault(f"vector is 'async'; the environments of {world.name} are one program in this process, so it must be 'sync'")
     if timeout is not None:
@@ -52,25 +59,50 @@ def vector(
 class Vector:
     """n environments, each under a mask's control. All arrays are copies; a row that was not asked is as its last answer was."""
 
-    def __init__(self, world: World, n: int, apart: bool, timeout: float | None, restart: Callable[[Fault], None] | None):
+    def __init__(
+        self,
+        world: World,
+        n: int,
+        apart: bool,
+        timeout: float | None,
+        restart: Callable[[Fault], None] | None,
+        spare: bool = False,
+    ):
+        """`spare`: fewer than n will do, where no more can be made or they would take more than MEMORY."""
         self._blank(world, n, restart)
         self.timeout = timeout
         self.nursery = Nursery(world.make) if apart else None
-        self.envs: list[_Here | Apart | None] = [None] * n
+        self.envs: list[_Here | Apart | None] = []
+        before, most = resident(), n
         try:
-            for i in range(n):
-                self.envs[i] = self._begin()
+            while (made := len(self.envs)) < most:
+                try:
+                    self.envs.append(self._begin())
+                    if spare:
+                        self.envs[-1].ready(timeout)  # type: ignore[union-attr]
+                except Fault:
+                    if not spare or made == 0:
+                        raise
+                    if len(self.envs) > made:
+                        self._close(made, time.monotonic())
+                        self.envs.pop()
+                    break
+                if spare and len(self.envs) == 1 and (each := resident() - before) > 0:
+                    most = min(n, max(MEMORY // each, 1))
             for env in self.envs:
                 assert env is not None
                 env.ready(timeout)
         except Fault as fault:
             self.close()
             raise Fault(self._named(str(fault))) from None
+        if len(self.envs) < n:
+            self._blank(world, len(self.envs), restart)
 
     def _blank(self, world: World, n: int, restart: Callable[[Fault], None] | None) -> None:
         self.world, self.num_envs, self.restart = world, n, restart
         self.in_a_row = np.zeros(n, np.int64)
         self.obs, self.reward = np.zeros((n, world.spec.obs.dim), np.float32), np.zeros(n)
+        self.task_reward = np.zeros(n)  # of the newest step, in the task's own unit: before a wrapper normalised it
         self.terminated, self.truncated = np.zeros(n, bool), np.zeros(n, bool)
 
     def reset(self, seed: Sequence[int], mask: Mask | None = None) -> tuple[NDArray[np.float32], Mask]:
@@ -90,31 +122,46 @@ class Vector:
         """
         answers = self._ask(mask, lambda i: ("step", (actions[i],), {}))
         for i, answer in answers.items():
-            self.obs[i], self.reward[i], self.terminated[i], self.truncated[i], _ = answer
+            self.obs[i], self.reward[i], self.terminated[i], self.truncated[i], info = answer
+            self.task_reward[i] = info.pop(TASK_REWARD, self.reward[i])
             self.in_a_row[i] = 0
         failed = self._failed(mask, answers)
         return self.obs.copy(), self.reward.copy(), self.terminated.copy(), self.truncated.copy(), failed
 
     def reenact(
-        self, seeds: Sequence[int], actions: Sequence[NDArray[Any]], mask: Mask | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
-        """Brings episodes back, under the mask (None: all), the i-th from seeds[i] and its actions so far, actions[i] (T_i, dim).
+        self, seeds: Sequence[int], actions: Sequence[NDArray[Any]], mask: Mask | None = None,
+        gathered: Sequence[Statistics] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:  # fmt: skip
+        """Brings episodes back, under the mask (None: all), the i-th from seeds[i] and its actions so far, actions[i] (T_i, dim),
+        and from what its wrappers had gathered before it.
 
         Returns the last observations (n, dim), the returns so far (n,) and the steps taken (n,): fewer than T_i means that the
         environment does not do again what it did; -1, that it failed.
         """
         returns, steps = np.zeros(self.num_envs), np.full(self.num_envs, -1)
+        more = [{"statistics": g} for g in gathered] if gathered else [{}] * self.num_envs
         answers = self._ask(
-            mask, lambda i: ("reset", (), {"seed": int(seeds[i]), "options": {"reenact": actions[i]}}), [len(a) for a in actions]
+            mask,
+            lambda i: ("reset", (), {"seed": int(seeds[i]), "options": {"reenact": actions[i], **more[i]}}),
+            [len(a) for a in actions],
         )
         for i, (obs, info) in answers.items():
             self.obs[i], returns[i], steps[i] = obs, info["return"], info["reenacted"]
         return self.obs.copy(), returns, steps
 
+    def gathered(self) -> list[Statistics]:
+        """What the wrappers of each have gathered that normalise observations or rewards; empty where there are none."""
+        answers = self._ask(None, lambda i: ("gathered", (), {}))
+        return [answers.get(i, {}) for i in range(self.num_envs)]
+
+    def use(self, gathered: Sequence[Statistics], frozen: bool, mask: Mask | None = None) -> None:
+        """Gives the wrappers of each under the mask (None: all) what was gathered before: gathered further, or `frozen`."""
+        self._ask(mask, lambda i: ("use", (gathered[i], frozen), {}))
+
     def close(self) -> None:
         """Closes all. Whoever takes longer than the time limit is killed."""
         deadline = time.monotonic() + (self.timeout or GRACE)
-        for i in range(self.num_envs):
+        for i in range(len(self.envs)):
             self._close(i, deadline)
         if self.nursery is not None:
             self.nursery.close()
@@ -202,3 +249,11 @@ class _Here:
 
     def close(self, deadline: float) -> None:
         self.env.close()
+
+
+def resident() -> int:
+    """Bytes of memory that this process has; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
