@@ -105,7 +105,9 @@ class Collector:
         """Everything needed to go on, as JSON and as tensors."""
         none = empty_actions(self.spec, 0)
         episodes = {f"actions.{i}": torch.from_numpy(np.array(a) if a else none) for i, a in enumerate(self.actions)}
-        episodes |= {f"gathered.{i}.{k}": torch.as_tensor(v) for i, part in enumerate(self.gathered) for k, v in part.items()}
+        now = self.envs.gathered() if self.gathered[0] else self.gathered  # whose episode is over is not re-enacted
+        parts = [now[i] if over else self.gathered[i] for i, over in enumerate(self.over.tolist())]
+        episodes |= {f"gathered.{i}.{k}": torch.as_tensor(v) for i, part in enumerate(parts) for k, v in part.items()}
         json = {"rng": self.rng.bit_generator.state, "seeds": self.seeds, "returns": self.returns.tolist()}
         return json | {"over": self.over.tolist()}, {"obs": torch.from_numpy(self.obs.copy()), **episodes}
 

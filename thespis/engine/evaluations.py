@@ -24,7 +24,8 @@ class Evaluations:
         self, learner: Learner, world: World, run: Run, collector: object, log: Log, stop: Stop, seed: int,
         skip: Callable[[Fault], None] | None, policy: Callable[[], Any], value: evaluate.Value,
     ):  # fmt: skip
-        """`collector` is who trains, whose environments are used where it has any here. `policy` gives the tensors to act with, as they are then; `skip` is told of faults that are survived."""
+        """`collector` is who trains; its environments are used where it has any here. `policy` gives the tensors to act with, as
+        they are then; `skip` is told of faults that are survived."""
         self.learner, self.world, self.run, self.log, self.stop = learner, world, run, log, stop
         self.collector = collector if isinstance(collector, Collector) else None
         self.policy, self.value = policy, value if learner.value else None
