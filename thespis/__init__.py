@@ -11,6 +11,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 from thespis import worlds  # noqa: F401, for it registers them
 from thespis.api import Policy, Result, algorithms, compare, evaluate, load, report, resume, train
+from thespis.config import Schedule
 from thespis.core import Fault
 from thespis.export import export
 from thespis.hub import push
@@ -18,6 +19,6 @@ from thespis.sb3 import import_sb3
 from thespis.sweep import sweep
 
 __all__ = [
-    "Fault", "Policy", "Result", "algorithms", "compare", "evaluate", "export", "import_sb3", "load", "push", "report", "resume",
-    "sweep", "train",
+    "Fault", "Policy", "Result", "Schedule", "algorithms", "compare", "evaluate", "export", "import_sb3", "load", "push",
+    "report", "resume", "sweep", "train",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ import thespis
 from thespis import config, envs
 from thespis.algorithms import Algorithm, algorithm, algorithms, header, part_names
 from thespis.core import Fault, Learner, OffPolicy
-from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline
+from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
 from thespis.directory import Env, Result, given_parts, open_run, path_of, world_of
 from thespis.engine import checkpoint, fetch, loop, team
 from thespis.engine import evaluate as evaluation
@@ -101,6 +101,8 @@ def start(
         raise Fault(f"out: {folder} exists; continue it with 'thespis resume {folder}', or give another with --out")
     about = describe(algo, cfg, run, world, sorted(parts), own_env, data, arrays is not None)
     about |= {"clock": "updates"} if isinstance(learner.experience, Offline) else {}
+    if count := _schedule_updates(cfg, learner, run):
+        about["schedule_updates"] = count
     if team.rank() > 0:
         return _train(learner, world, run, folder, about, False, panel, data)
     made = not folder.exists()
@@ -121,8 +123,14 @@ def _steps(folder: Path) -> int:
     return max((row["step"] for row in curve.rows(folder)), default=0) if (folder / "metrics.jsonl").exists() else 0
 
 
-def ready(algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[str, Any], source: Source | None = None) -> Learner:
-    """The learner. Raises Fault for what algorithm, configuration, run and environment cannot be together."""
+def ready(
+    algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[str, Any], source: Source | None = None,
+    schedule_updates: int | None = None,
+) -> Learner:  # fmt: skip
+    """The learner, whose schedules go over so many updates unless they say otherwise; None: over those of the run.
+
+    Raises Fault for what algorithm, configuration, run and environment cannot be together.
+    """
     _check_device(run.device)
     if run.ray_address and not run.collectors:
         raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
@@ -148,7 +156,20 @@ def ready(algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[st
             )
     if run.data is not None:
         dataset.find(run.data)
+    if count := schedule_updates or _schedule_updates(cfg, learner, run):
+        made = algo.module.make(config.over(cfg, count), world.spec, **parts)
+        learner = dataclasses.replace(made, experience=learner.experience)
     return learner
+
+
+def _schedule_updates(cfg: Any, learner: Learner, run: Run) -> int | None:
+    """The updates that schedules without a number of their own go over: those of the run, or from one reset of State to the
+    next. None: there are no such schedules."""
+    if config.over(cfg, 1) == cfg:
+        return None
+    feed = learner.experience
+    count = updates(feed, run.steps, run.num_envs) + (feed.pretrain if run.data else 0)
+    return max(min(count, feed.reset_every or count), 1)
 
 
 def describe(
@@ -198,7 +219,7 @@ def resume(
         what = "was given arrays for data" if data is None else "was given none"
         raise Fault(f"data: {folder} {what}; give {'them again, from Python' if data is None else 'none'}")
     source = run.data if data is None else data
-    learner = ready(found, cfg, run, world, given_parts(found, about, parts), source)
+    learner = ready(found, cfg, run, world, given_parts(found, about, parts), source, about.get("schedule_updates"))
     rows = _dataset(source, world)
     if rows and rows.digest() != about.get("data"):
         raise Fault(f"data: {run.data or 'it'} has changed since {folder} began; the run can only go on with what it began with")

@@ -54,6 +54,25 @@ thespis: actor-critic learning
 
 MOST_ROWS = 20
 """of each kind of column in a table"""
+SCHEDULES = """\
+A SCHEDULE changes a number with the updates of the run, from the first to the last:
+  linear:3e-4               from 3e-4 to 0 along a line
+  cosine:3e-4:1e-5          from 3e-4 to 1e-5 along half a cosine
+  linear:3e-4:warmup=0.05   before that, from 0 to 3e-4 in the first 5%
+  linear:3e-4:updates=1e5   at 0 after 100,000 updates, whatever the run's length"""
+TYPES = tyro.constructors.ConstructorRegistry()
+"""what tyro is to know of our types"""
+
+
+@TYPES.primitive_rule
+def _schedule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    if info.type is not config.Schedule:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar="SCHEDULE", instance_from_str=lambda words: config.Schedule(words[0]),
+        is_instance=lambda x: isinstance(x, config.Schedule), str_from_instance=lambda x: [x],
+    )  # fmt: skip
+
 
 Folder = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DIR")]]
 
@@ -278,7 +297,7 @@ def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str,
             ("algo", cls, dataclasses.field(default=algo.config)),
         ],
     )
-    words = f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME."
+    words = f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME.\n\n{SCHEDULES}"
     return algo, _parse(options, args, f"thespis {command} {algo.name}", words)
 
 
@@ -543,7 +562,7 @@ def _parse(cls: Any, args: list[str], prog: str, description: str) -> Any:
     args = _whole(args, options)
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(cls, args=args, prog=prog, description=description)
+            return tyro.cli(cls, args=args, prog=prog, description=description, registry=TYPES)
     except SystemExit as end:
         if end.code in (0, None):
             raise

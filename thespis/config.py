@@ -8,14 +8,21 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 
 from thespis.fault import Fault
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 C = TypeVar("C")
+SCHEDULE = "a schedule, as linear:3e-4:1e-5"
+COUNTED = 2**24
+"""updates that a schedule can tell apart: the optimisers' counters are float32"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +52,51 @@ class Ascending:
         return "in ascending order"
 
 
+class Schedule(str):
+    """A number that changes with the updates, written SHAPE:FIRST[:LAST][:warmup=SHARE][:updates=N].
+
+    "linear" and "cosine" (half of one) lead from FIRST to LAST, or to 0, in N updates, or in those of the run; there it stays.
+    "constant" stays at FIRST. In the first SHARE of the updates it rises along a line to FIRST. ValueError: other text.
+    """
+
+    shape: str
+    first: float
+    last: float
+    warmup: float
+    updates: int | None
+
+    def __new__(cls, text: str) -> Self:
+        parts = re.fullmatch("(constant|linear|cosine):([^:=]+)(?::([^:=]+))?(?::warmup=([^:=]+))?(?::updates=([^:=]+))?", text)
+        if not parts or (parts[1] == "constant" and parts[3]):
+            raise ValueError(f"{text!r} is not {SCHEDULE}")
+        shape, first, last, warmup, updates = parts[1], *(float(x or 0) for x in parts.groups()[1:])
+        if not (0 < first < math.inf and 0 <= last < math.inf and 0 <= warmup <= 1):
+            raise ValueError(f"{text!r}: allowed are a first number above 0, a last of 0 or more, and a warmup from 0 to 1")
+        if parts[5] and not (1 <= updates <= COUNTED and updates.is_integer()):
+            raise ValueError(f"{text!r}: updates must be a whole number from 1 to {COUNTED:,}")
+        words = [shape, _brief(first)] + [_brief(last)] * (last > 0) + [f"warmup={_brief(warmup)}"] * (warmup > 0)
+        made = super().__new__(cls, ":".join(words + [f"updates={int(updates)}"] * bool(parts[5])))
+        made.shape, made.first, made.last, made.warmup = shape, first, first if shape == "constant" else last, warmup
+        made.updates = int(updates) if parts[5] else None
+        return made
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Its value after `t` updates, a tensor of any shape."""
+        if self.updates is None:
+            raise Fault(f"{self} goes over the updates of a run, and there is none: say how many, as in {self}:updates=10000")
+        rise = self.warmup * self.updates
+        done = ((t - rise) / max(self.updates - rise, 1.0)).clamp(0, 1)
+        left = 0.5 * (1 + (math.pi * done).cos()) if self.shape == "cosine" else 1 - done
+        value = self.last + (self.first - self.last) * left
+        return value * ((t + 1) / rise).clamp(max=1) if rise else value
+
+
+def _brief(x: float) -> str:
+    return f"{x:g}" if float(f"{x:g}") == x else repr(x)
+
+
 Positive = Annotated[float, Range(0, open=True)]
+Rate = Positive | Schedule
 Fraction = Annotated[float, Range(0, 1)]
 NonNegative = Annotated[float, Range(0)]
 Natural = Annotated[int, Range(0)]
@@ -63,7 +114,8 @@ def check(config: C, where: str = "") -> C:
         try:
             values[f.name] = fit(hints[f.name], given)
         except (ValueError, OverflowError):
-            raise Fault(f"{where}{f.name} is {given!r}; allowed: {words(hints[f.name])}") from None
+            shown = "a function, which no file can hold" if callable(given) and not isinstance(given, Schedule) else repr(given)
+            raise Fault(f"{where}{f.name} is {shown}; allowed: {words(hints[f.name])}") from None
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 
@@ -82,7 +134,7 @@ def read(hint: Any, text: str) -> Any:
     if origin is Annotated:
         return fit(hint, read(args[0], text))
     if origin in (typing.Union, types.UnionType):
-        return None if text == "None" and type(None) in args else read(next(a for a in args if a is not type(None)), text)
+        return None if text == "None" and type(None) in args else _first(read, args, text)
     if origin is Literal:
         return fit(hint, next((a for a in args if str(a) == text), text))
     if origin is tuple:
@@ -92,7 +144,7 @@ def read(hint: Any, text: str) -> Any:
         )
     if hint is bool:
         return fit(hint, {"true": True, "false": False}.get(text.lower()))
-    return fit(hint, text if hint is str else int(text) if re.fullmatch("[+-]?[0-9]+", text) else float(text))
+    return fit(hint, text if hint in (str, Schedule) else int(text) if re.fullmatch("[+-]?[0-9]+", text) else float(text))
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -122,12 +174,14 @@ def fit(hint: Any, value: Any) -> Any:
             raise ValueError
         return value
     if origin in (typing.Union, types.UnionType):
-        return None if value is None and type(None) in args else fit(next(a for a in args if a is not type(None)), value)
+        return None if value is None and type(None) in args else _first(fit, args, value)
     if origin is Literal and value in args:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
         return tuple(fit(h, v) for h, v in zip(inner, value, strict=True))
+    if hint is Schedule and isinstance(value, str):
+        return Schedule(value)
     if hint in (int, float):
         value = value.item() if isinstance(value, np.generic) else value
         if hint is float and type(value) is int:
@@ -137,6 +191,26 @@ def fit(hint: Any, value: Any) -> Any:
     if type(value) is not hint or (hint is float and not math.isfinite(value)):
         raise ValueError
     return value
+
+
+def _first(take: Callable[[Any, Any], Any], hints: Iterable[Any], given: Any) -> Any:
+    """What the first of these types that can makes of it, None apart; or ValueError."""
+    for hint in hints:
+        with suppress(ValueError):
+            if hint is not type(None):
+                return take(hint, given)
+    raise ValueError
+
+
+def over(config: C, updates: int) -> C:
+    """The same config, where each schedule that goes over the updates of a run goes over so many. Fault: too many."""
+    ours = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    open_ended = {k: v for k, v in ours.items() if isinstance(v, Schedule) and v.updates is None}
+    for name, schedule in open_ended.items():
+        if updates > COUNTED:
+            most = f"{schedule}:updates={COUNTED}"
+            raise Fault(f"{name} is {schedule} and the run makes {updates:,} updates; a schedule ends within {COUNTED:,}: {most}")
+    return dataclasses.replace(config, **{k: Schedule(f"{v}:updates={max(updates, 1)}") for k, v in open_ended.items()})  # type: ignore[type-var]
 
 
 def words(hint: Any) -> str:
@@ -154,4 +228,5 @@ def words(hint: Any) -> str:
             if args[-1] is Ellipsis
             else f"{len(args)} values, each {words(args[0])}"
         )
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+    named = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Schedule: SCHEDULE}
+    return named.get(hint, str(hint))

@@ -6,18 +6,14 @@ Data flows one way round: env -> data -> Batch -> update -> State -> act -> env.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import replace as replace
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 from torch import Tensor
 from torch.utils import _pytree
 
-from thespis.fault import Fault
-
-__all__ = [
-    "Batch", "Box", "Discrete", "Fault", "Learner", "Metrics", "MultiDiscrete", "OffPolicy", "Params", "Spec", "Trained",
-    "leaves", "rebuild", "replace", "tree", "tree_map",
-]  # fmt: skip
+from thespis.fault import Fault as Fault
 
 T = TypeVar("T")
 Params = dict[str, Tensor]

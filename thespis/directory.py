@@ -77,6 +77,8 @@ def read_about(file: Path, **more: type) -> dict[str, Any]:
         raise Fault(f"{file} is damaged, or was not written by Thespis")
     if not all(isinstance(part, str) for part in about["own_parts"]):
         raise Fault(f"{file} is damaged: own_parts must be names")
+    if type(count := about.get("schedule_updates", 1)) is not int or count < 1:
+        raise Fault(f"{file} is damaged: schedule_updates is {count!r}")
     return about
 
 

@@ -34,16 +34,20 @@ def _one_minus_power(b: float, t: Tensor) -> Tensor:  # 1 - b^t, to full precisi
 
 
 def descend(
-    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor, *args: object, max_norm: float = math.inf,
-    **numbers: Any,
+    group: Trained, loss: Callable[..., tuple[Tensor, Metrics]], lr: float | Tensor | Callable[[Tensor], Tensor], *args: object,
+    max_norm: float = math.inf, clock: Tensor | None = None, **numbers: Any,
 ) -> tuple[Trained, Metrics]:  # fmt: skip
     """One step down the gradient of `loss(params, *args) -> (scalar, metrics)` in its first argument and in nothing else,
-    shortened to `max_norm`; `numbers` are adam's. Adds the loss to the metrics under its own name."""
+    shortened to `max_norm`; `numbers` are adam's. Adds the loss to the metrics under its own name; and the `lr` of a schedule
+    at `clock`, the updates until now, which a group that steps in each of them counts itself."""
     grads, (value, metrics) = gradient(loss, group.params, *args)
     if max_norm < math.inf:
         norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
         grads = {k: g * (max_norm / (norm + 1e-6)).clamp(max=1) for k, g in grads.items()}
-    return adam(group, grads, lr, **numbers), {loss.__name__: value, **metrics}
+    metrics = {loss.__name__: value, **metrics}
+    if callable(lr):
+        lr = metrics[f"{loss.__name__.removesuffix('_loss')}_lr"] = lr(group.t if clock is None else clock)
+    return adam(group, grads, lr, **numbers), metrics
 
 
 def gradient(loss: Callable[..., tuple[Tensor, Metrics]], at: Params, *args: object) -> tuple[Params, tuple[Tensor, Metrics]]:

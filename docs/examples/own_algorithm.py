@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Natural, Positive
+from thespis.config import Count, Fraction, Natural, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 1e-3
+    lr: Rate = 1e-3
     """Adam step size of actor and critic"""
     centring: Fraction = 0.01
     """step size of the running mean of the rewards"""

@@ -135,6 +135,11 @@ def test_environments_in_processes_of_their_own_do_what_those_in_this_one_do(tmp
         ({"lr": "fast"}, ["lr is 'fast'", "a number above 0"]),
         ({"lr": 0}, ["lr is 0", "a number above 0"]),
         ({"lr": float("nan")}, ["lr is nan"]),
+        ({"lr": "linear:-1"}, ["lr is 'linear:-1'", "a number above 0 or a schedule, as linear:3e-4:1e-5"]),
+        (
+            {"lr": lambda left: 3e-4 * left},
+            ["lr is a function, which no file can hold", "a schedule, as linear:3e-4:1e-5"],
+        ),
         ({"hidden": 8}, ["hidden is 8", "any number of values, each a whole number 1 or more"]),
         ({"hidden": (8, 0)}, ["hidden is (8, 0)"]),
         ({"hidden": "88"}, ["hidden is '88'"]),
@@ -438,6 +443,58 @@ def test_training_depends_on_the_seed_alone(tmp_path, done):
     thespis.train("sac", "tests/Dial-v0", out=tmp_path / "other", **TINY, seed=1)
     c = state(tmp_path / "other")
     assert not any(x.equal(c[k]) for k, x in a.items() if k.startswith("state.actor.params"))
+
+
+# --------------------------------------------------------------------------------------------- step sizes that change
+
+
+@pytest.mark.parametrize(
+    ("algo", "options", "count"),
+    [
+        ("sac", {}, 30),
+        ("sac", {"updates_per_step": 0.5, "num_envs": 3}, 15),
+        ("td3", {"delay": 4}, 30),
+        ("redq", {"reset_every": 10, "delay": 1, "updates_per_step": 1}, 10),  # from one reset to the next
+        ("ppo", {"rollout": 10, "epochs": 3, "batch_size": 4, "num_envs": 2}, 3 * 3 * 5),
+    ],
+)
+def test_a_schedule_goes_over_the_updates_of_the_run(tmp_path, algo, options, count):
+    options = TINY | options | {"lr": "linear:1e-2:1e-3"}
+    if algo == "ppo":
+        del options["warmup"]
+    done = thespis.train(algo, "tests/Dial-v0", out=tmp_path / "run", **options)
+    about = json.loads((done.path / "config.json").read_text())
+    assert (about["algo_config"]["lr"], about["schedule_updates"]) == ("linear:0.01:0.001", count)
+    told = [(row["time/updates"], row["train/critic_lr"]) for row in rows(done.path) if "train/critic_lr" in row]
+    assert told[-1][0] == (30 if algo == "redq" else count), "as many updates as were foreseen"
+    before = 0
+    for updates, mean in told:
+        at = [(i % count) / count for i in range(int(before), int(updates))]
+        assert mean == pytest.approx(0.01 - 0.009 * sum(at) / len(at), rel=1e-4)
+        before = updates
+    acted = thespis.load(done)
+    assert acted.action_space.contains(acted.act(np.zeros(2, np.float32)))
+
+
+def test_a_run_made_longer_keeps_its_schedule(tmp_path):
+    """Its end is where it was: beyond, the step size is the last. A run begun at that length goes over all of it."""
+    options = TINY | {"lr": "cosine:1e-2:1e-4", "log_every": 10}
+    longer = thespis.resume(thespis.train("sac", "tests/Dial-v0", out=tmp_path / "a", **options), steps=90)
+    whole = thespis.train("sac", "tests/Dial-v0", out=tmp_path / "b", **options | {"steps": 90})
+    assert longer.finished
+    last = [rows(run.path)[-2]["train/actor_lr"] for run in (longer, whole)]
+    assert last[0] == pytest.approx(1e-4)
+    assert last[1] > 2e-4
+    about = [json.loads((run.path / "config.json").read_text()) for run in (longer, whole)]
+    assert [a["schedule_updates"] for a in about] == [30, 60]
+
+
+@pytest.mark.parametrize("span", [0, -1, 1.5, "30", True, None])
+def test_a_schedule_of_a_damaged_run_is_refused(tmp_path, span):
+    run = thespis.train("sac", "tests/Dial-v0", out=tmp_path / "run", **TINY | {"lr": "linear:1e-2"})
+    file = run.path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schedule_updates": span}))
+    assert "schedule_updates" in one_line(thespis.resume, run, steps=90)
 
 
 def test_a_run_directory_moves(tmp_path, done):

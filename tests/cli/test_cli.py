@@ -300,8 +300,8 @@ OWN = "import dataclasses\n" + Path(sac.__file__).read_text()
         ("mine.py", "", ["mine.py", "does not declare", "Config, State, make"]),
         ("mine.py", OWN.replace("def make(", "def build("), ["mine.py", "does not declare make"]),
         ("mine.py", OWN.replace("def make(", "make = 3\ndef build("), ["mine.py", "make"]),
-        ("mine.py", OWN.replace("lr: Positive = 3e-4", "lr: Positive"), ["mine.py", "lr"]),
-        ("mine.py", OWN.replace("lr: Positive = 3e-4", "lr: Positive = -3e-4"), ["lr is -0.0003", "a number above 0"]),
+        ("mine.py", OWN.replace("lr: Rate = 3e-4", "lr: Rate"), ["mine.py", "lr"]),
+        ("mine.py", OWN.replace("lr: Rate = 3e-4", "lr: Rate = -3e-4"), ["lr is -0.0003", "a number above 0"]),
         ("mine.py", b"\xff\xfe\x00", ["mine.py"]),
     ],
 )  # fmt: skip
@@ -320,7 +320,7 @@ def test_an_own_algorithm_that_is_missing(capsys):
 
 
 def test_an_own_algorithm_is_named_again_by_whoever_uses_its_run(capsys):
-    Path("mine.py").write_text(OWN.replace("lr: Positive = 3e-4", "pace: Positive = 3e-4").replace("cfg.lr", "cfg.pace"))
+    Path("mine.py").write_text(OWN.replace("lr: Rate = 3e-4", "pace: Rate = 3e-4").replace("cfg.lr", "cfg.pace"))
     out = answer(capsys, "train", "mine.py", "--env", ENV, *TINY, "--pace", "0.01", "--out", "own")
     assert re.search(r"^go on +thespis resume own --algo mine.py --steps 120$", out, re.M)
     about = json.loads(Path("own/config.json").read_text())
@@ -535,7 +535,7 @@ def test_a_mistake_in_a_real_process():
     process = start("train", "sac", "--lr", "fast", PYTHONIOENCODING="utf-8")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (2, "")
-    assert err == "thespis: --algo.lr is 'fast'; allowed: a number above 0\n"
+    assert err == "thespis: --algo.lr is 'fast'; allowed: a number above 0 or a schedule, as linear:3e-4:1e-5\n"
     assert not Path("runs").exists()
 
 

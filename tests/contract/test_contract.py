@@ -23,7 +23,7 @@ from torch._inductor import cpp_builder
 from torch._inductor.exc import InvalidCxxCompiler
 
 import thespis.algos
-from thespis import config
+from thespis import cli, config
 from thespis.core import Batch, Box, Discrete, Fault, Learner, MultiDiscrete, Spec, leaves, rebuild, tree_map
 from thespis.engine import build
 from thespis.engine.act import Actor
@@ -187,6 +187,8 @@ def other(hint: Any, value: Any) -> list[Any]:
     if origin is Annotated:
         return other(args[0], value)
     if origin in (typing.Union, types.UnionType):
+        if config.Schedule in args:
+            return [config.Schedule(text) for text in ("linear:0.1:0.02:warmup=0.25", "cosine:1e-3:updates=40")]
         inner = next(a for a in args if a is not type(None))
         return other(inner, value) if value is None else [None]
     if origin is Literal:
@@ -230,10 +232,51 @@ def strings(cfg: Any) -> list[str]:
 @pytest.mark.parametrize("of", [lambda algo: algo.Config(), changed], ids=["defaults", "no default"])
 def test_config_through_command_line_and_json_is_the_identity(algo: types.ModuleType, of: Callable[..., Any]) -> None:
     cfg = of(algo)
-    typed = tyro.cli(algo.Config, args=strings(cfg))
+    typed = tyro.cli(algo.Config, args=strings(cfg), registry=cli.TYPES)
     assert config.check(typed) == cfg
     text = json.dumps(config.to_json(typed), allow_nan=False)
     assert config.build(algo.Config, json.loads(text)) == cfg
+
+
+def rates(algo: types.ModuleType) -> list[str]:
+    """The fields that are step sizes."""
+    return [name for name, hint in typing.get_type_hints(algo.Config, include_extras=True).items() if hint == config.Rate]
+
+
+def scheduled(algo: types.ModuleType, text: str) -> Any:
+    """Its small Config, all step sizes on one schedule."""
+    return dataclasses.replace(small(algo), **dict.fromkeys(rates(algo), config.Schedule(text)))
+
+
+def test_every_step_size_may_be_a_schedule(algo: types.ModuleType) -> None:
+    named = [f.name for f in dataclasses.fields(algo.Config) if "lr" in f.name.split("_")]
+    assert named
+    assert rates(algo) == named
+
+
+def test_a_schedule_counts_updates_in_every_group_also_in_those_that_step_in_few(algo: types.ModuleType) -> None:
+    """Told as a metric for each loss; only where the docstring says "own steps" each group counts by itself. At the end of one
+    that leads to 0, nothing that an optimiser trains moves."""
+    learner, spec = made(algo, scheduled(algo, "linear:0.01:updates=12"))
+    tree = ast.parse(inspect.getsource(algo))
+    body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Config")
+    own = any("own steps" in ast.unparse(n) for n in body if isinstance(n, ast.Expr))
+    if getattr(algo.Config, "anneal", False):
+        pytest.skip("its step size falls otherwise, too; see its test")
+    state, said = steps(learner, spec, seeded(0, learner.init), 0, 12)
+    counts: dict[str, int] = {}
+    for i, metrics in enumerate(said):
+        names = {name for name in metrics if name.endswith("_lr")}
+        assert names == {f"{name.removesuffix('_loss')}_lr" for name in metrics if name.endswith("_loss")}
+        for name in names:
+            at = counts[name] = counts.get(name, 0) + 1
+            assert float(metrics[name]) == pytest.approx(0.01 * (1 - ((at - 1) if own else i) / 12), rel=1e-5), name
+    assert "critic_lr" in counts
+    if not own and not learner.prepare:
+        after, _ = steps(learner, spec, state, 12, 12 + learner.period)
+        trained = [name for name in leaves(state) if ".params." in name]
+        assert trained
+        assert not set(trained) & set(differing(state, after))
 
 
 def test_the_feed_is_the_configs(algo: types.ModuleType) -> None:
@@ -385,8 +428,9 @@ def test_the_engine_in_place_equals_the_pure_update_to_the_bit(algo: types.Modul
         assert mean == pytest.approx(sum(values) / len(values), rel=1e-5, abs=1e-7), name
 
 
-def test_update_is_one_graph_and_equals_eager_to_the_bit(algo: types.ModuleType) -> None:
-    learner, spec = made(algo)
+@pytest.mark.parametrize("lr", ["", "cosine:0.01:0.001:warmup=0.25:updates=12"], ids=["constant", "schedule"])
+def test_update_is_one_graph_and_equals_eager_to_the_bit(algo: types.ModuleType, lr: str) -> None:
+    learner, spec = made(algo, scheduled(algo, lr) if lr else None)
     state = seeded(0, learner.init)
     for k in range(learner.period):
         if learner.alike(k) != k:
@@ -433,9 +477,9 @@ def build_here(source: str, inputs: list[Tensor], threads: int) -> tuple[Callabl
 @pytest.mark.slow
 @pytest.mark.skipif(not compiler(), reason="this machine has no C++ compiler")
 def test_compiled_equals_eager(algo: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's own compiler: one cold compilation for each k, of an update that acts, too."""
+    """The machine's own compiler: one cold compilation for each k, of an update that acts, too, and has a schedule."""
     monkeypatch.setattr("thespis.engine.build.begin", build_here)
-    learner, spec = made(algo)
+    learner, spec = made(algo, scheduled(algo, "cosine:3e-4:1e-4:warmup=0.25:updates=12"))
 
     def update(s: Any, b: Batch, k: int = 0) -> tuple[Any, dict[str, Tensor]]:
         after, metrics = learner.update(s, b, k)

@@ -101,6 +101,7 @@ def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bi
     if found.family == "onpolicy":  # it stops in the middle of a rollout
         options = {k: v for k, v in options.items() if k not in ("warmup", "updates_per_step", "n_step", "replay_size")}
         options |= {"rollout": 16, "batch_size": 8, "epochs": 2}
+    options["lr"] = "linear:1e-3:1e-4:warmup=0.1"
     if found.family == "offline":  # it stops in the middle of an evaluation, which alone takes steps
         options = {k: v for k, v in options.items() if k not in ("warmup", "updates_per_step", "num_envs")}
         options["data"] = pendulum(tmp_path / "data.npz")

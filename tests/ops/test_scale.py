@@ -1,26 +1,13 @@
-"""Ranges and schedules against closed forms and torch's own."""
+"""Ranges and moments against closed forms."""
 
 import math
 
 import pytest
 import torch
 
-from thespis.ops import between, cosine, moments, return_scale, standardised, unseen
+from thespis.ops import between, moments, return_scale, standardised, unseen
 
 F64 = torch.float64
-
-
-def test_cosine_is_torchs_and_stays_at_its_end() -> None:
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([weight], lr=0.3)
-    peer = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=20, eta_min=0.1)
-    for t in range(21):
-        assert float(cosine(torch.tensor(float(t)), 0.3, 0.1, 20)) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-6)
-        optimiser.step()
-        peer.step()
-    late = torch.tensor([20.0, 21.0, 1e9], dtype=F64)
-    assert cosine(late, 0.3, 0.1, 20).tolist() == pytest.approx([0.1] * 3)
-    assert float(cosine(torch.tensor(10.0), 0.3, 0.1, 20)) == pytest.approx(0.2)  # half-way
 
 
 def test_between() -> None:

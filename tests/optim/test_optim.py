@@ -148,6 +148,34 @@ def test_descend_tells_the_loss_by_its_name_and_detached() -> None:
     assert not any(m.requires_grad for m in metrics.values())
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_descend_with_a_schedule_is_torchs_adam_with_its_scheduler(every: int) -> None:
+    """A group that steps in every third update is told of the others by `clock`. The rate is told as a metric, by the loss."""
+
+    def schedule(t: Tensor) -> Tensor:
+        return 0.1 * (1 - t / 40)
+
+    def critic_loss(p: Params) -> tuple[Tensor, Metrics]:
+        return sum((p[k] ** 2).sum() for k in p), {}
+
+    ours = tree_map(torch.Tensor.double, fresh(randoms()))
+    theirs = {k: p.clone().requires_grad_() for k, p in ours.params.items()}
+    peer = torch.optim.Adam(theirs.values(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(peer, lambda t: 1 - t / 40)
+    for t in range(30):
+        if t % every == 0:
+            clock = None if every == 1 else torch.tensor(float(t), dtype=torch.float64)
+            ours, metrics = descend(ours, critic_loss, schedule, clock=clock)
+            assert set(metrics) == {"critic_loss", "critic_lr"}
+            assert float(metrics["critic_lr"]) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12)
+            peer.zero_grad()
+            sum((p**2).sum() for p in theirs.values()).backward()
+            peer.step()
+        scheduler.step()
+    for k, p in theirs.items():
+        torch.testing.assert_close(ours.params[k], p.detach(), rtol=1e-10, atol=1e-12)
+
+
 def test_descend_changes_nothing_that_it_was_given() -> None:
     group, centre, width = fresh(randoms()), fresh(randoms()), torch.tensor(3.0)
     check = kept(group, centre, width)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from thespis import nets, ops
 from thespis.algos.continuous import flashsac, sac
+from thespis.config import Schedule
 from thespis.core import Batch, Learner, Params, leaves, rebuild, replace
 
 from . import reference as ref
@@ -248,14 +249,14 @@ def moving(stats: Params, seen: list[Weights]) -> Params:
 @pytest.mark.parametrize("delay", [1, 2, 3])
 def test_order_of_steps(batch: Batch, delay: int) -> None:
     """The actor first, then the temperature, then the critics at the new policy, then the targets; all but theirs unit."""
-    made = learner(delay=delay, lr=0.03, lr_end=0.01, lr_steps=20, tau=0.1)
+    made = learner(delay=delay, lr=Schedule("cosine:0.03:0.01:updates=20"), tau=0.1)
     assert made.period == delay
     s = state(made)
     for k in range(delay):
         lr = lambda group: 0.01 + 0.02 * (1 + math.cos(math.pi * float(group.t) / 20)) / 2
         after, metrics = ref.seeded(k, made.update, s, batch, k)
         torch.manual_seed(k)
-        wanted, names = s, {"critic_loss", "q"}
+        wanted, names = s, {"critic_loss", "critic_lr", "q"}
         if k == 0:
             actor, told = ref.step(s.actor, made.losses["actor"], lr(s.actor), s, batch)
             log_alpha, _ = ref.step(s.log_alpha, made.losses["alpha"], lr(s.log_alpha), told["entropy"])
@@ -264,7 +265,7 @@ def test_order_of_steps(batch: Batch, delay: int) -> None:
                 wanted, actor=replace(actor, params=unit(actor.params)), log_alpha=log_alpha,
                 actor_stats=moving(s.actor_stats, [seen]),
             )  # fmt: skip
-            names |= {"actor_loss", "entropy", "alpha_loss", "alpha"}
+            names |= {"actor_loss", "actor_lr", "entropy", "alpha_loss", "alpha_lr", "alpha"}
             assert float(metrics["alpha"]) == pytest.approx(math.exp(float(log_alpha.params["x"])))
         else:
             assert ref.moved(s, after) == {"critic", "critic_stats", "target"}
@@ -338,7 +339,7 @@ def test_with_one_bin_and_no_norm_and_returns_of_unit_spread_its_losses_are_sacs
 
 def test_signature_after_many_wild_steps_weights_are_unit_and_values_in_bounds() -> None:
     """Observations and rewards of any size, a step size of 0.03: norms are what they were, values inside the bins."""
-    made = flashsac.make(flashsac.Config(hidden=(4,), blocks=1, bins=11, lr=0.03, lr_end=0.03), SPEC)
+    made = flashsac.make(flashsac.Config(hidden=(4,), blocks=1, bins=11, lr=0.03), SPEC)
     s = made.init()
     full = lambda x: torch.full((BATCH,), x)
     with torch.no_grad():
@@ -385,7 +386,7 @@ def test_act_holds_its_noise_and_without_exploring_is_the_mean(batch: Batch) -> 
 
 def test_defaults_are_the_authors() -> None:
     ref.assert_defaults(
-        flashsac, lr=3e-4, lr_end=1.5e-4, lr_steps=1_000_000, tau=0.01, hidden=(128, 256), blocks=2, batch_norm="shared",
+        flashsac, lr="cosine:0.0003:0.00015:updates=1000000", tau=0.01, hidden=(128, 256), blocks=2, batch_norm="shared",
         unit_norm=True, bins=101, bound=5, noise_repeat=16, zeta=2, delay=2, initial_alpha=0.01, target_std=0.15,
         log_std=(-10, 2), gamma=0.99, n_step=1, batch_size=512, replay_size=1_000_000, warmup=10_000, updates_per_step=1,
     )  # fmt: skip

@@ -97,6 +97,14 @@ def test_a_run_that_was_changed_or_began_from_another_is_a_group_of_its_own(tmp_
     ]  # fmt: skip
 
 
+def test_one_schedule_over_runs_of_two_lengths_is_two_things(tmp_path):
+    for i, length in enumerate([100, 200, 200]):
+        about(write(tmp_path / f"run-{i}", seed=i, lr="linear:0.001"), schedule_updates=length)
+    assert [(g.name, g.seeds) for g in compare([tmp_path]).groups] == [
+        ("sac, schedule_updates=100", 1), ("sac, schedule_updates=200", 2),
+    ]  # fmt: skip
+
+
 def test_the_table_has_environments_and_single_seeds(tmp_path):
     for env, size in (("Hopper-v5", 10.0), ("Ant-v5", 1000.0)):
         for seed in (3, 5, 11):

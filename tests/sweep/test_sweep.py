@@ -118,6 +118,16 @@ def test_a_grid_is_every_combination_with_every_seed(inside, tmp_path):
     assert (tmp_path / "summary.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_schedules_are_swept_and_found_again(inside, tmp_path):
+    found = swept(tmp_path, {"lr": "1e-3,linear:1e-3"})
+    assert [row["values"] for row in found["settings"]] == [{"lr": 1e-3}, {"lr": "linear:0.001"}]
+    about = json.loads((tmp_path / found["settings"][1]["folder"] / "seed-0/config.json").read_text())
+    assert about["algo_config"]["lr"] == "linear:0.001"
+    begun = len(inside.started)
+    assert swept(tmp_path, {"lr": [1e-3, "linear:1e-3:0"]}) == found
+    assert len(inside.started) == begun == 2
+
+
 def test_without_settings_it_is_many_seeds(inside, tmp_path):
     found = swept(tmp_path, seeds=3)
     assert sorted(p.name for p in tmp_path.glob("seed-*")) == ["seed-0", "seed-1", "seed-2"]
@@ -183,6 +193,8 @@ def test_a_file_that_was_changed_and_a_folder_of_others_are_refused(inside, tmp_
         ({"algo.lrr": "1"}, {}, "over: algo.lrr is not an option of sac; did you mean lr"),
         ({"lr": "1e-4,no"}, {}, "over: lr is 'no'; allowed: a number above 0"),
         ({"lr": [1e-4, -1]}, {}, "over: lr is -1; allowed: a number above 0"),
+        ({"lr": "linear:1e-3,linear"}, {}, "over: lr is 'linear'; allowed: a number above 0 or a schedule, as linear:3e-4:1e-5"),
+        ({"lr": "linear:1e-3,linear:0.001:0"}, {}, "over: lr has linear:0.001 twice"),
         ({"hidden": "8 8,8 0"}, {}, "over: hidden is '8 0'; allowed: any number of values"),
         ({"lr": "1e-4,0.0001"}, {}, "over: lr has 0.0001 twice"),
         ({"warmup": "0,0"}, {}, "over: warmup has 0 twice"),

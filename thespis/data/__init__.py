@@ -1,6 +1,7 @@
 """Where batches come from; knows gamma and n-step, not algorithms."""
 
 from thespis.core import OffPolicy, Spec
+from thespis.data import replay
 from thespis.data.dataset import Dataset, Origin, Source, read
 from thespis.data.demonstrations import Demonstrations
 from thespis.data.recorded import Offline, Probe, Recorded, every_row, offline
@@ -26,7 +27,14 @@ def experience(
     return Replay(spec, feed, num_envs, seed, needs, device)
 
 
+def updates(feed: OffPolicy | OnPolicy | Offline, steps: int, num_envs: int) -> int:
+    """That so many steps of all environments call for."""
+    if isinstance(feed, Offline):
+        return steps
+    return feed.updates(steps, num_envs) if isinstance(feed, OnPolicy) else replay.updates(feed, steps)
+
+
 __all__ = [
     "Dataset", "Demonstrations", "Experience", "Offline", "OnPolicy", "Origin", "Probe", "Recorded", "Replay", "Rollout",
-    "Shards", "Source", "every_row", "experience", "offline", "read",
+    "Shards", "Source", "every_row", "experience", "offline", "read", "updates",
 ]  # fmt: skip

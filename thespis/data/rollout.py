@@ -38,6 +38,10 @@ class OnPolicy:
         """Of one epoch. Where a rollout has fewer rows than batch_size, all of them are one."""
         return max(self.rollout * num_envs // self.batch_size, 1)
 
+    def updates(self, steps: int, num_envs: int) -> int:
+        """That so many steps of all environments call for."""
+        return steps // (self.rollout * num_envs) * self.epochs * self.minibatches(num_envs)
+
 
 class Rollout:
     """Takes steps as a Replay does; when it is full, `batch` is the rollout and `sample` gives minibatches of `rows`."""
@@ -64,8 +68,7 @@ class Rollout:
 
     def due(self, steps: int) -> int:
         """Updates that so many environment steps call for."""
-        rollouts = steps // (self.length * self.num_envs)
-        return rollouts * self.feed.epochs * self.feed.minibatches(self.num_envs)
+        return self.feed.updates(steps, self.num_envs)
 
     @property
     def parts(self) -> list[Rollout]:

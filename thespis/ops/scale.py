@@ -1,4 +1,4 @@
-"""Numbers brought into a range, and step sizes that fall."""
+"""Numbers brought into a range."""
 
 import math
 

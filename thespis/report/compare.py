@@ -269,7 +269,7 @@ def _same(run: Run) -> str:
     that lies; runs from before its digest was kept have the name alone."""
     about = run.config
     changes = [fields for c in about.get("changes", []) if (fields := {k: v for k, v in c["fields"].items() if k not in ASIDE})]
-    more = [about.get(name) for name in ("data", "start")] + [about.get("own_parts", []), changes]
+    more = [about.get(name) for name in ("data", "start", "schedule_updates")] + [about.get("own_parts", []), changes]
     return json.dumps([about.get("algo_sha256", about["algo"]), about["algo_config"], _learning(run), *more], sort_keys=True)
 
 
@@ -309,6 +309,7 @@ def _settings(run: Run) -> dict[str, str]:
     about = run.config
     options = {k: v for k, v in about["run"].items() if k not in ASIDE}
     more = {"own": " ".join(about.get("own_parts", [])), "start": (about.get("start") or {}).get("run", "")}
+    more["schedule_updates"] = about.get("schedule_updates", "")
     more["changed"] = ", ".join(f"{k}={v[1]} at {c['step']}" for c in about.get("changes", []) for k, v in c["fields"].items())
     values = about["algo_config"] | {"num_envs": 1, "data": None} | options | more
     return {k: "×".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in values.items()}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Natural, Positive
+from thespis.config import Count, Fraction, Natural, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -22,7 +22,7 @@ from thespis.optim import descend, fresh, polyak
 @dataclass(frozen=True)
 class Config:
     # REPLACE the numbers, and name under each the equation or table where it stands
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor and critic (table ?)"""
     tau: Fraction = 0.005
     """target smoothing coefficient (table ?)"""

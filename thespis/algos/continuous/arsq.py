@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from thespis import nets, ops
-from thespis.config import Ascending, Count, Fraction, Members, Natural, NonNegative, Positive, Range
+from thespis.config import Ascending, Count, Fraction, Members, Natural, NonNegative, Positive, Range, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of values and advantages (assumed)"""
     tau: Fraction = 0.005
     """target smoothing coefficient (assumed)"""

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 1e-3
+    lr: Rate = 1e-3
     """Adam step size of actor, critics and temperature (authors' code)"""
     b1: Fraction = 0.5
     """Adam's memory of the gradient, of actor and critics; the temperature's is 0.9 (authors' code)"""
@@ -117,10 +117,10 @@ def make(cfg: Config, spec: Spec) -> Learner:
         s = replace(s, critic=critic, critic_stats={name: m1.pop(name) for name in s.critic_stats})
         if k < cfg.delay - 1:
             return s, m1
-        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b, betas=(cfg.b1, 0.999))
+        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b, betas=(cfg.b1, 0.999), clock=critic.t - 1)
         s = replace(s, actor=actor, actor_stats={name: m2.pop(name) for name in s.actor_stats})
         if cfg.alpha is None:
-            temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"])
+            temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"], clock=critic.t - 1)
             s, m2 = replace(s, log_alpha=temperature), m2 | m3
         return s, m1 | m2 | {"alpha": alpha(s)}
 

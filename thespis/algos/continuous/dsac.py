@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.functional import gelu, softplus
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Natural, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 1e-4
+    lr: Rate = 1e-4
     """Adam step size of actor and critic (second repository; the first: 5e-5 and 8e-5, annealed)"""
-    alpha_lr: Positive = 3e-4
+    alpha_lr: Rate = 3e-4
     """Adam step size of the temperature (second repository; the first: 5e-5, annealed)"""
     tau: Fraction = 0.005
     """target smoothing coefficient (second repository; the first: 0.001)"""
@@ -113,8 +113,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         critic, metrics = descend(s.critic, critic_loss, cfg.lr, s, b)
         if k < cfg.delay - 1:
             return replace(s, critic=critic), metrics
-        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b)
-        temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.alpha_lr, m2["entropy"])
+        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b, clock=s.critic.t)
+        temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.alpha_lr, m2["entropy"], clock=s.critic.t)
         slow = polyak(s.actor_target, actor.params, cfg.tau), polyak(s.critic_target, critic.params, cfg.tau)
         s = State(actor, critic, *slow, temperature)
         return s, metrics | m2 | m3 | {"alpha": alpha(s)}

@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.functional import gelu, huber_loss, softplus
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Natural, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 1e-4
+    lr: Rate = 1e-4
     """Adam step size of actor and critics (authors' code)"""
-    alpha_lr: Positive = 3e-4
+    alpha_lr: Rate = 3e-4
     """Adam step size of the temperature (authors' code)"""
     tau: Fraction = 0.005
     """target smoothing coefficient (authors' code)"""
@@ -133,8 +133,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         spread = metrics.pop("spread")
         if k < cfg.delay - 1:
             return replace(s, critic=critic, spread=spread), metrics
-        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b)
-        temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.alpha_lr, m2["entropy"])
+        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b, clock=s.critic.t)
+        temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.alpha_lr, m2["entropy"], clock=s.critic.t)
         slow = polyak(s.actor_target, actor.params, cfg.tau), polyak(s.critic_target, critic.params, cfg.tau)
         s = State(actor, critic, *slow, temperature, spread)
         return s, metrics | m2 | m3 | {"alpha": alpha(s)}

@@ -14,19 +14,15 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive, Rate, Schedule
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
-    """Adam step size at first, of actor, critics and temperature (authors' code)"""
-    lr_end: Positive = 1.5e-4
-    """and at last: half a cosine over each one's own steps (authors' code)"""
-    lr_steps: Count = 1_000_000
-    """steps until then (authors' code: the environment steps of the run, times updates_per_step)"""
+    lr: Rate = Schedule("cosine:3e-4:1.5e-4:updates=1000000")
+    """Adam step size of actor, critics and temperature, over each one's own steps (authors' code: over the run's updates)"""
     tau: Fraction = 0.01
     """target smoothing coefficient; of parameters alone (authors' code)"""
     hidden: tuple[Count, ...] = (128, 256)
@@ -88,7 +84,6 @@ def make(cfg: Config, spec: Spec) -> Learner:
     critics = nets.copies(nets.bottleneck(obs_dim + action_dim, cfg.hidden[-1], cfg.bins, *form), 2)
     target_entropy = 0.5 * action_dim * math.log(2 * math.pi * math.e * cfg.target_std**2)
     alpha = lambda s: s.log_alpha.params["x"].exp()
-    lr = lambda group: ops.cosine(group.t, cfg.lr, cfg.lr_end, cfg.lr_steps)
     value = lambda out: out[..., 0] if cfg.bins == 1 else ops.expectation(out.softmax(-1), -cfg.bound, cfg.bound)
 
     def gaussian(out: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,12 +121,12 @@ def make(cfg: Config, spec: Spec) -> Learner:
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # authors' code: the actor first
         metrics: Metrics = {}
         if k == 0:
-            actor, m1 = descend(s.actor, actor_loss, lr(s.actor), s, b)
-            temperature, m2 = descend(s.log_alpha, alpha_loss, lr(s.log_alpha), m1["entropy"])
+            actor, m1 = descend(s.actor, actor_loss, cfg.lr, s, b)
+            temperature, m2 = descend(s.log_alpha, alpha_loss, cfg.lr, m1["entropy"])
             stats = {name: m1.pop(name) for name in s.actor_stats}
             s = replace(s, actor=actor_net.unit(actor), actor_stats=stats, log_alpha=temperature)
             metrics = m1 | m2 | {"alpha": alpha(s)}
-        critic, m3 = descend(s.critic, critic_loss, lr(s.critic), s, b)
+        critic, m3 = descend(s.critic, critic_loss, cfg.lr, s, b)
         critic, stats = critics.unit(critic), {name: m3.pop(name) for name in s.critic_stats}
         s = replace(s, critic=critic, critic_stats=stats, target=polyak(s.target, critic.params, cfg.tau))
         return s, metrics | m3

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -27,7 +27,7 @@ class Config:
     """tanh-Gaussians in the mixture (authors' code for SAC: 2; the paper varies it)"""
     backprop: Literal["max", "all"] = "max"
     """which components a state's actor loss improves: the best (authors' code for SAC) or all (the paper's other variant)"""
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor, routing, critics and temperature (authors' code)"""
     tau: Fraction = 0.005
     """target smoothing coefficient (sac)"""

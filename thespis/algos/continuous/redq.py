@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive, Range
+from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive, Range, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor, critics and temperature (table of hyper-parameters)"""
     tau: Fraction = 0.005
     """target smoothing coefficient (table of hyper-parameters)"""
@@ -154,8 +154,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         s = replace(s, critic=critic, target=polyak(s.target, critic.params, cfg.tau))
         if k < delay - 1:
             return s, metrics
-        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b, decay=cfg.weight_decay)
-        temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"])
+        actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b, clock=critic.t - 1, decay=cfg.weight_decay)
+        temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"], clock=critic.t - 1)
         s = replace(s, actor=actor, log_alpha=temperature)
         return s, metrics | m2 | m3 | {"alpha": alpha(s)}
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of all three networks (table 1)"""
     tau: Fraction = 0.005
     """smoothing coefficient of the value target (table 1)"""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -23,7 +23,7 @@ from thespis.optim import descend, fresh, polyak
 class Config:
     sequence: Count = 8
     """actions that are planned from one observation, J (the paper trains 2, 4, 8 and 16)"""
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor, critics, model and temperature (authors' code)"""
     tau: Fraction = 0.005
     """smoothing coefficient of the slow critics and of the slow model (authors' code)"""

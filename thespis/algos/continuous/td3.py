@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Members, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Members, Natural, NonNegative, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor and critics (authors' code)"""
     tau: Fraction = 0.005
     """target smoothing coefficient (section 6.1)"""
@@ -96,7 +96,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         critic, metrics = descend(s.critic, critic_loss, cfg.lr, s, b)
         s = replace(s, critic=critic)
         if k == cfg.delay - 1:
-            actor, m = descend(s.actor, actor_loss, cfg.lr, s, b)
+            actor, m = descend(s.actor, actor_loss, cfg.lr, s, b, clock=critic.t - 1)
             targets = polyak(s.actor_target, actor.params, cfg.tau), polyak(s.critic_target, critic.params, cfg.tau)
             s, metrics = State(actor, critic, *targets), metrics | m
         return s, metrics

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor, critics and temperature (authors' code)"""
     tau: Fraction = 0.005
     """target smoothing coefficient (authors' code)"""

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Members, Natural, Positive
+from thespis.config import Count, Fraction, Members, Natural, Positive, Rate
 from thespis.core import Batch, Discrete, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor, critics and temperature (table 2)"""
     tau: Fraction = 0.005
     """target smoothing coefficient (the paper copies its targets every 8,000 steps)"""

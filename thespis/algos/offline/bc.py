@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Interval, Positive
+from thespis.config import Count, Interval, Rate
 from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import Offline
 from thespis.optim import descend, fresh
@@ -20,7 +20,7 @@ from thespis.optim import descend, fresh
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size (as in TD3+BC's code)"""
     hidden: tuple[Count, ...] = (256, 256)
     """widths of the hidden layers, ReLU between them (as in TD3+BC's code)"""

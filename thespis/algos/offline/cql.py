@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import Offline
 from thespis.optim import descend, fresh, polyak
@@ -23,9 +23,9 @@ from thespis.optim import descend, fresh, polyak
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of the critics (authors' code)"""
-    actor_lr: Positive = 1e-4
+    actor_lr: Rate = 1e-4
     """Adam step size of actor and temperature (authors' code, MuJoCo)"""
     weight: NonNegative = 5.0
     """of the conservative loss (authors' code, MuJoCo)"""

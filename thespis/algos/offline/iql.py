@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive
+from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import Offline
 from thespis.optim import descend, fresh, polyak
@@ -20,7 +20,7 @@ from thespis.optim import descend, fresh, polyak
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor, critics and value (appendix B)"""
     decay: Natural = 1_000_000
     """updates over which the actor's step size falls to 0 along a cosine (appendix B: over the run); 0: it stays"""
@@ -103,7 +103,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # algorithm 1, in the order of the authors' code
         value, m1 = descend(s.value, value_loss, cfg.lr, s, b)
         s = replace(s, value=value)
-        lr = ops.cosine(s.actor.t, cfg.lr, 0.0, cfg.decay) if cfg.decay else cfg.lr
+        lr = ops.cosine(s.actor.t, cfg.lr, 0.0, cfg.decay) if cfg.decay and not callable(cfg.lr) else cfg.lr
         actor, m2 = descend(s.actor, actor_loss, lr, s, b)
         critic, m3 = descend(s.critic, critic_loss, cfg.lr, s, b)
         return replace(s, actor=actor, critic=critic, target=polyak(s.target, critic.params, cfg.tau)), m1 | m2 | m3

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, NonNegative, Positive
+from thespis.config import Count, Fraction, Interval, Members, NonNegative, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import Offline
 from thespis.optim import adam, descend, fresh, gradient, polyak
@@ -25,7 +25,7 @@ from thespis.optim import adam, descend, fresh, gradient, polyak
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 2e-4
+    lr: Rate = 2e-4
     """Adam step size of value and policy (authors' code; imitation: 1e-4)"""
     decay: NonNegative = 1e-4
     """weight decay of the policy (authors' code; imitation: 1e-5 on Hopper, 1e-3 on Walker2d)"""
@@ -134,7 +134,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None) -> Learner:
             left = torch.stack([(g * first[k]).sum() for k, g in second.items()]).sum()
             metrics = metrics | {"conflict": dot, "left_along": left}
         third, _ = gradient(mean_loss, s.value.params, s, b)
-        return adam(s.value, {k: first[k] + second[k] + third[k] for k in first}, cfg.lr), metrics | {"value_loss": loss}
+        lr = cfg.lr(s.value.t) if callable(cfg.lr) else cfg.lr
+        return adam(s.value, {k: first[k] + second[k] + third[k] for k in first}, lr), metrics | {"value_loss": loss}
 
     def init() -> State:
         v0, seen = value_net.init(), {"mean": torch.zeros(obs_dim), "std": torch.ones(obs_dim)}

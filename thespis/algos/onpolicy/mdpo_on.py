@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Positive
+from thespis.config import Count, Fraction, Positive, Rate
 from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import OnPolicy
 from thespis.optim import descend, fresh
@@ -28,7 +28,7 @@ class Config:
     code, whose 10M steps these are)"""
     inner_steps: Count = 10
     """m, actor steps on each rollout, every one on all of its rows (authors' code)"""
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor and critic (authors' code)"""
     anneal: bool = False
     """lr and value_clip times t_k as well (authors' code means to, but hands its schedules constants: off)"""
@@ -80,6 +80,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     def shrunk(s: State) -> Tensor:  # what lr and value_clip are multiplied by
         return t(s) if cfg.anneal else torch.ones_like(s.rollouts)
 
+    def lr(s: State) -> Tensor:
+        return (cfg.lr(s.critic.t) if callable(cfg.lr) else cfg.lr) * shrunk(s)
+
     def actor_loss(
         p: Params, old: nets.Dist, t: Tensor, b: Batch
     ) -> tuple[Tensor, Metrics]:  # mean(KL(pi || old) / t_k - ratio A)
@@ -104,7 +107,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         rows, metrics = ops.judged(shown, before, ahead, cfg.gamma * cfg.lam)
         old, new = pi.apply(s.actor.params, rows.obs), s.actor
         for _ in range(cfg.inner_steps):
-            new, _ = descend(new, actor_loss, cfg.lr * shrunk(s), old, t(s), rows, max_norm=cfg.max_norm, eps=cfg.adam_eps)
+            new, _ = descend(new, actor_loss, lr(s), old, t(s), rows, max_norm=cfg.max_norm, eps=cfg.adam_eps)
         reached, told = actor_loss(new.params, old, t(s), rows)
         seen = ops.moments(s.seen, rollout.obs) if cfg.normalise_obs else s.seen
         return replace(s, actor=new, seen=seen), rows, metrics | told | {"actor_loss": reached, "t": t(s)}
@@ -113,7 +116,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return State(fresh(pi.init()), fresh(critic_net.init()), torch.zeros(()), ops.unseen(obs_dim))
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # the value function's; the policy has moved already
-        new, metrics = descend(s.critic, critic_loss, cfg.lr * shrunk(s), shrunk(s), b)
+        new, metrics = descend(s.critic, critic_loss, lr(s), shrunk(s), b)
         return replace(s, critic=new), metrics
 
     def act(p: dict[str, Params], obs: Tensor, explore: bool) -> Tensor:

@@ -11,12 +11,13 @@ whose density is the mixture's), where the routing climbs the surrogate too, thr
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Positive
+from thespis.config import Count, Fraction, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import OnPolicy
 from thespis.optim import descend, fresh
@@ -26,7 +27,7 @@ from thespis.optim import descend, fresh
 class Config:
     components: Count = 5
     """Gaussians in the mixture (authors' code for PPO)"""
-    lr: Positive = 3e-4
+    lr: Rate = 3e-4
     """Adam step size of actor, critic and Q-function (authors' code)"""
     adam_eps: Positive = 1e-5
     """what Adam adds to the root of the second moment (authors' code; Adam's own: 1e-8)"""
@@ -134,7 +135,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return State(fresh(means.init() | mixing), fresh(critic_net.init()), fresh(q_net.init()), ops.unseen(obs_dim))
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:
-        numbers = {"max_norm": cfg.max_norm, "eps": cfg.adam_eps}
+        numbers: dict[str, Any] = {"max_norm": cfg.max_norm, "eps": cfg.adam_eps}
         actor, m1 = descend(s.actor, actor_loss, cfg.lr, best(s, b), b, **numbers)
         critic, m2 = descend(s.critic, critic_loss, cfg.lr, b, **numbers)
         worth, m3 = descend(s.q, q_loss, cfg.lr, b, **numbers)

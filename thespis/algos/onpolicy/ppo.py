@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, NonNegative, Positive
+from thespis.config import Count, Fraction, NonNegative, Positive, Rate
 from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import OnPolicy
 from thespis.optim import descend, fresh
@@ -23,8 +23,8 @@ from thespis.optim import descend, fresh
 
 @dataclass(frozen=True)
 class Config:
-    lr: Positive = 3e-4
-    """Adam step size of actor and critic (table 3: constant; baselines, on MuJoCo: falls in a line to 0 over the run)"""
+    lr: Rate = 3e-4
+    """Adam step size of actor and critic (table 3: constant; baselines, on MuJoCo: linear:3e-4)"""
     adam_eps: Positive = 1e-5
     """what Adam adds to the root of the second moment (baselines; Adam's own: 1e-8)"""
     hidden: tuple[Count, ...] = (64, 64)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import grad
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, NonNegative, Positive
+from thespis.config import Count, Fraction, NonNegative, Positive, Rate
 from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import OnPolicy
 from thespis.optim import descend, fresh
@@ -31,7 +31,7 @@ class Config:
     """iterations of conjugate gradients (appendix C)"""
     halvings: Count = 10
     """lengths of step that the line search tries, each half the one before (appendix C; baselines)"""
-    lr: Positive = 1e-3
+    lr: Rate = 1e-3
     """Adam step size of the value function (baselines)"""
     hidden: tuple[Count, ...] = (32, 32)
     """widths of the hidden layers, tanh between them (baselines)"""
