@@ -11,7 +11,7 @@ Presets: odice_il, Mao et al. 2024, the imitation form, arXiv:2402.00348.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -134,8 +134,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None) -> Learner:
             left = torch.stack([(g * first[k]).sum() for k, g in second.items()]).sum()
             metrics = metrics | {"conflict": dot, "left_along": left}
         third, _ = gradient(mean_loss, s.value.params, s, b)
-        lr = cfg.lr(s.value.t) if callable(cfg.lr) else cfg.lr
-        return adam(s.value, {k: first[k] + second[k] + third[k] for k in first}, lr), metrics | {"value_loss": loss}
+        lr: Any = cfg.lr(s.value.t) if callable(cfg.lr) else cfg.lr
+        told = metrics | {"value_loss": loss} | ({"value_lr": lr} if callable(cfg.lr) else {})
+        return adam(s.value, {k: first[k] + second[k] + third[k] for k in first}, lr), told
 
     def init() -> State:
         v0, seen = value_net.init(), {"mean": torch.zeros(obs_dim), "std": torch.ones(obs_dim)}

@@ -10,6 +10,7 @@ paper's own tables were not at hand.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,8 +81,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     def shrunk(s: State) -> Tensor:  # what lr and value_clip are multiplied by
         return t(s) if cfg.anneal else torch.ones_like(s.rollouts)
 
-    def lr(s: State) -> Tensor:
-        return (cfg.lr(s.critic.t) if callable(cfg.lr) else cfg.lr) * shrunk(s)
+    def lr(s: State) -> Any:
+        rate = cfg.lr(s.critic.t) if cfg.anneal and callable(cfg.lr) else cfg.lr
+        return rate * t(s) if cfg.anneal else rate
 
     def actor_loss(
         p: Params, old: nets.Dist, t: Tensor, b: Batch
@@ -107,10 +109,13 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         rows, metrics = ops.judged(shown, before, ahead, cfg.gamma * cfg.lam)
         old, new = pi.apply(s.actor.params, rows.obs), s.actor
         for _ in range(cfg.inner_steps):
-            new, _ = descend(new, actor_loss, lr(s), old, t(s), rows, max_norm=cfg.max_norm, eps=cfg.adam_eps)
+            new, said = descend(
+                new, actor_loss, lr(s), old, t(s), rows, max_norm=cfg.max_norm, eps=cfg.adam_eps, clock=s.critic.t
+            )
+        rate = {name: x for name, x in said.items() if name == "actor_lr"}  # of a schedule
         reached, told = actor_loss(new.params, old, t(s), rows)
         seen = ops.moments(s.seen, rollout.obs) if cfg.normalise_obs else s.seen
-        return replace(s, actor=new, seen=seen), rows, metrics | told | {"actor_loss": reached, "t": t(s)}
+        return replace(s, actor=new, seen=seen), rows, metrics | told | rate | {"actor_loss": reached, "t": t(s)}
 
     def init() -> State:
         return State(fresh(pi.init()), fresh(critic_net.init()), torch.zeros(()), ops.unseen(obs_dim))
