@@ -297,6 +297,8 @@ def _shown(name: str, env: gym.Env[Any, Any], mode: str) -> None:
     if Figures.possible(env):  # without a GPU most of a frame's time goes into shadows and smoothing
         quality = env.get_wrapper_attr("model").vis.quality
         quality.shadowsize, quality.offsamples = 1024, 0
+    if headless:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame's; without it SDL complains of a screen
     if headless and not chosen:
         os.environ["MUJOCO_GL"] = "egl"  # without it gymnasium takes GLFW, which needs a screen
     reason = _frame_fault(env, mode)
