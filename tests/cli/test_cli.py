@@ -161,7 +161,7 @@ MISTAKES = [
     ([*TRAIN, "--steps", "-7"], ["steps is -7", "a whole number 1 or more"]),
     ([*TRAIN, "--seed", "-1"], ["seed is -1", "a whole number 0 or more"]),
     ([*TRAIN, "--num_envs", "two"], ["num-envs is 'two'", "a whole number 1 or more"]),
-    ([*TRAIN, "--eval-episodes", "0"], ["eval_episodes is 0"]),
+    ([*TRAIN, "--eval-episodes", "-1"], ["eval_episodes is -1"]),
     ([*TRAIN, "--keep", "0"], ["keep is 0"]),
     ([*TRAIN, "--vector", "both"], ["vector is 'both'", "'sync', 'async'"]),
     ([*TRAIN, "tensorboard", "paper"], ["sinks is 'tensorboard paper'", "'tensorboard', 'wandb', 'trackio'"]),

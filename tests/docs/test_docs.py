@@ -196,7 +196,8 @@ def test_the_table_of_a_run_directory_is_what_a_run_leaves(tmp_path: Path) -> No
 
 def test_the_names_of_metrics_are_those_of_a_run(tmp_path: Path) -> None:
     small = {"steps": 220, "warmup": 200, "hidden": (8,), "eval_episodes": 1, "log_every": 210}
-    thespis.train("sac", env="Pendulum-v1", out=tmp_path, panel=False, **small)
+    rare = {"eval_policy": "both", "eval_steps": 150}  # what not every run has
+    thespis.train("sac", env="Pendulum-v1", out=tmp_path, panel=False, **small, **rare)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     had = {re.sub("^train/.*", "train/NAME", name) for row in rows for name in row} - {"step"}
     table = (HOUSE / "docs/python.md").read_text().partition("| name | is |")[2].partition("\n\n")[0]

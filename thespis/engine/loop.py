@@ -305,10 +305,12 @@ class _Training:
             p.evaluated = p.steps
             self.judge()
             return
+        faults = dict(p.faults)
         try:
             with self.saved_on_fault(f"evaluation at step {p.steps}"):
                 result = self.evaluations(p.steps)
         except Stopped:
+            p.faults = faults  # those of an evaluation that will be done again, whole
             return
         p.last, p.evaluated = result["return_mean"], p.steps
         self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()} | self._faults())
