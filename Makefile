@@ -26,7 +26,7 @@ run: $(READY) ## train SAC on HalfCheetah for a few minutes, and film it before 
 	  --eval-every 4000 --eval-episodes 5 --seed $(or $(SEED),0) --out $$run && \
 	echo && echo "Filming the first policy and the last (half a minute) ..." && $(BIN)/thespis report $$run --video && \
 	echo "films    $$run/videos" && echo && \
-	echo "Open the report in a browser: one page with the curve, grey beside it that of other seeds, and both films." && \
+	echo "Open the report in a browser: one page with the curve and both films." && \
 	echo "Next, with '. .venv/bin/activate' first (docs/start.md goes on from here):" && \
 	echo "  thespis train sac --env Pendulum-v1 --steps 10000 --out runs/first     an easier task, in a minute or two" && \
 	echo "  thespis resume $$run --steps 100000                go on with the cheetah" && \
