@@ -147,6 +147,15 @@ def whole(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def a_terminal():
+    """SIGHUP is heeded, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("a_terminal")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("at", [3, 14 + 50 + 9, 14 + 50 + 14 + 20, 14 + 120 + 28 + 5])  # evaluation, evaluation, training, last
 def test_a_signal_is_heeded_at_once_in_an_evaluation_too_and_resuming_equals_never_stopping(tmp_path, whole, name, at):
