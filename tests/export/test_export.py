@@ -44,6 +44,7 @@ def run_of(folder, name, observed=OBS, wanted=None):
     (folder / "policy").mkdir(parents=True)
     more = 3 if algo.family == "discrete" else 1  # or its choice would hardly ever change
     tensors = {k: more * x for k, x in leaves(learner.policy(learner.init())).items()}
+    tensors |= {k: x + 100 for k, x in tensors.items() if k.endswith("count")}  # observations have been seen: they are shown
     checkpoint.write_tensors(folder / "policy/last.safetensors", tensors)
     checkpoint.write_sealed(folder / "policy/last.json", about)
     return folder
