@@ -14,6 +14,7 @@ from thespis.data import Recorded, Replay, Rollout
 from thespis.data.replay import empty_actions
 from thespis.engine.diverge import sound
 from thespis.envs import Vector
+from thespis.envs.statistics import Statistics
 
 Act = Callable[[Tensor, Tensor | None], Tensor]  # (observations, the numbers of their environments or None: all) -> actions
 
@@ -71,12 +72,17 @@ class Collector:
     def _keep_gathered(self) -> None:
         """What wrappers had gathered before an episode is kept, to re-enact it from; and given to environments made anew."""
         now = self.envs.gathered()
-        counts = [name for name in now[0] if name.endswith(".count")]
-        anew = np.array([any(now[i][c] < self.gathered[i][c] for c in counts) for i in range(self.n)]) & self.over
-        if anew.any():
-            self.envs.use(self.gathered, False, anew)
-        for i in np.flatnonzero(self.over & ~anew):
+        gone = self.over & np.array([not each for each in now])
+        if gone.any():
+            self.envs.use(self.gathered, False, gone)
+        for i in np.flatnonzero(self.over & ~gone):
             self.gathered[i] = now[i]
+
+    def gathered_now(self) -> list[Statistics]:
+        """What wrappers have gathered until now; of an environment that failed, before its last episode."""
+        if not self.gathered[0]:
+            return self.gathered
+        return [each or before for each, before in zip(self.envs.gathered(), self.gathered, strict=True)]
 
     def interrupt(self) -> None:
         """Every episode under way ends as a time limit would end it: others use the environments."""
@@ -105,7 +111,7 @@ class Collector:
         """Everything needed to go on, as JSON and as tensors."""
         none = empty_actions(self.spec, 0)
         episodes = {f"actions.{i}": torch.from_numpy(np.array(a) if a else none) for i, a in enumerate(self.actions)}
-        now = self.envs.gathered() if self.gathered[0] else self.gathered  # whose episode is over is not re-enacted
+        now = self.gathered_now()  # whose episode is over is not re-enacted
         parts = [now[i] if over else self.gathered[i] for i, over in enumerate(self.over.tolist())]
         episodes |= {f"gathered.{i}.{k}": torch.as_tensor(v) for i, part in enumerate(parts) for k, v in part.items()}
         json = {"rng": self.rng.bit_generator.state, "seeds": self.seeds, "returns": self.returns.tolist()}

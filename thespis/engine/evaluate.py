@@ -51,6 +51,7 @@ class Evaluator:
         self.device = device
         self.own, self.starts = envs is None, dict[int, np.ndarray]()
         self.gathers = False  # wrappers show one state otherwise each time
+        self.differs = False  # a reset gave another first observation than an earlier one with the same seed
         self.envs = vector(world, min(episodes, AT_ONCE), kind, timeout, restart, spare=True) if envs is None else envs
 
     def __call__(
@@ -138,9 +139,6 @@ class Evaluator:
             before = self.starts.setdefault(seeds[i], obs[i].copy())
             self.differs |= not self.gathers and not np.array_equal(before, obs[i])
 
-    differs = False
-    """a reset gave another first observation than an earlier one with the same seed"""
-
     def close(self) -> None:
         if self.own:
             self.envs.close()
@@ -150,7 +148,7 @@ class Evaluator:
 def lent(collector: Collector, evaluator: Evaluator) -> Iterator[None]:
     """What an evaluation has of training: what its wrappers have gathered, frozen; and where it has no environments of its own,
     these. Their episodes end before it as a time limit would end them."""
-    gathered, shared = collector.envs.gathered(), evaluator.envs is collector.envs
+    gathered, shared = collector.gathered_now(), evaluator.envs is collector.envs
     if shared:
         collector.interrupt()
     if gathered[0]:

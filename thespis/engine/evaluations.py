@@ -38,10 +38,10 @@ class Evaluations:
         run, train = self.run, self.collector.envs if self.collector else None
 
         def evaluator(envs: Vector | None) -> evaluate.Evaluator:
-            episodes, kind = run.eval_episodes if envs else max(run.eval_episodes, 1), evaluate.kind(self.world, run)
-            return evaluate.Evaluator(self.world, episodes, seed, run.env_timeout, skip, kind, run.eval_steps, run.device, envs)
+            how = run.env_timeout, skip, evaluate.kind(self.world, run), run.eval_steps, run.device
+            return evaluate.Evaluator(self.world, run.eval_episodes, seed, *how, envs)
 
-        if train and (run.eval_env == "same" or not run.eval_episodes):
+        if train and run.eval_env == "same":
             return evaluator(train)
         try:
             return evaluator(None)

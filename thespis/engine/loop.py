@@ -352,7 +352,7 @@ class _Training:
 
     def _gathered(self) -> dict[str, Any]:
         """What wrappers that normalise have gathered, for JSON."""
-        gathered = self.collector.envs.gathered() if isinstance(self.collector, Collector) else [{}]
+        gathered = self.collector.gathered_now() if isinstance(self.collector, Collector) else [{}]
         return {"gathered": {k: v.tolist() for k, v in pooled(gathered).items()}} if gathered[0] else {}
 
     def check(self, more: Sequence[str] = ()) -> None:

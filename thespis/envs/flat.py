@@ -93,10 +93,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         except Fault as fault:
             raise self._fault(str(fault)) from None
         try:
-            if self._generators.watched:
-                with self._generators.step():
-                    result = self.env.step(act)
-            else:
+            with self._generators.step():
                 result = self.env.step(act)
         except (Exception, SystemExit) as error:
             raise self._raised("step", error) from error

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-__all__ = ["Generators", "global_generators_kept"]
+__all__ = ["Generators", "global_generators_kept", "wrappers"]
 
 WATCHED = 100
 """steps of an environment after which one that has not drawn from the global generators is only looked at when it is reset"""
+NOTHING = nullcontext()
 
 
 def _state() -> tuple[Any, Any]:
@@ -30,14 +31,16 @@ def _same(a: tuple[Any, Any], b: tuple[Any, Any]) -> bool:
     return bool(a[0] == b[0] and a[1][2:] == b[1][2:] and (a[1][1] == b[1][1]).all())
 
 
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 @contextmanager
-def global_generators_kept(seed: int | None = None) -> Iterator[None]:
-    """What is done inside draws from the global generators of Python and NumPy, seeded anew where a seed is given; they are left
-    as they were."""
+def global_generators_kept(seed: int) -> Iterator[None]:
+    """What is done inside draws from the global generators of Python and NumPy, seeded anew; they are left as they were."""
     before = _state()
-    if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
+    _seed(seed)
     try:
         yield
     finally:
@@ -52,48 +55,34 @@ class Generators:
         self.spaces = _leaves(env)
         self.used, self.steps = False, 0
         self.own: tuple[Any, Any] | None = None
-        self.left: tuple[Any, Any] | None = None  # the global states as the last reset left them
+        self.left: tuple[Any, Any] | None = None  # the global states as the last call left them
+
+    def reset(self, seed: int | None) -> AbstractContextManager[None]:
+        """To be around a reset: everything that can be is seeded, and the global states are put back."""
+        if self.left is not None and self.steps > WATCHED and not self.used:
+            self.used = not _same(_state(), self.left)  # somebody draws: from here on no one disturbs another
+        for i, space in enumerate(self.spaces if seed is not None else ()):
+            space.seed(seed + i)  # type: ignore[operator]
+        return self._in_place(seed)
+
+    def step(self) -> AbstractContextManager[None]:
+        """To be around a step."""
+        self.steps += 1
+        return self._in_place() if self.used or self.steps <= WATCHED else NOTHING
 
     @contextmanager
-    def reset(self, seed: int | None) -> Iterator[None]:
-        """Around a reset: everything that can be is seeded, and the global states are put back."""
+    def _in_place(self, seed: int | None = None) -> Iterator[None]:
         outer = _state()
-        if self.left is not None and self.steps > WATCHED and not _same(outer, self.left):
-            self.used = True  # somebody draws: from here on no one disturbs another
         if seed is not None:
-            for i, space in enumerate(self.spaces):
-                space.seed(seed + i)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            self.own = _state()
+            _seed(seed)
         elif self.own is not None:
             _restore(self.own)
-        before = _state()
+        before = None if self.used else _state()
         try:
             yield
         finally:
             self.own = _state()
-            self.used |= not _same(before, self.own)
-            _restore(outer)
-            self.left = outer
-
-    @property
-    def watched(self) -> bool:
-        """Whether the next step is to be inside `step`."""
-        self.steps += 1
-        return self.used or self.steps <= WATCHED
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        outer = _state()
-        if self.own is not None:
-            _restore(self.own)
-        before = _state() if not self.used else None
-        try:
-            yield
-        finally:
-            self.own = _state()
-            self.used |= before is not None and not _same(before, self.own)
+            self.used = before is None or not _same(before, self.own)
             _restore(outer)
             self.left = outer
 
@@ -112,9 +101,14 @@ def _leaves(env: gym.Env[Any, Any]) -> list[spaces.Space[Any]]:
         elif isinstance(space, spaces.Space):
             found[id(space)] = space
 
-    while True:
-        add(getattr(env, "action_space", None))
-        add(getattr(env, "observation_space", None))
-        if not isinstance(env, gym.Wrapper):
-            return list(found.values())
+    for layer in (*wrappers(env), env.unwrapped):
+        add(getattr(layer, "action_space", None))
+        add(getattr(layer, "observation_space", None))
+    return list(found.values())
+
+
+def wrappers(env: gym.Env[Any, Any]) -> Iterator[gym.Wrapper[Any, Any, Any, Any]]:
+    """Those around an environment, from outside."""
+    while isinstance(env, gym.Wrapper):
+        yield env
         env = env.env

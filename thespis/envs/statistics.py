@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 from numpy.typing import NDArray
+
+from thespis.envs.generators import wrappers
 
 __all__ = ["Statistics", "TaskReward", "freeze", "gathering", "outermost", "pooled", "read", "task_reward", "write"]
 
@@ -40,13 +42,7 @@ def task_reward(env: gym.Env[Any, Any]) -> TaskReward | None:
 
 def gathering(env: gym.Env[Any, Any]) -> list[NormalizeObservation[Any, Any, Any] | NormalizeReward[Any, Any]]:
     """The wrappers that gather statistics, from outside; classes that are derived from the two count."""
-    return [w for w in _wrappers(env) if isinstance(w, NormalizeObservation | NormalizeReward)]
-
-
-def _wrappers(env: gym.Env[Any, Any]) -> Iterator[gym.Wrapper[Any, Any, Any, Any]]:
-    while isinstance(env, gym.Wrapper):
-        yield env
-        env = env.env
+    return [w for w in wrappers(env) if isinstance(w, NormalizeObservation | NormalizeReward)]
 
 
 def _moments(wrapper: Any) -> Any:
@@ -99,7 +95,7 @@ def pooled(several: Sequence[Statistics]) -> Statistics:
 
 def outermost(env: gym.Env[Any, Any]) -> NormalizeObservation[Any, Any, Any] | None:
     """The wrapper that makes the observation which the learner sees, where that is one of Gymnasium's that normalises."""
-    for wrapper in _wrappers(env):
+    for wrapper in wrappers(env):
         if type(wrapper) is NormalizeObservation:
             return wrapper
         if isinstance(wrapper, gym.ObservationWrapper) or wrapper.observation_space is not wrapper.env.observation_space:

@@ -150,8 +150,9 @@ class Vector:
         return self.obs.copy(), returns, steps
 
     def gathered(self) -> list[Statistics]:
-        """What the wrappers of each have gathered that normalise observations or rewards; empty where there are none."""
-        answers = self._ask(None, lambda i: ("gathered", (), {}))
+        """What the wrappers of each have gathered that normalise observations or rewards; empty where there are none, and where
+        the environment failed and is not made anew yet."""
+        answers = self._ask(np.array([env is not None for env in self.envs]), lambda i: ("gathered", (), {}))
         return [answers.get(i, {}) for i in range(self.num_envs)]
 
     def use(self, gathered: Sequence[Statistics], frozen: bool, mask: Mask | None = None) -> None:
