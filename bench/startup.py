@@ -1,6 +1,9 @@
 """Seconds that a user waits: from the start of a process to the first step of the environment, and to so many updates of SAC.
 
     python bench/startup.py --rounds 3 --out bench/results/startup.json
+    python bench/startup.py --answers --rounds 9 --out bench/results/answers.json
+
+With --answers instead: processor seconds, user and system, until a command has answered, beside `import torch`.
 
 HalfCheetah-v5, the paper's numbers but for 1,000 random steps first; each contender alone, with its defaults. Thespis is started
 on a machine that has never compiled this ("cold"), on one that has ("warm"), and in eager mode.
@@ -9,6 +12,8 @@ on a machine that has never compiled this ("cold"), on one that has ("warm"), an
 import argparse
 import multiprocessing as mp
 import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -61,13 +66,41 @@ def waits(contender: str, env: str, threads: int) -> list[float]:
         process.join()
 
 
+ANSWERS = {
+    "import torch": ["-c", "import torch"],
+    "import thespis": ["-c", "import thespis"],
+    "import thespis; thespis.train": ["-c", "import thespis; thespis.train"],
+    "thespis --help": ["-m", "thespis", "--help"],
+    "thespis list": ["-m", "thespis", "list"],
+    "thespis train sac --help": ["-m", "thespis", "train", "sac", "--help"],
+    "thespis train sac --no-such-flag": ["-m", "thespis", "train", "sac", "--no-such-flag"],
+}
+
+
+def answers(rounds: int) -> dict[str, Any]:
+    """Each command in turn, so that all meet the same machine; the first round, which fills the disk's cache, does not count."""
+    times: dict[str, list[float]] = {name: [] for name in ANSWERS}
+    for _ in range(rounds + 1):
+        for name, args in ANSWERS.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            times[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    what = "processor seconds, user and system, of a process until it has answered"
+    return {"what": what, "rounds": rounds, "seconds": {name: spread(seconds[1:]) for name, seconds in times.items()}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--answers", action="store_true", help="how long help and a wrong flag take, and nothing else")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.answers:
+        record(answers(args.rounds), args.out)
+        return
     if "thespis, warm" in args.contenders:
         waits("thespis, warm", "HalfCheetah-v5", args.threads)  # it is compiled from now on
     times: dict[str, list[list[float]]] = {contender: [] for contender in args.contenders}

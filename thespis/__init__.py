@@ -1,6 +1,10 @@
 """Thespis: actor-critic learning that is readable, fast and complete."""
 
 import os
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -10,15 +14,45 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 from thespis import worlds  # noqa: F401, for it registers them
-from thespis.api import Policy, Result, algorithms, compare, evaluate, load, report, resume, train
 from thespis.config import Schedule
-from thespis.core import Fault
-from thespis.export import export
-from thespis.hub import push
-from thespis.sb3 import import_sb3
-from thespis.sweep import sweep
+from thespis.fault import Fault
+
+if TYPE_CHECKING:
+    from thespis.algorithms import algorithms
+    from thespis.api import compare, evaluate, report, resume, train
+    from thespis.directory import Result
+    from thespis.export import export
+    from thespis.hub import push
+    from thespis.policy import Policy, load
+    from thespis.sb3 import import_sb3
+    from thespis.sweep.sweep import sweep
 
 __all__ = [
     "Fault", "Policy", "Result", "Schedule", "algorithms", "compare", "evaluate", "export", "import_sb3", "load", "push",
     "report", "resume", "sweep", "train",
 ]  # fmt: skip
+
+_FROM = {
+    "Policy": "policy", "Result": "directory", "algorithms": "algorithms", "compare": "api", "evaluate": "api",
+    "export": "export", "import_sb3": "sb3", "load": "policy", "push": "hub", "report": "api", "resume": "api", "sweep": "sweep",
+    "train": "api",
+}  # fmt: skip
+"""each name above: the module that has it, which is imported when the name is first used, since nearly all of them need torch"""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_FROM[name]}"), name)
+    return value
+
+
+class _Package(ModuleType):
+    """A function keeps its name where a module has the same: importing thespis.report leaves thespis.report the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _FROM and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

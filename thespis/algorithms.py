@@ -2,49 +2,146 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import thespis.algos
 from thespis import config
-from thespis.core import Fault
-from thespis.envs.flat import describe_error
+from thespis.fault import Fault
+
+HOME = Path(__file__).parent / "algos"
 
 
 @dataclass(frozen=True)
 class Algorithm:
+    """What the text of an algorithm's file says of it. The file is run when `module` or `config` is first asked for: that imports
+    torch."""
+
     name: str
     family: str
+    """its folder in thespis/algos; "own" for a file of the user's"""
     paper: str
     summary: str
-    module: ModuleType
-    config: Any
-    """its defaults: Config(), or a preset's"""
+    file: Path
+
+    @cached_property
+    def module(self) -> ModuleType:
+        """Fault: a file of the user's that raises, or does not declare what it must."""
+        return _run(self) if self.family == "own" else importlib.import_module(f"thespis.algos.{self.family}.{self.file.stem}")
+
+    @cached_property
+    def config(self) -> Any:
+        """Its defaults: Config(), or a preset's."""
+        return _default(self.name, self.module)
+
+    @cached_property
+    def declared(self) -> Any:
+        """The same numbers, of a class with the same fields, from the Config of the file alone."""
+        try:
+            return _default(self.name, _declarations(self.file))
+        except Exception:  # a file of the user's whose Config needs more than its own lines
+            return self.config
 
 
 def algorithms() -> dict[str, Algorithm]:
     """Every algorithm by name: the name is its module's, the words are its header's; and every preset by its own name."""
     found: dict[str, Algorithm] = {}
-    for family in pkgutil.iter_modules(thespis.algos.__path__):
-        package = importlib.import_module(f"thespis.algos.{family.name}")
-        for entry in pkgutil.iter_modules(package.__path__):
-            algo = _describe(importlib.import_module(f"{package.__name__}.{entry.name}"), entry.name, family.name)
-            found[entry.name] = algo
-            papers = [part.strip().partition(", ") for part in header(algo.module).get("Presets", "").split(";")]
-            for name, preset in getattr(algo.module, "PRESETS", {}).items():
-                paper = next((paper for first, _, paper in papers if first == name), algo.paper)
-                summary = f"{entry.name} with {_changes(preset)}"
-                found[name] = dataclasses.replace(algo, name=name, paper=paper, summary=summary, config=preset)
+    for file in sorted(HOME.glob("*/[!_]*.py")):
+        algo = found[file.stem] = _read(file.stem, file.parent.name, file)
+        papers = [part.strip().partition(", ") for part in header(_docstring(file)).get("Presets", "").split(";")]
+        for name, preset in getattr(_declarations(file), "PRESETS", {}).items():
+            paper = next((paper for first, _, paper in papers if first == name), algo.paper)
+            found[name] = dataclasses.replace(algo, name=name, paper=paper, summary=f"{algo.name} with {_changes(preset)}")
     return found
+
+
+def algorithm(name: str | Path) -> Algorithm:
+    """By its name, or by the path of a Python file of your own that declares Config, State and make."""
+    name = str(name)
+    if not name.endswith(".py"):
+        if file := next((f for f in HOME.glob("*/[!_]*.py") if f.stem == name), None):
+            return _read(name, file.parent.name, file)
+        if name not in (known := algorithms()):
+            raise Fault(f"algorithm {name!r} is neither a .py file nor known{config.near(name, known)}")
+        return known[name]
+    if not Path(name).is_file():
+        raise Fault(f"algorithm {name}: there is no such file")
+    try:
+        return _read(name, "own", Path(name))
+    except (SyntaxError, ValueError) as error:
+        raise Fault(f"algorithm {name} is not Python: {error}") from error
+
+
+def part_names(found: Algorithm) -> list[str]:
+    """The parts that a user may give to its `make`, after cfg and spec."""
+    return list(inspect.signature(found.module.make).parameters)[2:]
+
+
+def header(docstring: str | None) -> dict[str, str]:
+    """What a file's header says by its first words: {"Paper": ..., "Parent": ...}, each as one line without its full stop."""
+    parts = re.split(r"^([A-Z]\w+):", inspect.cleandoc(docstring or ""), flags=re.MULTILINE)
+    return {name: " ".join(text.split()).rstrip(".") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+# ------------------------------------------------------------------------------------------------------------- the text
+
+
+def _read(name: str, family: str, file: Path) -> Algorithm:
+    docstring = _docstring(file)
+    summary = inspect.cleandoc(docstring).split("\n")[0].rstrip(".")
+    return Algorithm(name, family, header(docstring).get("Paper", ""), summary, file)
+
+
+def _docstring(file: Path) -> str:
+    return ast.get_docstring(ast.parse(file.read_bytes(), str(file))) or ""
+
+
+def _declarations(file: Path) -> ModuleType:
+    """A module with the Config and the PRESETS of the file, made by the statements that these two need and no others."""
+    wanted, needed = {"Config", "PRESETS"}, []
+    for node in reversed(ast.parse(file.read_bytes(), str(file)).body):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            node.names = [a for a in node.names if (a.asname or a.name.partition(".")[0]) in wanted or _future(node)]
+        if wanted & set(_names(node)) or _future(node):
+            needed.append(node)
+            wanted |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    module = ModuleType(f"Config of {file.stem}")
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # dataclasses, and tyro for the words under a field, look a class's module up
+    exec(compile(ast.Module(needed[::-1], []), str(file), "exec"), module.__dict__)
+    return module
+
+
+def _names(node: ast.stmt) -> Iterator[str]:
+    """Those that a statement at the top of a file gives a meaning."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (a.asname or a.name.partition(".")[0] for a in node.names)
+    else:
+        yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+
+
+def _future(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+
+
+def _default(name: str, module: ModuleType) -> Any:
+    presets = getattr(module, "PRESETS", {})
+    try:
+        return presets[name] if name in presets else module.Config()
+    except TypeError as error:
+        raise Fault(f"algorithm {name}: every field of Config needs a default ({error})") from error
 
 
 def _changes(preset: Any) -> str:
@@ -53,47 +150,22 @@ def _changes(preset: Any) -> str:
     return ", ".join(f"{f.name}={getattr(preset, f.name)}" for f in fields)
 
 
-def algorithm(name: str | Path) -> Algorithm:
-    """By its name, or by the path of a Python file of your own that declares Config, State and make."""
-    name = str(name)
-    if not name.endswith(".py"):
-        if name not in (known := algorithms()):
-            raise Fault(f"algorithm {name!r} is neither a .py file nor known{config.near(name, known)}")
-        return known[name]
-    path = Path(name)
-    if not path.is_file():
-        raise Fault(f"algorithm {name}: there is no such file")
-    spec = importlib.util.spec_from_file_location(f"own algorithm {path.stem}", path)
+# ------------------------------------------------------------------------------------------------- a file of the user's
+
+
+def _run(algo: Algorithm) -> ModuleType:
+    from thespis.envs.flat import describe_error
+
+    spec = importlib.util.spec_from_file_location(f"own algorithm {algo.file.stem}", algo.file)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
     try:
-        code = compile(path.read_bytes(), str(path), "exec")  # not exec_module, which leaves a __pycache__ beside the file
+        # not exec_module, which leaves a __pycache__ beside the file
+        code = compile(algo.file.read_bytes(), str(algo.file), "exec")
         exec(code, module.__dict__)
-    except SyntaxError as error:
-        raise Fault(f"algorithm {name} is not Python: {error}") from error
     except (Exception, SystemExit) as error:
-        raise Fault(f"algorithm {name} raised {describe_error(error)}") from error
+        raise Fault(f"algorithm {algo.name} raised {describe_error(error)}") from error
     if missing := [n for n in ("Config", "State", "make") if not callable(getattr(module, n, None))]:
-        raise Fault(f"algorithm {name} does not declare {', '.join(missing)}")
-    try:
-        return _describe(module, name, "own")
-    except TypeError as error:
-        raise Fault(f"algorithm {name}: every field of Config needs a default ({error})") from error
-
-
-def part_names(found: Algorithm) -> list[str]:
-    """The parts that a user may give to its `make`, after cfg and spec."""
-    return list(inspect.signature(found.module.make).parameters)[2:]
-
-
-def _describe(module: ModuleType, name: str, family: str) -> Algorithm:
-    summary = inspect.cleandoc(module.__doc__ or "").split("\n")[0].rstrip(".")
-    return Algorithm(name, family, header(module).get("Paper", ""), summary, module, module.Config())
-
-
-def header(module: ModuleType) -> dict[str, str]:
-    """What a file's header says by its first words: {"Paper": ..., "Parent": ...}, each as one line without its full stop."""
-    parts = re.split(r"^([A-Z]\w+):", inspect.cleandoc(module.__doc__ or ""), flags=re.MULTILINE)
-    return {name: " ".join(text.split()).rstrip(".") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+        raise Fault(f"algorithm {algo.name} does not declare {', '.join(missing)}")
+    return module

@@ -29,8 +29,6 @@ from thespis.engine.lock import alone
 from thespis.engine.run import Run
 from thespis.envs.flat import describe_error
 from thespis.policy import Policy, gathered, load
-from thespis.report import compare as comparison
-from thespis.report import curve, page
 
 __all__ = [
     "Algorithm", "Env", "Policy", "Result", "algorithm", "algorithms", "compare", "configure", "describe", "evaluate", "header",
@@ -260,6 +258,8 @@ def _train(
 
 def _draw(folder: Path) -> None:
     """The run's pictures, from what it has written."""
+    from thespis.report import curve, page  # here, as matplotlib would delay the start of a run
+
     curve.curve(folder)
     try:
         page.page([folder])
@@ -347,6 +347,8 @@ def report(
     OUT is RUN/report for one run and the folder `report` beside the first of several. `video` records an episode with the first
     policy and one with the last, to RUN/videos, where they stand on every later page of the run.
     """
+    from thespis.report import page
+
     if not runs:
         raise Fault("report: no run is named")
     folders = [path_of(r) for r in runs]
@@ -366,6 +368,8 @@ def compare(*runs: str | Path | Result, normalise: str | None = None, out: str |
     score 1]}; None is returns on one environment and min-max on several. OUT is the folder `compare` in the folder named, or
     beside the first run named.
     """
+    from thespis.report import compare as comparison
+
     if not runs:
         raise Fault("compare: no run is named")
     folders = [path_of(r) for r in runs]

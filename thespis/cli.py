@@ -1,5 +1,9 @@
 """The command line: thespis train, resume, sweep, evaluate, report, compare, record, data, estimate, dashboard, export, import,
-push, load, list."""
+push, load, list.
+
+Help and a wrong option are answered before torch is imported: what needs it is imported by the commands, when they know what
+they are asked.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +19,17 @@ import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from thespis import api, config, hub, sb3
-from thespis import estimate as worth
-from thespis import record as recording
-from thespis.core import Fault
+from thespis import __version__, config
+from thespis.algorithms import Algorithm, algorithm, algorithms
 from thespis.engine.run import Run
-from thespis.export import export as export_policy
-from thespis.report.dashboard import serve
-from thespis.report.sweep import best, word
-from thespis.sweep import sweep as run_sweep
+from thespis.fault import Fault
+
+if TYPE_CHECKING:
+    from thespis.directory import Result
 
 USAGE = """\
 thespis: actor-critic learning
@@ -278,12 +277,12 @@ class Sweep:
     """one JSON object on standard output, and what happens on standard error"""
 
 
-def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str, Any, Any]] = ()) -> tuple[api.Algorithm, Any]:
+def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str, Any, Any]] = ()) -> tuple[Algorithm, Any]:
     """The algorithm that is named first, and the options of its runs: `run`, `algo`, `out` and `more`."""
-    algo, args = api.algorithm(args[0]), args[1:]
-    cls = algo.module.Config
+    algo, args = algorithm(args[0]), args[1:]
+    cls = type(algo.declared)
     own = {f.name for f in dataclasses.fields(cls)} - {f.name for f in dataclasses.fields(Run)}
-    own |= {f"no_{f.name}" for f in dataclasses.fields(cls) if isinstance(getattr(algo.config, f.name), bool)}
+    own |= {f"no_{f.name}" for f in dataclasses.fields(cls) if isinstance(getattr(algo.declared, f.name), bool)}
     args = [re.sub(r"^--env[-_]kwargs\b", "--env-args", a) for a in args]
     args = [
         re.sub(r"^--(?!algo\.)([\w-]+)", lambda m: f"--algo.{m[1]}" if m[1].replace("-", "_") in own else m[0], a) for a in args
@@ -294,7 +293,7 @@ def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str,
             ("run", Annotated[Run, tyro.conf.arg(name="")], dataclasses.field(default=Run())),
             *more,
             ("out", Annotated[Path | None, tyro.conf.arg(help=out)], None),
-            ("algo", cls, dataclasses.field(default=algo.config)),
+            ("algo", cls, dataclasses.field(default=algo.declared)),
         ],
     )
     words = f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME.\n\n{SCHEDULES}"
@@ -306,7 +305,7 @@ def _unnamed(command: str, args: list[str]) -> bool:
     if args and args[0] not in ("-h", "--help"):
         return False
     print(f"usage: thespis {command} ALGORITHM [--env ENV] [--steps N] [options]; ALGORITHM is one of")
-    print("  " + ", ".join(api.algorithms()) + ", or the path of a Python file of your own")
+    print("  " + ", ".join(algorithms()) + ", or the path of a Python file of your own")
     return True
 
 
@@ -314,8 +313,11 @@ def train(args: list[str]) -> int:
     if _unnamed("train", args):
         return 0
     algo, given = _training("train", args, "run directory; default: runs/ALGORITHM-ENV-SEED")
-    run, cfg = config.check(given.run), config.check(given.algo)
-    return _ran(api.start(algo, cfg, run, api.world_of(run.env, run.data, run.env_args), given.out, {}))
+    run, numbers = config.check(given.run), vars(config.check(given.algo))
+    from thespis import api
+
+    world = api.world_of(run.env, run.data, run.env_args)
+    return _ran(api.start(algo, dataclasses.replace(algo.config, **numbers), run, world, given.out, {}))
 
 
 def sweep(args: list[str]) -> int:
@@ -331,6 +333,9 @@ def sweep(args: list[str]) -> int:
         raise Fault(f"--over {twice} is given twice; give all its values at once")
     options = {f.name: getattr(x, f.name) for x in (given.algo, given.run) for f in dataclasses.fields(x)}
     del options["env"]
+    from thespis.report.sweep import best, word
+    from thespis.sweep import sweep as run_sweep
+
     found = run_sweep(
         algo.name, given.run.env, over={name: values for name, _, values in pairs}, seeds=given.sweep.seeds,
         search=given.sweep.search, parallel=given.sweep.parallel, out=given.out, **options,
@@ -343,6 +348,10 @@ def sweep(args: list[str]) -> int:
     if code == 130:
         print("go on    with the same command")
         return code
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(
         *found["over"], "seeds", "interquartile mean", "95% interval", "mean", box=None, header_style="bold", pad_edge=False
     )
@@ -361,12 +370,16 @@ def _statistics(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def resume(args: list[str]) -> int:
     given = config.check(_parse(Resume, args, "thespis resume", "Go on exactly where a run stopped."))
+    from thespis import api
+
     changed = {"max_hours": given.max_hours, "ray_address": given.ray_address}
     return _ran(api.resume(given.dir, given.steps, **changed, env=given.env, algo=given.algo))
 
 
 def evaluate(args: list[str]) -> int:
     given = config.check(_parse(Evaluate, args, "thespis evaluate", "Whole episodes with the mean action of a trained policy."))
+    from thespis import api
+
     result = api.evaluate(
         given.dir, given.episodes, given.seed, every=given.every, explore=given.explore, steps=given.steps,
         which=given.which, video=given.video, env=given.env, algo=given.algo,
@@ -387,16 +400,24 @@ def evaluate(args: list[str]) -> int:
 
 def report(args: list[str]) -> int:
     given = _parse(Report, args, "thespis report", "One page of a run, or of several overlaid: every curve, videos, numbers.")
+    from thespis import api
+
     print(f"report   {api.report(*given.dirs, out=given.out, video=given.video, env=given.env, algo=given.algo)}")
     return 0
 
 
 def compare(args: list[str]) -> int:
     given = _parse(Compare, args, "thespis compare", "Groups of seeds side by side: arXiv:2108.13264.")
+    from thespis import api
+
     found = api.compare(*given.dirs, normalise=given.normalise, out=given.out)
     if given.json:
         print(json.dumps(found))
         return 0
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     columns = "group", "seeds", "interquartile mean", "95% interval", "mean"
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in found["groups"]:
@@ -414,6 +435,8 @@ def record(args: list[str]) -> int:
     given = config.check(
         _parse(Record, args, "thespis record", "A dataset of what a policy does, or of all that a run has seen.")
     )
+    from thespis import record as recording
+
     options = dataclasses.asdict(given)
     made = recording.record(options.pop("dir"), options.pop("out"), options.pop("episodes"), **options)
     print(f"data     {made.path}: {made.episodes:,} episodes, {made.steps:,} steps, mean return {made.return_mean:.1f}")
@@ -423,6 +446,11 @@ def record(args: list[str]) -> int:
 
 def data(args: list[str]) -> int:
     given = _parse(Data, args, "thespis data", "What is in a dataset, as a table and a picture.")
+    from rich.console import Console
+    from rich.table import Table
+
+    from thespis import record as recording
+
     found = recording.inspect(given.data, given.env, given.out)
     if given.json:
         print(json.dumps(found))
@@ -451,6 +479,8 @@ def data(args: list[str]) -> int:
 def estimate(args: list[str]) -> int:
     words = "What a policy is worth by recorded data alone: its discounted return, with 95% intervals."
     given = config.check(_parse(Estimate, args, "thespis estimate", words))
+    from thespis import estimate as worth
+
     options = dataclasses.asdict(given)
     del options["json"]
     found = worth.estimate(options.pop("dir"), options.pop("data"), **options)
@@ -468,12 +498,16 @@ def estimate(args: list[str]) -> int:
 
 def dashboard(args: list[str]) -> int:
     given = config.check(_parse(Dashboard, args, "thespis dashboard", "Runs as they go on, on a page of this machine alone."))
+    from thespis.report.dashboard import serve
+
     serve(Path(given.dir).expanduser(), given.port)
     return 0
 
 
 def export(args: list[str]) -> int:
     given = _parse(Export, args, "thespis export", "A policy as one file that runs without Thespis: the mean action.")
+    from thespis.export import export as export_policy
+
     made = export_policy(given.dir, given.format, which=given.which, out=given.out, force=given.force, algo=given.algo)
     for name, words in made.inputs.items():
         print(f"in       {name}: {words}")
@@ -489,6 +523,8 @@ def import_(args: list[str]) -> int:
         raise Fault(f"import: from {args[0] if args else 'nothing'!r}; allowed: thespis import sb3 FILE --env ENV")
     args = args[1:] if args[0] == "sb3" else args
     given = _parse(Import, args, "thespis import sb3", "A SAC policy that Stable-Baselines3 saved, as a run directory.")
+    from thespis import sb3
+
     folder = sb3.import_sb3(given.file, given.env, given.out)
     print(f"policy   {folder}")
     print(f"try      thespis evaluate {folder}")
@@ -497,6 +533,8 @@ def import_(args: list[str]) -> int:
 
 def push(args: list[str]) -> int:
     given = _parse(Push, args, "thespis push", "The policies of a run to the Hugging Face Hub, with a card (needs thespis[hub]).")
+    from thespis import hub
+
     place = hub.push(given.dir, given.repo, private=given.private, algo=given.algo)
     print(f"pushed   {place}")
     return 0
@@ -504,6 +542,8 @@ def push(args: list[str]) -> int:
 
 def load(args: list[str]) -> int:
     given = _parse(Load, args, "thespis load", "A policy from the Hugging Face Hub into a directory (needs thespis[hub]).")
+    from thespis import hub
+
     folder = hub.bring(given.policy, given.out)
     print(f"policy   {folder}")
     print(f"try      thespis evaluate {folder}")
@@ -512,10 +552,14 @@ def load(args: list[str]) -> int:
 
 def list_(args: list[str]) -> int:
     given = _parse(List, args, "thespis list", "The algorithms, each with its paper.")
-    rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in api.algorithms().values()]
+    rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in algorithms().values()]
     if given.json:
         print(json.dumps(rows, indent=2))
         return 0
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("name", "what it is", box=None, header_style="bold", pad_edge=False)
     for family, group in itertools.groupby(rows, lambda row: row["family"]):
         table.add_row(f"[bold]{family}[/bold]", "")
@@ -540,7 +584,7 @@ def main(argv: list[str] | None = None) -> int:
             print(USAGE)
             return 0
         if args[0] == "--version":
-            print(api.thespis.__version__)
+            print(__version__)
             return 0
         if args[0] not in COMMANDS:
             raise Fault(f"command {args[0]!r} is unknown{config.near(args[0], COMMANDS)}")
@@ -612,7 +656,9 @@ def _options(cls: Any, prefix: str = "--") -> dict[str, Any]:
     return found
 
 
-def _ran(result: api.Result) -> int:
+def _ran(result: Result) -> int:
+    from thespis import api
+
     if api.team.rank() > 0:
         return 0 if result.finished else 130
     with contextlib.suppress(OSError):  # the terminal may be gone
@@ -620,13 +666,15 @@ def _ran(result: api.Result) -> int:
     return 0 if result.finished else 130
 
 
-def _say(result: api.Result) -> None:
+def _say(result: Result) -> None:
+    from thespis.engine import checkpoint
+
     if result.return_mean is not None:
         print(f"return   {result.return_mean:.1f} (last evaluation)")
     print(f"run      {result.path}")
     print(f"curve    {result.path / 'curve.png'}")
     print(f"report   {result.path / 'report' / 'index.html'}")
-    about = api.checkpoint.read_json(result.path / "config.json")
+    about = checkpoint.read_json(result.path / "config.json")
     own = f" --algo {about['algo']}" if about["algo"].endswith(".py") else ""
     more = f" --steps {2 * about['run']['steps']}" if result.finished else ""
     print(f"go on    thespis resume {result.path}{own}{more}")

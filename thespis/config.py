@@ -103,6 +103,9 @@ Natural = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
 Members = Annotated[int, Range(1, 1_000)]  # of networks: a damaged file may ask for any number
 Interval = Annotated[tuple[float, float], Ascending()]
+Start = Literal["glorot", "torch"]  # of a network's parameters: nets.mlp
+BatchNorm = Literal["shared", "apart", "none"]  # nets.bottleneck
+Renorm = Literal["renorm", "batch", "none"]  # nets.renormed
 
 
 def check(config: C, where: str = "") -> C:

@@ -79,7 +79,7 @@ def path(algo: api.Algorithm) -> str:
 
 def parent(algo: api.Algorithm) -> tuple[str, str]:
     """(what it comes from, its header's words): of a preset its file's algorithm, unless that itself comes from the preset."""
-    said = api.header(algo.module)["Parent"]
+    said = api.header(algo.module.__doc__)["Parent"]
     name = re.split(r",| \(| with | whose | which ", said)[0]
     name = name.lower() if name.lower() in ALGOS else name
     if algo.name == file(algo):
@@ -125,7 +125,7 @@ def section(algo: api.Algorithm) -> tuple[str, str]:
 
 
 def page(algo: api.Algorithm, measured: list[Row]) -> str:
-    head, (what, told), own = api.header(algo.module), section(algo), subject_of(algo, measured)
+    head, (what, told), own = api.header(algo.module.__doc__), section(algo), subject_of(algo, measured)
     beside = [r for r in measured if r.found and r not in own and algo.name in r.algos]
     waiting = [r for r in measured if not r.found and (r in own or algo.name in r.algos)]
     default = "CartPole-v1" if algo.family == "discrete" else "Pendulum-v1"

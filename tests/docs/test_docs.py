@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import thespis
-from thespis import cli
+from thespis import api, cli
 
 HOUSE = Path(__file__).parents[2]
 PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("*.md"))]
@@ -222,7 +222,7 @@ def test_exit_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said(["resume", str(tmp_path)])[0] == 2
     assert said(["list"])[0] == 0
     run = thespis.train("sac", env="Pendulum-v1", steps=10, hidden=(8,), eval_episodes=1, out=tmp_path / "run", panel=False)
-    monkeypatch.setattr(cli.api, "resume", lambda *a, **k: dataclasses.replace(run, finished=False))
+    monkeypatch.setattr(api, "resume", lambda *a, **k: dataclasses.replace(run, finished=False))
     assert said(["resume", str(run.path)])[0] == 130
 
 

@@ -71,7 +71,7 @@ def test_an_algorithm_has_its_page(name, site):
             rf"<strong>{loss}</strong>[^\n]*lines \d+ to \d+:</p>\s*{formula}<div class=.language-python", text, re.S
         ), loss
     for part in ("Departures", "Assumed"):
-        first = api.header(algo.module).get(part, "").split(";")[0].split()[1:4]
+        first = api.header(algo.module.__doc__).get(part, "").split(";")[0].split()[1:4]
         assert " ".join(first).replace("'", "&#39;") in text.replace("'", "&#39;"), part
 
 

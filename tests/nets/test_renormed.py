@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from thespis.nets import Renorm, mlp, renormed
+from thespis.config import Renorm
+from thespis.nets import mlp, renormed
 from thespis.nets.renormed import renormalised
 
 F64 = torch.float64

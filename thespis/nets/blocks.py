@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize, relu
 
+from thespis.config import BatchNorm
 from thespis.core import Params, Trained, replace
 from thespis.nets.functions import Net, mlp
 
@@ -37,9 +38,6 @@ def copies(net: BatchNet, members: int) -> BatchNet:
 
     apply, train = torch.vmap(net.apply, (0, 0, None)), torch.vmap(net.train, (0, 0, None, None))
     return BatchNet(lambda: stacked(net.init), lambda: stacked(net.stats), apply, train, net.unit)
-
-
-BatchNorm = Literal["shared", "apart", "none"]
 
 
 def bottleneck(

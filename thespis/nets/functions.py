@@ -14,7 +14,6 @@ from torch.nn.functional import relu
 from thespis.core import Fault, Params, Spec
 
 Build = Callable[[Spec], nn.Module]
-Start = Literal["glorot", "torch"]
 
 
 class Net(NamedTuple):
@@ -24,7 +23,7 @@ class Net(NamedTuple):
     """(parameters, x (..., in)) -> (..., out)"""
 
 
-def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu, start: Start = "torch") -> Net:
+def mlp(sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = relu, start: Literal["glorot", "torch"] = "torch") -> Net:
     """Linear layers, `activation` between them; start as torch.nn.Linear or as Glorot & Bengio 2010, eq. 16, with biases 0."""
     shapes = list(itertools.pairwise(sizes))
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
+from thespis.config import Renorm
 from thespis.core import Params
 from thespis.nets.blocks import BatchNet
 from thespis.nets.functions import mlp
-
-Renorm = Literal["renorm", "batch", "none"]
 
 
 def renormed(sizes: Sequence[int], norm: Renorm = "renorm", warmup: int = 100_000) -> BatchNet:

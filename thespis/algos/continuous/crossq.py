@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Rate
+from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Rate, Renorm
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh
 
@@ -28,7 +28,7 @@ class Config:
     """widths of the actor's hidden layers, ReLU between them (authors' code)"""
     critic_hidden: tuple[Count, ...] = (2048, 2048)
     """widths of each critic's hidden layers (authors' code); 1024 in sb3-contrib, much cheaper"""
-    norm: nets.Renorm = "renorm"
+    norm: Renorm = "renorm"
     """batch renormalisation, plain batch normalisation, or none, in actor and critics (authors' code: renorm)"""
     norm_warmup: Natural = 100_000
     """batches that a norm sees before it is corrected towards its running statistics (authors' code)"""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, NonNegative, Positive, Rate, Schedule
+from thespis.config import BatchNorm, Count, Fraction, Interval, Members, Natural, NonNegative, Positive, Rate, Schedule
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -29,7 +29,7 @@ class Config:
     """width of the actor and of each critic, four times that inside a block (authors' code); one number: of all"""
     blocks: Members = 2
     """residual blocks of every network (authors' code)"""
-    batch_norm: nets.BatchNorm = "shared"
+    batch_norm: BatchNorm = "shared"
     """normalise over (s, a) and (s', a') together, over each alone, or not at all (authors' code: together)"""
     unit_norm: bool = True
     """after each step bring weights back to unit length (authors' code: yes)"""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Rate
+from thespis.config import Count, Fraction, Interval, Members, Natural, Positive, Rate, Start
 from thespis.core import Batch, Box, Fault, Learner, Metrics, OffPolicy, Params, Spec, Trained, replace, tree
 from thespis.optim import descend, fresh, polyak
 
@@ -27,7 +27,7 @@ class Config:
     """target smoothing coefficient (table 1)"""
     hidden: tuple[Count, ...] = (256, 256)
     """widths of the hidden layers, ReLU between them (table 1)"""
-    start: nets.Start = "torch"
+    start: Start = "torch"
     """networks start as torch.nn.Linear does, or with Glorot's uniform weights and no biases (official code)"""
     critics: Members = 2
     """number of soft Q-functions; targets and actor take the minimum (section 5)"""
