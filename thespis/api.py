@@ -118,6 +118,8 @@ def start(
 
 def _steps(folder: Path) -> int:
     """Of the newest row of metrics that a run has written."""
+    from thespis.report import curve
+
     return max((row["step"] for row in curve.rows(folder)), default=0) if (folder / "metrics.jsonl").exists() else 0
 
 
