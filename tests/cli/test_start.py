@@ -66,12 +66,12 @@ def test_a_config_that_needs_more_of_its_file_gets_it(tmp_path):
     text, file = api.algorithm("sac").file.read_text(), tmp_path / "mine.py"
     more = "RATE = 1e-3\nTWICE = 2 * RATE\n\n\ndef width(n=16):\n    return (n, n)\n\n\n@dataclass(frozen=True)\nclass Config"
     text = text.replace("@dataclass(frozen=True)\nclass Config", more)
-    file.write_text(text.replace("lr: Positive = 3e-4", "lr: Positive = TWICE").replace("] = (256, 256)", "] = width()"))
+    file.write_text(text.replace("lr: Rate = 3e-4", "lr: Rate = TWICE").replace("] = (256, 256)", "] = width()"))
     found = algorithm(file)
     assert (found.declared.lr, found.declared.hidden) == (2e-3, (16, 16))
     assert "module" not in vars(found)  # which is not run yet
     assert found.config.hidden == (16, 16)
-    file.write_text(text.replace("lr: Positive = 3e-4", "lr: Positive = globals()['LATER']") + "\nLATER = 1.0\n")
+    file.write_text(text.replace("lr: Rate = 3e-4", "lr: Rate = globals()['LATER']") + "\nLATER = 1.0\n")
     with pytest.raises(thespis.Fault, match="raised KeyError"):
         algorithm(file).declared  # noqa: B018
 
