@@ -26,6 +26,7 @@ from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
 from thespis.engine.film import record
 from thespis.engine.lock import alone
+from thespis.engine.progress import Progress
 from thespis.engine.run import Run
 from thespis.envs.flat import describe_error
 from thespis.policy import Policy, gathered, load
@@ -292,12 +293,13 @@ def evaluate(
     every: int = 1, explore: bool = False, steps: int | None = None, which: str = "last", video: bool = False,
     env: Env | None = None, algo: str | None = None, **parts: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "cut", "step", "every"}; and
-    with `video` the paths of "stills" and, where imageio-ffmpeg is installed, of a "video".
+    """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "cut", "info", "step",
+    "every"}; and with `video` the paths of "stills" and, where imageio-ffmpeg is installed, of a "video".
 
     With `explore` actions are sampled as in training. An episode of more than `steps` steps is "cut" (default: as in the run's
     evaluations). With `every` the policy sees a new observation only every so many steps. In between it goes on with the
-    sequence that it planned (srl) or, if it has no memory, repeats its action.
+    sequence that it planned (srl) or, if it has no memory, repeats its action. "info" has the mean of each number that the
+    environment says in `info` at an episode's last step.
     """
     config.check(_Episodes(episodes, seed, every, steps))
     if video and fetch.named(path):
@@ -331,7 +333,8 @@ def evaluate(
     finally:
         evaluator.close()
     out = {"mean_return": result["return_mean"], "std_return": result["return_std"], "returns": result["returns"]}
-    return out | {"mean_length": result["length_mean"], "cut": result["cut"], "step": step, "every": every} | film
+    out |= {"mean_length": result["length_mean"], "cut": result["cut"], "info": Progress().means(result["infos"])}
+    return out | {"step": step, "every": every} | film
 
 
 # -------------------------------------------------------------------------------------------------------------- looking

@@ -392,6 +392,9 @@ def evaluate(args: list[str]) -> int:
     sampled = ", actions sampled" if given.explore else ""
     cut = f", {result['cut']} of them cut" if result["cut"] else ""
     print(f"{spread} over {given.episodes} episodes{cut}, policy of step {result['step']:,}{sampled}{seen}")
+    for name, value in result["info"].items():
+        if "success" in name:
+            print(f"{name:8} {value:.3g}")
     if given.video:
         print(f"stills   {result['stills']}")
         print("video   ", result.get("video", 'none: pip install "thespis[video]"'))

@@ -13,6 +13,7 @@ from thespis.core import Box, Discrete, Spec
 from thespis.data import Recorded, Replay, Rollout
 from thespis.data.replay import empty_actions
 from thespis.engine.diverge import sound
+from thespis.engine.progress import Episode
 from thespis.envs import Vector
 from thespis.envs.statistics import Statistics
 
@@ -35,8 +36,8 @@ class Collector:
         self.over = np.ones(self.n, bool)  # whose next step begins with a reset
         self.gathered = envs.gathered()  # by wrappers that normalise, before each current episode
 
-    def step(self, act: Act | None) -> list[tuple[float, int]]:
-        """One step of every environment, with random actions where `act` is None: (return, length) of each episode that ended.
+    def step(self, act: Act | None) -> list[Episode]:
+        """One step of every environment, with random actions where `act` is None: the episodes that ended.
 
         Where an environment fails and may be made anew, its episode ends as a time limit would end it at its last good step,
         and this step is the first of a new one. Diverged: an action that is not finite.
@@ -55,7 +56,8 @@ class Collector:
         for i in range(self.n):
             self.actions[i].append(action[i])
         self.obs, self.over = last, terminated | truncated
-        return [(float(self.returns[i]), len(self.actions[i])) for i in np.flatnonzero(self.over)]
+        ended = np.flatnonzero(self.over).tolist()
+        return [(float(self.returns[i]), len(self.actions[i]), self.envs.infos.get(i, {})) for i in ended]
 
     def _reset(self) -> None:
         """A new episode, from a new seed, for whoever's is over."""

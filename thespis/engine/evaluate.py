@@ -58,8 +58,8 @@ class Evaluator:
         self, act: Act, begin: Callable[[Tensor], None] = lambda rows: None, value: Value | None = None, gamma: float = 1.0,
         watch: Callable[[int, int], None] = lambda ended, step: None,
     ) -> dict[str, Any]:  # fmt: skip
-        """The returns and lengths of every episode, their moments, and how many were "cut". Draws nothing from the run's
-        generators.
+        """The returns and lengths of every episode, their moments, how many were "cut", and the "infos" of the others. Draws
+        nothing from the run's generators.
 
         `begin` is told the numbers (k,) of the episodes that begin again. With `value` also "value_mean", what it says of the
         first steps, and "discounted_mean", what came of them: see `Course.came`. Before each step `watch` is told how many
@@ -68,12 +68,12 @@ class Evaluator:
         """
         returns, lengths = np.zeros(len(self.seeds)), np.zeros(len(self.seeds), int)
         values: list[tuple[float, float]] = []
-        cut = 0
+        cut, infos = 0, list[dict[str, float]]()
         with seeded(self.device, 0), torch.no_grad():
             for first in range(0, len(self.seeds), self.envs.num_envs):
                 group = slice(first, first + self.envs.num_envs)
                 courses = [Course(value) for _ in self.seeds[group]] if value else []
-                found = self._group(act, begin, first, self.seeds[group], courses, watch)
+                found = self._group(act, begin, first, self.seeds[group], courses, infos, watch)
                 returns[group], lengths[group], terminated, longest = found
                 cut += int(longest.sum())
                 values += [course.came(gamma, over) for course, over in zip(courses, terminated.tolist(), strict=False)]
@@ -84,15 +84,17 @@ class Evaluator:
             "returns": returns.tolist(),
             "length_mean": float(lengths.mean()),
             "cut": cut,
+            "infos": infos,
             **values_came,
         }
 
     def _group(
         self, act: Act, begin: Callable[[Tensor], None], first: int, seeds: list[int], courses: list[Course],
-        watch: Callable[[int, int], None],
+        infos: list[dict[str, float]], watch: Callable[[int, int], None],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
         """The returns and lengths of the episodes from number `first` on, side by side, an environment each, whether they
-        terminated, and whether they were cut. Their steps go to `courses`, where these are wanted."""
+        terminated, and whether they were cut. Their steps go to `courses`, where these are wanted, and what they end with to
+        `infos`."""
         envs, n = self.envs, self.envs.num_envs
         returns, lengths, failures = np.zeros(n), np.zeros(n, int), np.zeros(n, int)
         ended, cut = np.zeros(n, bool), np.zeros(n, bool)
@@ -119,6 +121,7 @@ class Evaluator:
             returns[running], lengths[running] = returns[running] + earned[running], lengths[running] + 1
             ended |= terminated & running
             over = terminated | truncated
+            infos += [envs.infos[i] for i in rows.tolist() if over[i] and not fresh[i] and i in envs.infos]
             cut |= running & ~fresh & ~over & (lengths >= self.longest)
             running = running & (fresh | ~(over | cut))
             if fresh.any():

@@ -166,6 +166,7 @@ class Log:
             parts += [forecast["speed"], f"left {forecast['left']}"]
         if "eval/return_mean" in scalars:
             parts.append(f"return {_spread(scalars['eval/return_mean'], scalars.get('eval/return_std'))}")
+        parts += [f"{_bare(k)} {_number(v)}" for k, v in scalars.items() if k.startswith("eval/info/") and _is_success(k)]
         return "  ".join(
             parts + [f"{k.removeprefix('train/')} {_number(v)}" for k, v in scalars.items() if k.startswith("train/")]
         )
@@ -183,7 +184,8 @@ class Log:
         if self.best:
             returns["best"] = f"{_spread(self.best[1])} at {self.best[0]:,}"
         lines.append(_pairs(returns))
-        if episode := {k.removeprefix("episode/"): _number(v) for k, v in self.last.items() if k.startswith("episode/")}:
+        told = [k for k in self.last if k.startswith("episode/") and ("/info/" not in k or _is_success(k))]
+        if episode := {_bare(k): _number(self.last[k]) for k in told}:
             lines.append(Text("episode     ", "dim") + _pairs(episode))
         others = [(k, v) for k, v in self.last.items() if not k.startswith(("eval/", "episode/", "time/"))]
         if others:
@@ -341,6 +343,15 @@ def _sink(name: str) -> tuple[str, Callable[..., Sink], Any]:
 
 
 # -------------------------------------------------------------------------------------------------- numbers for the eye
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _is_success(name: str) -> bool:
+    """Of all that environments say in `info`, what is shown on the terminal too."""
+    return "success" in name
 
 
 def _number(value: float) -> str:

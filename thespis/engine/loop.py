@@ -26,7 +26,7 @@ from thespis.engine.diverge import Diverged
 from thespis.engine.evaluations import Evaluations
 from thespis.engine.log import Log
 from thespis.engine.process import Stop, Stopped, device_generator, stop_signals, torch_settings
-from thespis.engine.progress import Progress
+from thespis.engine.progress import Episode, Progress
 from thespis.engine.remote import Collectors
 from thespis.engine.run import Run
 from thespis.envs import World, vector
@@ -237,7 +237,7 @@ class _Training:
             time.sleep(0.05)
         return not stopped
 
-    def collect(self) -> list[tuple[float, int]]:
+    def collect(self) -> list[Episode]:
         """Steps into the replay: one of each environment, or what a collector has sent. The episodes that ended in them."""
         if isinstance(self.collector, Collectors):
             return self.collector.step(self.policy, self.progress.updates)
@@ -281,7 +281,9 @@ class _Training:
             raise self._diverged(", ".join(bad))
         row = {f"train/{k}": v for k, v in means.items()}
         if p.episodes:
-            row["episode/return"], row["episode/length"] = (float(np.mean(x)) for x in zip(*p.episodes, strict=True))
+            returns, lengths, infos = zip(*p.episodes, strict=True)
+            row |= {"episode/return": float(np.mean(returns)), "episode/length": float(np.mean(lengths))}
+            row |= {f"episode/info/{name}": mean for name, mean in p.means(infos).items()}
             p.episodes = []
         if isinstance(self.collector, Collectors):
             row |= self.collector.metrics()
@@ -312,6 +314,8 @@ class _Training:
         except Stopped:
             p.faults = faults  # those of an evaluation that will be done again, whole
             return
+        for which in ("", "sampled_"):
+            result |= {f"{which}info/{k}": v for k, v in p.means(result.pop(f"{which}infos", ())).items()}
         p.last, p.evaluated = result["return_mean"], p.steps
         self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()} | self._faults())
         self.judge()

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
+
+NAMES = 100
+"""of numbers that a run's environments say in `info`; those that come after them are left out"""
+Episode = tuple[float, int, dict[str, float]]
+"""an episode's return, its length, and the numbers of its last `info` by name"""
 
 
 @dataclass
@@ -21,8 +29,10 @@ class Progress:
     """newest mean evaluation return"""
     evaluated: int = -1
     """step of the newest evaluation"""
-    episodes: list[tuple[float, int]] = field(default_factory=list)
-    """(return, length) of the episodes that ended since the last row of metrics"""
+    episodes: list[Episode] = field(default_factory=list)
+    """those that ended since the last row of metrics"""
+    names: list[str] = field(default_factory=list)
+    """of all numbers of `info` that were logged"""
     faults: dict[str, int] = field(default_factory=dict)
     """what was survived: faults of environments, in "train" and in "eval", and "rollbacks" after divergence"""
 
@@ -31,7 +41,23 @@ class Progress:
         """What a checkpoint says; ValueError or TypeError where no run wrote that."""
         p = cls(**saved)
         whole, numbers = (p.steps, p.updates, p.evaluated), [p.seconds, *(x for x in (p.best, p.last) if x is not None)]
-        pairs = [(float(r), int(n)) for r, n in p.episodes]
+        episodes = [_episode(*e) for e in p.episodes]
         if any(type(x) is not int for x in whole) or min(whole) < -1 or not all(math.isfinite(x) for x in numbers):
             raise ValueError("progress is not as a run writes it")
-        return replace(p, episodes=pairs, faults={str(name): int(count) for name, count in p.faults.items()})
+        names = [str(name) for name in p.names]
+        return replace(p, episodes=episodes, names=names, faults={str(name): int(count) for name, count in p.faults.items()})
+
+    def means(self, infos: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """Of each number, over those of `infos` that have it."""
+        found: dict[str, list[float]] = {}
+        for info in infos:
+            for name, value in info.items():
+                if name not in self.names and len(self.names) < NAMES:
+                    self.names.append(name)
+                if name in self.names:
+                    found.setdefault(name, []).append(value)
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _episode(total: float, length: int, info: Mapping[str, float] | None = None) -> Episode:
+    return float(total), int(length), {str(name): float(value) for name, value in (info or {}).items()}

@@ -21,6 +21,7 @@ from thespis.data import Replay, Shards
 from thespis.engine.act import Actor
 from thespis.engine.cluster import first_line
 from thespis.engine.collect import Collector
+from thespis.engine.progress import Episode
 from thespis.engine.run import Run
 from thespis.envs import World, vector
 
@@ -37,8 +38,8 @@ class Segment(NamedTuple):
     """the arguments of Replay.add, each (T, num_envs, ...)"""
     cuts: list[int]
     """environments whose episode ended, as by a time limit, with the last step of the segment before"""
-    episodes: list[tuple[float, int]]
-    """(return, length) of those that ended"""
+    episodes: list[Episode]
+    """those that ended"""
     faults: list[str]
     """of environments that were made anew"""
 
@@ -154,9 +155,9 @@ class Collectors:
         except Exception as error:
             raise Fault(f"env: {self.name} cannot be sent to the collectors ({first_line(error)})") from error
 
-    def step(self, policy: Callable[[], Any], version: int) -> list[tuple[float, int]]:
+    def step(self, policy: Callable[[], Any], version: int) -> list[Episode]:
         """Takes a segment in, if one arrives within a second, and asks its collector for the next, by the policy of this
-        version. Returns (return, length) of the episodes that ended in it."""
+        version. Returns the episodes that ended in it."""
         for i, slot in enumerate(self.slots):
             if slot.actor is None:
                 self._begin(i, slot)
@@ -192,7 +193,7 @@ class Collectors:
         ready, _ = self.ray.wait(list(among), num_returns=1, timeout=1.0)
         return (among[ready[0]], self.slots[among[ready[0]]]) if ready else None
 
-    def _take(self, slot: _Slot, segment: Segment, version: int) -> list[tuple[float, int]]:
+    def _take(self, slot: _Slot, segment: Segment, version: int) -> list[Episode]:
         if segment.number != slot.made:
             raise RuntimeError(f"a collector sent step {segment.number} where {slot.made} was due")
         for env in segment.cuts:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
 import os
 import traceback
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -17,15 +21,15 @@ from thespis.envs import statistics
 from thespis.envs.generators import Generators
 from thespis.envs.spaces import LARGEST, Floats, flattener, short, spec, translator
 
-__all__ = ["Flat"]
+__all__ = ["MOST", "Flat", "numbers"]
 
 
 class Flat(gym.Wrapper[Floats, Any, Any, Any]):
     """An environment as a learner sees it, guarded.
 
     Observations are float32 vectors, (dim,). Actions are (dim,) in [-1, 1] for a Box (scaled to the environment's bounds and
-    clipped), an int from 0 for Discrete, integers from 0 for MultiDiscrete. `info` keeps the environment's plain numbers, as
-    floats, and nothing else: gymnasium's vector environments cannot stack whatever an environment puts there.
+    clipped), an int from 0 for Discrete, integers from 0 for MultiDiscrete. `info` is empty but for
+    that of an episode's last step, which keeps the environment's numbers: see `numbers`.
 
     Fault, from `reset` and `step`, in one line with the step of the episode and the seed of its reset: an observation of the
     wrong shape, not finite or beyond 1e15, a reward that is no such number, a flag that is no bool, a result of the wrong
@@ -74,7 +78,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             raise self._fault(f"reset returned {_parts(result)}; it must return 2 values: observation, info (a dict)")
         obs = self._observe(result[0])
         if actions is None:
-            return obs, _numbers(result[1])
+            return obs, {}
         total = 0.0
         for action in actions:
             obs, reward, terminated, truncated, _ = self.step(action)
@@ -108,10 +112,10 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         if truncated.__class__ is not bool:
             truncated = self._flag("truncated", truncated)
         self._over = terminated or truncated
-        numbers = _numbers(info)
+        told = numbers(info) if self._over else {}
         if self._task is not None:
-            numbers[TASK_REWARD] = self._number(self._task.reward)
-        return obs, float(reward), terminated, truncated, numbers
+            told[TASK_REWARD] = self._number(self._task.reward)
+        return obs, float(reward), terminated, truncated, told
 
     def gathered(self) -> statistics.Statistics:
         """What Gymnasium's normalising wrappers have gathered; empty where there are none."""
@@ -170,7 +174,8 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
 
 TASK_REWARD = "task_reward"
 """in `info` where a wrapper normalises rewards: the reward before that, in the task's own unit"""
-NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+MOST = 100
+"""numbers of one `info`; those after them are left out"""
 FIVE = "5 values: observation, reward, terminated, truncated, info (a dict)"
 
 
@@ -186,5 +191,18 @@ def _parts(result: object) -> str:
     return f"{len(result)} values" if isinstance(result, tuple) and len(result) not in (2, 5) else f"{short(result)}"
 
 
-def _numbers(info: dict[str, Any]) -> dict[str, Any]:
-    return {key: float(v) for key, v in info.items() if isinstance(v, NUMBERS)}
+def numbers(info: Mapping[Any, Any], prefix: str = "", depth: int = 2) -> dict[str, float]:
+    """The finite numbers and flags of an `info` by name, arrays of one number among them; those of a dictionary in it are
+    "name/inner". What else is there is passed over."""
+    found: dict[str, float] = {}
+    for key, value in info.items():
+        if not isinstance(key, str) or not key.isprintable() or len(key) > 60 or isinstance(value, str | bytes | list | tuple):
+            continue
+        if isinstance(value, Mapping):
+            found |= numbers(value, f"{prefix}{key}/", depth - 1) if depth else {}
+            continue
+        with contextlib.suppress(Exception):  # what an object of the user's does when it is asked for its numbers
+            x = np.asarray(value)
+            if x.size == 1 and x.dtype.kind in "biuf" and math.isfinite(number := float(x.item())):
+                found[prefix + key] = number
+    return dict(itertools.islice(found.items(), MOST))

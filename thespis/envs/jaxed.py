@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from thespis.config import nearest
 from thespis.core import Fault
+from thespis.envs.flat import numbers
 from thespis.envs.spaces import Floats
 from thespis.envs.vector import Mask
 
@@ -128,6 +129,13 @@ class Rows:
     def step(self, actions: Floats, asked: Mask) -> tuple[Floats, Floats, Mask, Mask]:
         return self._run(self.programs.step, actions, asked)
 
+    def infos(self, rows: Sequence[int]) -> dict[int, dict[str, float]]:
+        """The task's own metrics."""
+        import jax
+
+        metrics = jax.device_get(getattr(self.state, "metrics", {}))
+        return {i: numbers({name: x[i] for name, x in metrics.items()}) for i in rows}
+
     def close(self) -> None:
         """Lets go of the state: nothing else is held."""
         self.state = None
@@ -156,4 +164,5 @@ class One(gym.Env[Floats, Floats]):
 
     def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated = self.rows.step(np.asarray(action, np.float32)[None], self.all)
-        return obs[0].copy(), float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
+        over = bool(terminated[0]), bool(truncated[0])
+        return obs[0].copy(), float(reward[0]), *over, self.rows.infos([0])[0] if any(over) else {}

@@ -29,6 +29,9 @@ class Rows(Protocol):
     def step(self, actions: Floats, asked: Mask) -> tuple[Floats, Floats, Mask, Mask]:
         """Actions (n, action_dim) in [-1, 1] -> observations (n, obs), rewards, terminated, truncated, (n,) each."""
 
+    def infos(self, rows: Sequence[int]) -> dict[int, dict[str, float]]:
+        """Of these rows, whose episodes have just ended, what numbers their last step has besides."""
+
     def close(self) -> None: ...
 
 
@@ -67,6 +70,10 @@ class Batched(Vector):
         self.terminated = np.where(good, terminated, self.terminated)
         self.truncated = np.where(good, truncated | late, self.truncated)
         self.over = np.where(asked, ~good | self.terminated | self.truncated, self.over)
+        if self.infos:
+            self.infos = {i: info for i, info in self.infos.items() if not asked[i]}
+        if (ended := asked & good & self.over).any():
+            self.infos |= self.rows.infos(np.flatnonzero(ended).tolist())
         return self.obs.copy(), self.reward.copy(), self.terminated.copy(), self.truncated.copy(), asked & ~good
 
     def reenact(

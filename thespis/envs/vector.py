@@ -104,6 +104,8 @@ class Vector:
         self.obs, self.reward = np.zeros((n, world.spec.obs.dim), np.float32), np.zeros(n)
         self.task_reward = np.zeros(n)  # of the newest step, in the task's own unit: before a wrapper normalised it
         self.terminated, self.truncated = np.zeros(n, bool), np.zeros(n, bool)
+        self.infos: dict[int, dict[str, float]] = {}
+        """by row, the numbers of `info` where the last step that was asked of it ended an episode, if there were any"""
 
     def reset(self, seed: Sequence[int], mask: Mask | None = None) -> tuple[NDArray[np.float32], Mask]:
         """Begins an episode, from its seed of n, for each under the mask (None: all): observations (n, dim), failed (n,)."""
@@ -125,6 +127,10 @@ class Vector:
             self.obs[i], self.reward[i], self.terminated[i], self.truncated[i], info = answer
             self.task_reward[i] = info.pop(TASK_REWARD, self.reward[i])
             self.in_a_row[i] = 0
+            if info:
+                self.infos[i] = info
+            elif self.infos:
+                self.infos.pop(i, None)
         failed = self._failed(mask, answers)
         return self.obs.copy(), self.reward.copy(), self.terminated.copy(), self.truncated.copy(), failed
 

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,16 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
         beside = [Line("reference", found_of.steps, found_of.mean, spread, len(COLOURS) - 1)]
         dots += f"Reference: {found_of.says}, their mean and range."
     add("return", "Return over steps", "return of an episode", returns + beside, says=band + dots, dots=episodes)
+
+    told = dict.fromkeys(k.rpartition("/")[2] for r in runs for row in r.rows for k in row if "/info/" in k and "success" in k)
+    for name in told:
+        if one:
+            both = [columns(f"{where}/info/{name}")[0] for where in ("eval", "episode")]
+            lines = [replace(both[0], name="evaluations"), replace(both[1], name="training episodes", colour=1)]
+        else:
+            lines = columns(f"eval/info/{name}")
+        title = name.removeprefix("is_").replace("_", " ").capitalize()
+        add(f"info-{name}", title, "mean over episodes", lines, says=f"What the environment says as {name} at an episode's end.")
 
     unit, seconds = _unit(max((max(r.column("time/seconds")[1], default=0.0) for r in runs), default=0.0))
     clocked = []
