@@ -147,7 +147,7 @@ class Still:
     def __init__(self, recorded: Recorded):
         self.recorded = recorded
 
-    def step(self, act: Act | None) -> list[tuple[float, int]]:
+    def step(self, act: Act | None) -> list[Episode]:
         self.recorded.steps += 1
         return []
 

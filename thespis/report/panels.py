@@ -129,8 +129,8 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
         dots += f"Reference: {found_of.says}, their mean and range."
     add("return", "Return over steps", "return of an episode", returns + beside, says=band + dots, dots=episodes)
 
-    told = dict.fromkeys(k.rpartition("/")[2] for r in runs for row in r.rows for k in row if "/info/" in k and "success" in k)
-    for name in told:
+    metrics = dict.fromkeys(k for r in runs for row in r.rows for k in row)
+    for name in dict.fromkeys(k.rpartition("/")[2] for k in metrics if "/info/" in k and "success" in k):
         if one:
             both = [columns(f"{where}/info/{name}")[0] for where in ("eval", "episode")]
             lines = [replace(both[0], name="evaluations"), replace(both[1], name="training episodes", colour=1)]
