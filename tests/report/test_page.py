@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import thespis
-from thespis import api
 from thespis.core import Fault
 from thespis.report import page, panels, style
 
@@ -217,7 +216,7 @@ def test_a_page_that_fails_costs_nothing(done, monkeypatch, capsys):
     def fails(paths):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(api.page, "page", fails)
+    monkeypatch.setattr(page, "page", fails)
     assert thespis.resume(done, panel=False).finished
     assert "report: not drawn, as ZeroDivisionError: a bug" in capsys.readouterr().err
 
