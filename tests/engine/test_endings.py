@@ -206,9 +206,11 @@ def test_what_nohup_ignores_stays_ignored():
 
 
 CLOSED = """
-import os, pty, sys, time
+import os, pty, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests themselves run under nohup
 pid, terminal = pty.fork()
 if pid == 0:
+    signal.alarm(100)  # should it not be heeded, no run is left behind
     flags = "--steps 1e7 --warmup 100 --hidden 8 --log-every 20 --eval-episodes 1 --updates-per-step 0.01 --compile-after -1"
     command = ["-m", "thespis", "train", "sac", "--env", "thespis/Counter-v0", "--out", sys.argv[1], *flags.split()]
     os.execv(sys.executable, [sys.executable, *command])
