@@ -1,12 +1,33 @@
-"""What every test shares: one thread, and a known state of torch's generator."""
+"""What every test shares: one thread, a known state of torch's generator, and an end."""
+
+import signal
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 torch.set_num_threads(1)  # on a shared machine, two threads on small tensors are slower than one
 
+LONGEST = 600
+"""seconds that a test may take, soak tests apart: one that does not end is to fail alone, not to keep the suite from its end"""
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """A test's numbers do not depend on which tests ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def ends(request: pytest.FixtureRequest) -> Iterator[None]:
+    def late(number: int, frame: object) -> None:
+        pytest.fail(f"it did not end within {LONGEST} s")
+
+    if "soak" in request.keywords or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(LONGEST)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
