@@ -20,7 +20,7 @@ from thespis import config, envs
 from thespis.algorithms import Algorithm, algorithm, algorithms, header, part_names
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
-from thespis.directory import Env, Result, given_parts, open_run, path_of, world_of
+from thespis.directory import Env, Result, given_parts, open_run, path_of, same_spaces, world_of
 from thespis.engine import checkpoint, fetch, loop, team
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
@@ -307,10 +307,7 @@ def evaluate(
     folder = path_of(fetch.local(path))
     policy = load(folder, which, algo=algo, **parts)
     *_, run, world = open_run(folder, env, algo)
-    if (policy.observation_space, policy.action_space) != (world.observation_space, world.action_space):
-        raise Fault(
-            f"env: {world.name} has other spaces than the policy was trained on: {world.observation_space}, {world.action_space}"
-        )
+    same_spaces(world, policy.about, f"{folder}'s policy")
     seed = config.build(Run, policy.about["run"]).seed + 1_000_000 if seed is None else seed
 
     step, film = policy.about["step"], {}

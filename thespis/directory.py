@@ -67,7 +67,19 @@ def open_run(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str,
         why = "an environment of your own" if about["own_env"] else "which is not registered here"
         raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")
     args = () if isinstance(env, gym.Env) else run.env_args  # an instance has them already
-    return about, found, cfg, run, world_of(run.env if env is None else env, None, args)
+    world = world_of(run.env if env is None else env, None, args)
+    same_spaces(world, about, folder)
+    return about, found, cfg, run, world
+
+
+def same_spaces(world: envs.World, about: dict[str, Any], where: object) -> None:
+    """Raises Fault where the environment has other spaces, bounds and types included, than `about` says (older runs may not)."""
+    for kind in ("observation", "action"):
+        space, words = getattr(world, f"{kind}_space"), about.get(f"{kind}_space")
+        if words is not None and envs.spaces_json.to_json(space) != words:
+            was = " ".join(repr(envs.spaces_json.from_json(words)).split())
+            now = " ".join(repr(space).split())
+            raise Fault(f"env: {world.name} has other {kind}s than {where} was trained on: {now}; allowed: {was}")
 
 
 def read_about(file: Path, **more: type) -> dict[str, Any]:

@@ -358,7 +358,7 @@ def test_evaluation_of_the_last_policy_with_the_runs_own_seeds_returns_what_the_
 
 def test_evaluate_counts(done):
     result = thespis.evaluate(done, 12, seed=3)
-    assert result.keys() == {"mean_return", "std_return", "returns", "mean_length", "cut", "step", "every"}
+    assert result.keys() == {"mean_return", "std_return", "returns", "mean_length", "cut", "info", "step", "every"}
     assert result["mean_return"] == pytest.approx(np.mean(result["returns"]))
     assert result["std_return"] == pytest.approx(np.std(result["returns"]))
     assert len(set(result["returns"])) == 12

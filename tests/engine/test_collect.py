@@ -162,7 +162,8 @@ def test_where_an_episode_cannot_be_brought_back_it_is_cut_and_a_new_one_begins(
     second, said = collector(make, seed=99), []
     second.replay = first.replay
     second.restore(json, tensors, said.append)
-    assert said == ["environment 0 is not deterministic: re-enacting its episode led elsewhere, so a new episode begins"]
+    assert len(said) == 1
+    assert said[0].startswith("environment 0 is not deterministic, or another environment than before: re-enacting its episode")
     steps(second, 2)
     obs, _, _, terminated, ended, after = held(second.replay)
     assert ended[:, 0].tolist() == [False] * 4 + [True, False, False]

@@ -137,7 +137,8 @@ class Collector:
         obs, _, steps = self.envs.reenact(self.seeds, episodes, ~self.over, self.gathered if self.gathered[0] else None)
         moved = ~self.over & ((obs != self.obs).any(-1) | (steps < [len(a) for a in episodes]))
         for i in np.flatnonzero(moved):
-            say(f"environment {i} is not deterministic: re-enacting its episode led elsewhere, so a new episode begins")
+            what = f"environment {i} is not deterministic, or another environment than before"
+            say(f"{what}: re-enacting its episode led elsewhere, so a new episode begins")
         self._cut(moved)
 
 
