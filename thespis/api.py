@@ -21,7 +21,7 @@ from thespis.algorithms import Algorithm, algorithm, algorithms, header, part_na
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
 from thespis.directory import Env, Result, given_parts, open_run, path_of, same_spaces, world_of
-from thespis.engine import checkpoint, fetch, loop, team
+from thespis.engine import checkpoint, fetch, loop, memory, team
 from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
 from thespis.engine.film import record
@@ -157,6 +157,11 @@ def ready(
             )
     if run.data is not None:
         dataset.find(run.data)
+    memory.check_experience(learner, world.spec, run)
+    if large := {
+        f: n for f, n in vars(cfg).items() if "hidden" in f and max(n if isinstance(n, tuple) else (n,), default=0) >= 5_000
+    }:
+        memory.check_networks(learner, run.device, ", ".join(f"{f} is {n}" for f, n in large.items()))
     if count := schedule_updates or _schedule_updates(cfg, learner, run):
         made = algo.module.make(config.over(cfg, count), world.spec, **parts)
         learner = dataclasses.replace(made, experience=learner.experience)

@@ -78,6 +78,8 @@ class Spec(NamedTuple):
     agents: int = 1
     horizon: int | None = None
     """steps after which an episode is cut off, where there is such a limit"""
+    images: tuple[tuple[int, int], ...] = ()
+    """(start, stop) of the columns of an observation that are bytes divided by 255, as an image's are"""
 
 
 @tree

@@ -4,6 +4,7 @@ from thespis.core import OffPolicy, Spec
 from thespis.data import replay
 from thespis.data.dataset import Dataset, Origin, Source, read
 from thespis.data.demonstrations import Demonstrations
+from thespis.data.memory import memory
 from thespis.data.recorded import Offline, Probe, Recorded, every_row, offline
 from thespis.data.replay import Replay
 from thespis.data.rollout import OnPolicy, Rollout
@@ -36,5 +37,5 @@ def updates(feed: OffPolicy | OnPolicy | Offline, steps: int, num_envs: int) -> 
 
 __all__ = [
     "Dataset", "Demonstrations", "Experience", "Offline", "OnPolicy", "Origin", "Probe", "Recorded", "Replay", "Rollout",
-    "Shards", "Source", "every_row", "experience", "offline", "read", "updates",
+    "Shards", "Source", "every_row", "experience", "memory", "offline", "read", "updates",
 ]  # fmt: skip

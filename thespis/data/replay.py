@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Batch, Box, Discrete, MultiDiscrete, OffPolicy, Spec
+from thespis.data.images import observations, stored
 
 EXTRAS = ("previous", "return_scale", "demo")
 """What `Learner.needs` may name. "previous" (B, action): the action before, zeros at an episode's start.
@@ -41,13 +42,14 @@ class Replay:
         self.length = max(feed.replay_size // num_envs, 1)  # steps that are held
         rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
         self.there: Callable[[np.ndarray], Any] = partial(Resident, device=device) if device != "cpu" else lambda zeros: zeros
-        self.obs = self.there(np.zeros((rows, spec.obs.dim), np.float32))
+        self.observations: Callable[[int], Any] = partial(observations, spec, self.there)
+        self.obs = self.observations(rows)
         self.action = self.there(empty_actions(spec, rows))
         self.reward = np.zeros(rows, np.float32)
         self.terminated = np.zeros(rows, bool)
         self.ended = np.zeros(rows, bool)  # terminated or cut off
         self.final_at = np.zeros(rows, np.int32)  # where ended: the place in `finals`
-        self.finals = self.there(np.zeros((0, spec.obs.dim), np.float32))
+        self.finals = self.observations(0)
         self.free: list[int] = []  # places in `finals`
         self.steps = 0  # ever added
         self.rng = torch.Generator().manual_seed(seed)
@@ -104,15 +106,15 @@ class Replay:
         """Ends the newest step of one environment as a time limit would: what follows is another episode."""
         row = self._rows(self.steps - 1).start + env
         if self.steps and not self.ended[row]:
-            self._end(np.array([row]), self.obs[self._rows(self.steps)][env : env + 1])
+            self._end(np.array([row]), stored(self.obs)[self._rows(self.steps)][env : env + 1])
             self.scale.past[env] = 0.0
 
     def _end(self, rows: np.ndarray, last: np.ndarray | Tensor) -> None:
         if len(self.free) < len(rows):
             held = len(self.finals)
             room = max(held, len(rows), 64)
-            longer = self.there(np.zeros((held + room, self.finals.shape[1]), np.float32))
-            longer[:held] = self.finals[:held]
+            longer = self.observations(held + room)
+            longer[:held] = stored(self.finals)[:held]
             self.finals = longer
             self.free += range(held, held + room)
         places = [self.free.pop() for _ in rows]
@@ -170,10 +172,10 @@ class Replay:
     def segment(self, start: int, stop: int) -> dict[str, Tensor]:
         """Steps start <= t < stop: the columns (T * N, ...), the last observations of ended rows, and the next ones."""
         rows = np.arange(start * self.num_envs, stop * self.num_envs) % len(self.obs)
-        out = {name: getattr(self, name)[rows] for name in COLUMNS}
+        out = {name: stored(getattr(self, name))[rows] for name in COLUMNS}
         out["before"] = self.ended[self._rows(start - 1)].copy()  # it may have been cut after it was written
         after = np.arange(stop * self.num_envs, (stop + 1) * self.num_envs) % len(self.obs)
-        out |= {"finals": self.finals[self.final_at[rows[out["ended"]]]], "next": self.obs[after]}
+        out |= {"finals": stored(self.finals)[self.final_at[rows[out["ended"]]]], "next": stored(self.obs)[after]}
         return {name: torch.as_tensor(x).cpu() for name, x in out.items()}
 
     def can(self, action: Tensor) -> bool:

@@ -17,7 +17,7 @@ import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Dataset, Demonstrations, Experience, Probe, Recorded, Rollout, Shards, every_row, experience
-from thespis.engine import checkpoint, diverge, team
+from thespis.engine import checkpoint, diverge, memory, team
 from thespis.engine.act import Actor
 from thespis.engine.cluster import cluster
 from thespis.engine.collect import Collector, Still
@@ -72,11 +72,12 @@ class _Training:
         resume = resume and checkpoint.has_saved(folder)
         seeds = diverge.seeds(self._entropy(resume))
         torch.manual_seed(seeds[0])
+        large = memory.check_experience(learner, world.spec, run)
         self.replay, self.source = _experience(learner, world, run, data, seeds[1])
         self.pretrain = 0 if data is None else learner.experience.pretrain
         state, saved, notes = self._state(resume, data)
         self.log = stack.enter_context(self._log(stack, panel))
-        for note in (*notes, *(data.notes if data else ())):
+        for note in (*large, *notes, *(data.notes if data else ())):
             self.log.note(note)
         self.stepper = Stepper(learner, state, run.compile_after, self.log.note, max_threads, run.precision == "bf16")
         self.stepper.updates = self.progress.updates

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,16 @@ def image(space: Space[Any]) -> bool:
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and bool((space.high - space.low == 255).all())
 
 
+def images(space: Space[Any], start: int = 0) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each image in what `flatten` gives, counted from `start`."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
+            yield from images(part, start)
+            start += flat_dim(part)
+    elif image(space):
+        yield start, start + flat_dim(space)
+
+
 def _array(space: Space[Any], field: str) -> Callable[[Any], Floats]:
     shape = space.shape
     assert shape is not None
@@ -214,7 +224,7 @@ def spec(observation_space: Space[Any], action_space: Space[Any]) -> core.Spec:
     dim = flat_dim(observation_space)
     if dim == 0:
         raise Fault("observation_space is empty; it must hold at least one number")
-    return core.Spec(core.Box(dim), _action(action_space))
+    return core.Spec(core.Box(dim), _action(action_space), images=tuple(images(observation_space)))
 
 
 def _action(space: Space[Any]) -> core.Box | core.Discrete | core.MultiDiscrete:

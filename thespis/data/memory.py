@@ -1,0 +1,19 @@
+"""How much memory experience takes, before any is taken."""
+
+from thespis.core import OffPolicy, Spec
+from thespis.data.images import row_bytes
+from thespis.data.recorded import Offline
+from thespis.data.replay import empty_actions
+from thespis.data.rollout import OnPolicy
+
+
+def memory(spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int) -> list[tuple[str, int, int]]:
+    """Of each option that says how much experience is in memory at once: its name, how much, and the bytes of each unit of it."""
+    action = empty_actions(spec, 1).nbytes
+    row = 2 * 4 * spec.obs.dim + action + 6  # of a batch: two observations, action, reward, two flags
+    if isinstance(feed, OnPolicy):
+        return [("rollout", feed.rollout, num_envs * row)]
+    batch = "batch_size", feed.batch_size, row
+    if isinstance(feed, Offline):
+        return [batch]  # the dataset is in memory already
+    return [("replay_size", feed.replay_size, row_bytes(spec) + action + 10), batch]
