@@ -158,9 +158,8 @@ def ready(
     if run.data is not None:
         dataset.find(run.data)
     memory.check_experience(learner, world.spec, run)
-    if large := {
-        f: n for f, n in vars(cfg).items() if "hidden" in f and max(n if isinstance(n, tuple) else (n,), default=0) >= 5_000
-    }:
+    widths = {f: n if isinstance(n, tuple) else (n,) for f, n in vars(cfg).items() if "hidden" in f and n}
+    if large := {f: n for f, n in widths.items() if max(n) >= 5_000}:
         memory.check_networks(learner, run.device, ", ".join(f"{f} is {n}" for f, n in large.items()))
     if count := schedule_updates or _schedule_updates(cfg, learner, run):
         made = algo.module.make(config.over(cfg, count), world.spec, **parts)

@@ -1,7 +1,5 @@
-"""The types that every room shares. Imports nothing of ours but `Fault`.
-
-Data flows one way round: env -> data -> Batch -> update -> State -> act -> env.
-"""
+"""The types that every room shares; imports nothing of ours but `Fault`.
+Data flows one way round: env -> data -> Batch -> update -> State -> act -> env."""
 
 from __future__ import annotations
 

@@ -51,19 +51,19 @@ class Images:
     def __getitem__(self, rows: Any) -> Any:
         x: Any = self.packed[rows]
         out: Any
-        pixels, others = x[:, : self.split], x[:, self.split :]
+        pixels, others = x[..., : self.split], x[..., self.split :]
         if isinstance(x, Tensor):
-            out = torch.empty((len(x), self.dim), device=x.device)
+            out = torch.empty((*x.shape[:-1], self.dim), device=x.device)
             pixels = pixels / torch.tensor(255.0, device=x.device)  # by a plain 255 CUDA multiplies by its inverse
             others = others.clone().view(torch.float32)
         else:
-            out = np.empty((len(x), self.dim), np.float32)
+            out = np.empty((*x.shape[:-1], self.dim), np.float32)
             pixels = np.divide(pixels, np.float32(255), dtype=np.float32)
             others = others.copy().view(np.float32)
         for ranges, part in (self.images, pixels), (self.others, others):
             first = 0
             for start, stop in ranges:
-                out[:, start:stop] = part[:, first : first + stop - start]
+                out[..., start:stop] = part[..., first : first + stop - start]
                 first += stop - start
         return out
 
@@ -71,6 +71,6 @@ class Images:
         self.packed[rows] = new if new.dtype in (np.uint8, torch.uint8) else self._pack(np.asarray(new, np.float32))
 
     def _pack(self, x: np.ndarray) -> np.ndarray:
-        pixels = [np.rint(x[:, start:stop] * 255).clip(0, 255).astype(np.uint8) for start, stop in self.images]
-        others = [x[:, start:stop].copy().view(np.uint8) for start, stop in self.others]
-        return np.concatenate(pixels + others, 1)
+        pixels = [np.rint(x[..., start:stop] * 255).clip(0, 255).astype(np.uint8) for start, stop in self.images]
+        others = [x[..., start:stop].copy().view(np.uint8) for start, stop in self.others]
+        return np.concatenate(pixels + others, -1)
