@@ -26,6 +26,7 @@ from thespis.engine import evaluate as evaluation
 from thespis.engine.act import Actor
 from thespis.engine.film import record
 from thespis.engine.lock import alone
+from thespis.engine.normalise import normalised
 from thespis.engine.progress import Progress
 from thespis.engine.run import Run
 from thespis.envs.flat import describe_error
@@ -72,7 +73,7 @@ def configure(algo: Algorithm, world: envs.World, options: dict[str, Any]) -> tu
     for name in options:
         if name not in runs | fields:
             raise Fault(f"{name} is not an option of {algo.name}{config.near(name, runs | fields)}")
-    run = config.build(Run, {k: v for k, v in options.items() if k in runs} | {"env": world.name})
+    run = config.build(Run, {k: v for k, v in options.items() if k in runs - fields} | {"env": world.name})
     return run, config.check(dataclasses.replace(algo.config, **{k: v for k, v in options.items() if k in fields}))
 
 
@@ -164,7 +165,7 @@ def ready(
     if count := schedule_updates or _schedule_updates(cfg, learner, run):
         made = algo.module.make(config.over(cfg, count), world.spec, **parts)
         learner = dataclasses.replace(made, experience=learner.experience)
-    return learner
+    return normalised(learner, algo.name, world.spec, run)
 
 
 def _schedule_updates(cfg: Any, learner: Learner, run: Run) -> int | None:

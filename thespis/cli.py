@@ -281,7 +281,7 @@ def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str,
     """The algorithm that is named first, and the options of its runs: `run`, `algo`, `out` and `more`."""
     algo, args = algorithm(args[0]), args[1:]
     cls = type(algo.declared)
-    own = {f.name for f in dataclasses.fields(cls)} - {f.name for f in dataclasses.fields(Run)}
+    own = {f.name for f in dataclasses.fields(cls)}
     own |= {f"no_{f.name}" for f in dataclasses.fields(cls) if isinstance(getattr(algo.declared, f.name), bool)}
     args = [re.sub(r"^--env[-_]kwargs\b", "--env-args", a) for a in args]
     args = [

@@ -16,6 +16,8 @@ from thespis.core import Fault, Learner, leaves, rebuild, replace
 from thespis.directory import Result, built_in, given_parts, path_of, read_about
 from thespis.engine import checkpoint, fetch
 from thespis.engine.act import Actor
+from thespis.engine.normalise import normalised
+from thespis.engine.run import Run
 from thespis.envs.statistics import Statistics
 
 
@@ -67,7 +69,8 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     except Fault as fault:
         raise Fault(f"{file}: {fault}") from None
     cfg = config.build(found.module.Config, about["algo_config"], f"{file}: ")
-    learner = found.module.make(cfg, spec, **given_parts(found, about, parts))
+    run = config.build(Run, about["run"], f"{file}: ")
+    learner = normalised(found.module.make(cfg, spec, **given_parts(found, about, parts)), found.name, spec, run)
     blank = _blank(learner, file)
     file = file.with_suffix(".safetensors")
     saved = checkpoint.read_tensors(file, sealed)

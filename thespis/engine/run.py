@@ -57,6 +57,10 @@ class Run:
     """checkpoints kept"""
     sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """where metrics go besides metrics.jsonl"""
+    normalise_obs: bool = False
+    """observations by the mean and spread of the rows drawn so far, within 10; an algorithm's own option of that name counts"""
+    normalise_reward: bool = False
+    """rewards by the spread of discounted returns, within 10; an algorithm's own option of that name counts"""
     device: str = "cpu"
     """torch device of the learner"""
     threads: Natural = 0
