@@ -12,6 +12,7 @@ import shutil
 import textwrap
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 import thespis
@@ -194,12 +195,25 @@ def test_the_table_of_a_run_directory_is_what_a_run_leaves(tmp_path: Path) -> No
     assert {line.split()[0] for line in top[1].splitlines()} == {n.split("/")[0] + "/" * ("/" in n) for n in left if n[0] != "."}
 
 
+class Telling(gym.Wrapper):
+    """Every second episode ends before an evaluation cuts it, and says something."""
+
+    def reset(self, *, seed=None, options=None):
+        self.left = 100 if (seed or 0) % 2 else 1000
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action):
+        self.left -= 1
+        obs, reward, terminated, truncated, _ = self.env.step(action)
+        return obs, reward, terminated, truncated or self.left == 0, {"said": 1}
+
+
 def test_the_names_of_metrics_are_those_of_a_run(tmp_path: Path) -> None:
-    small = {"steps": 220, "warmup": 200, "hidden": (8,), "eval_episodes": 1, "log_every": 210}
+    small = {"steps": 220, "warmup": 200, "hidden": (8,), "eval_episodes": 4, "log_every": 210}
     rare = {"eval_policy": "both", "eval_steps": 150}  # what not every run has
-    thespis.train("sac", env="Pendulum-v1", out=tmp_path, panel=False, **small, **rare)
+    thespis.train("sac", env=lambda: Telling(gym.make("Pendulum-v1")), out=tmp_path, panel=False, **small, **rare)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    had = {re.sub("^train/.*", "train/NAME", name) for row in rows for name in row} - {"step"}
+    had = {re.sub("(^train|info)/.*", r"\1/NAME", name) for row in rows for name in row} - {"step"}
     table = (HOUSE / "docs/python.md").read_text().partition("| name | is |")[2].partition("\n\n")[0]
     assert set(re.findall(r"`([^`]+/[^`]+)`", table)) == had
 
