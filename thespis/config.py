@@ -155,17 +155,48 @@ def to_json(config: Any) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
 
 
+ELSEWHERE = {
+    "alpha": "ent_coef entropy_coef", "batch_size": "minibatch_size train_batch_size sgd_minibatch_size",
+    "checkpoint_every": "save_freq checkpoint_freq save_interval", "clip": "clip_range clip_coef clip_param clip_ratio",
+    "critics": "n_critics num_critics num_qs", "entropy_weight": "ent_coef entropy_coef vf_ent_coef entropy_coeff",
+    "env": "env_id env_name task", "env_args": "env_kwargs", "epochs": "n_epochs update_epochs num_epochs num_sgd_iter",
+    "episodes": "n_eval_episodes num_episodes n_episodes", "eval_episodes": "n_eval_episodes num_eval_episodes",
+    "eval_every": "eval_freq eval_interval evaluation_interval", "explore": "deterministic stochastic", "gamma": "discount",
+    "hidden": "net_arch policy_kwargs hidden_dim hidden_dims hidden_size hidden_sizes fcnet_hiddens", "lam": "gae_lambda lambda_",
+    "log": "tensorboard_log track tensorboard wandb", "log_every": "log_interval log_freq", "max_norm": "max_grad_norm grad_clip",
+    "lr": "learning_rate policy_lr q_lr actor_lr critic_lr anneal_lr step_size", "num_envs": "n_envs num_env num_workers",
+    "out": "save_path logdir log_dir output_dir run_dir", "panel": "verbose progress_bar", "replay_size": "buffer_size buffer",
+    "rollout": "n_steps num_steps rollout_length rollout_fragment_length", "tau": "polyak target_smoothing_coefficient",
+    "steps": "total_timesteps total_steps timesteps max_steps num_timesteps total_env_steps n_timesteps max_timesteps",
+    "updates_per_step": "gradient_steps train_freq utd utd_ratio update_to_data", "video": "capture_video record_video render",
+    "warmup": "learning_starts start_steps random_steps",
+}  # fmt: skip
+"""our name of an option: what Stable-Baselines3, CleanRL, RLlib, Spinning Up and others call it"""
+FEW = 12
+"""names that a line may list"""
+
+
 def near(name: str, names: Iterable[str]) -> str:
-    """'; did you mean x, y?' where there are near names, else '; allowed: ...'."""
-    close = nearest(name, names := list(names))
-    return f"; did you mean {' or '.join(close)}?" if close else f"; allowed: {', '.join(sorted(names))}"
+    """'; did you mean x, y?' where there are near names or others' names of them, else '; allowed: ...', of many the first."""
+    if close := nearest(name, names := list(names)):
+        return f"; did you mean {' or '.join(close)}?"
+    more = f", ... ({len(names)} in all, see --help)" if len(names) > FEW else ""
+    return f"; allowed: {', '.join(sorted(names)[:FEW])}{more}"
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """Up to three that are like it, letter case apart; only one if it is the same name."""
+    """Up to three that mean it elsewhere, or else that are like it, letter case apart; only one if it is the same name."""
     by_lower = {n.lower(): n for n in names}
-    lower = [name.lower()] if name.lower() in by_lower else difflib.get_close_matches(name.lower(), by_lower)
-    return [by_lower[n] for n in lower]
+    plain = _plain(name)
+    if name.lower() in by_lower:
+        return [by_lower[name.lower()]]
+    if ours := [n for n in by_lower.values() if plain in ELSEWHERE.get(_plain(n), "").split()]:
+        return ours[:3]
+    return [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower)] if len(plain) > 2 else []
+
+
+def _plain(option: str) -> str:
+    return option.lower().removeprefix("--").removeprefix("algo.").removeprefix("no-").replace("-", "_")
 
 
 def fit(hint: Any, value: Any) -> Any:

@@ -142,6 +142,25 @@ def test_the_fault_says_where(values: dict[str, Any], text: str) -> None:
     assert str(fault.value) == text
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("--learning-rate", "--algo.lr"), ("total_timesteps", "steps"), ("--n-envs", "--num-envs"), ("buffer_size", "replay_size"),
+     ("--learning-starts", "--algo.warmup"), ("net_arch", "hidden"), ("gae_lambda", "lam")],
+)  # fmt: skip
+def test_what_other_libraries_call_it(theirs: str, ours: str) -> None:
+    dashed = ["--algo.n-step", "--algo.lr", "--num-envs", "--algo.warmup", "--env", "--algo.max-norm", "--dir", "--algo.lam"]
+    names = dashed if theirs.startswith("--") else ["steps", "n_step", "replay_size", "hidden", "lam", "env", "lr"]
+    assert near(theirs, names) == f"; did you mean {ours}?"
+
+
+def test_no_list_fills_a_page() -> None:
+    assert (
+        near("zzzz", map(str, range(40)))
+        == "; allowed: 0, 1, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, ... (40 in all, see --help)"
+    )
+    assert near("lr", ["dir", "algo"]) == "; allowed: algo, dir"  # two letters are like anything
+
+
 def test_several_near_names() -> None:
     assert near("step", ["steps", "stop", "other"]) == "; did you mean steps or stop?"
     assert near("cartpole", ["CARTPOLE", "other"]) == "; did you mean CARTPOLE?"  # whatever the case
