@@ -82,6 +82,19 @@ def algorithm(name: str | Path) -> Algorithm:
         raise Fault(f"algorithm {name} is not Python: {error}") from error
 
 
+def fitting(spec: Any) -> dict[str, Algorithm]:
+    """The algorithms by name that, as they come, take the observations and actions of such an environment."""
+
+    def fits(algo: Algorithm) -> bool:
+        try:
+            algo.module.make(algo.config, spec)
+        except Fault:
+            return False
+        return True
+
+    return {name: algo for name, algo in algorithms().items() if fits(algo)}
+
+
 def part_names(found: Algorithm) -> list[str]:
     """The parts that a user may give to its `make`, after cfg and spec."""
     return list(inspect.signature(found.module.make).parameters)[2:]

@@ -17,7 +17,7 @@ import torch
 
 import thespis
 from thespis import config, envs
-from thespis.algorithms import Algorithm, algorithm, algorithms, header, part_names
+from thespis.algorithms import Algorithm, algorithm, algorithms, fitting, header, part_names
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
 from thespis.directory import Env, Result, given_parts, open_run, path_of, same_spaces, world_of
@@ -136,7 +136,12 @@ def ready(
     _check_device(run.device)
     if run.ray_address and not run.collectors:
         raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
-    learner = algo.module.make(cfg, world.spec, **parts)
+    try:
+        learner = algo.module.make(cfg, world.spec, **parts)
+    except Fault as fault:
+        if algo.family == "own" or algo.name in fitting(world.spec):
+            raise
+        raise Fault(f"{fault}; 'thespis list --for {world.name}' names the algorithms that fit") from None
     if run.offline and isinstance(learner.experience, OffPolicy):
         learner = dataclasses.replace(learner, experience=offline(learner.experience))
     if isinstance(learner.experience, Offline):

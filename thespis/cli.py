@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from thespis import __version__, config
-from thespis.algorithms import Algorithm, algorithm, algorithms
+from thespis.algorithms import Algorithm, algorithm, algorithms, fitting
 from thespis.engine.run import Run
 from thespis.fault import Fault
 
@@ -48,7 +48,7 @@ thespis: actor-critic learning
   thespis import sb3 FILE --env ENV               a SAC policy that Stable-Baselines3 saved
   thespis push DIR OWNER/NAME [--private]         to the Hugging Face Hub, with a card
   thespis load hf://OWNER/NAME [--out DIR]        a policy from there (evaluate takes hf://OWNER/NAME too)
-  thespis list [--json]                           the algorithms, each with its paper"""
+  thespis list [--for ENV] [--json]               the algorithms, each with its paper"""
 
 
 MOST_ROWS = 20
@@ -259,6 +259,8 @@ class Load:
 
 @dataclasses.dataclass(frozen=True)
 class List:
+    env: Annotated[str | None, tyro.conf.arg(name="for")] = None
+    """only those that fit this environment, whose actions not every algorithm can take"""
     json: bool = False
     """one JSON array on standard output"""
 
@@ -554,8 +556,12 @@ def load(args: list[str]) -> int:
 
 
 def list_(args: list[str]) -> int:
-    given = _parse(List, args, "thespis list", "The algorithms, each with its paper.")
-    rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in algorithms().values()]
+    given, found = _parse(List, args, "thespis list", "The algorithms, each with its paper."), algorithms()
+    if given.env is not None:
+        from thespis import envs
+
+        found = fitting(envs.world(given.env).spec)
+    rows = [{"name": a.name, "family": a.family, "paper": a.paper, "summary": a.summary} for a in found.values()]
     if given.json:
         print(json.dumps(rows, indent=2))
         return 0

@@ -466,6 +466,18 @@ def test_list(capsys):
     assert all(row["name"] in table for row in rows)
 
 
+def test_list_names_those_that_fit_an_environment(capsys):
+    fit = {
+        env: {row["name"] for row in json.loads(answer(capsys, "list", "--for", env, "--json"))} for env in ("CartPole-v1", ENV)
+    }
+    assert {"ppo", "sac_discrete", "bc"} <= fit["CartPole-v1"]
+    assert {"ppo", "sac", "tqc", "bc"} <= fit[ENV]
+    assert "sac" not in fit["CartPole-v1"]
+    assert "sac_discrete" not in fit[ENV]
+    with pytest.raises(thespis.Fault, match=r"Discrete.*; 'thespis list --for CartPole-v1' names the algorithms that fit$"):
+        thespis.train("sac", env="CartPole-v1")
+
+
 def test_a_yes_or_no_has_two_short_names(capsys, monkeypatch):
     kept = []
     monkeypatch.setattr(api, "start", lambda algo, cfg, *args, **parts: kept.append(cfg.unit_norm) or sys.exit(0))
