@@ -72,7 +72,8 @@ def algorithm(name: str | Path) -> Algorithm:
         if file := next((f for f in HOME.glob("*/[!_]*.py") if f.stem == name), None):
             return _read(name, file.parent.name, file)
         if name not in (known := algorithms()):
-            raise Fault(f"algorithm {name!r} is neither a .py file nor known{config.near(name, known)}")
+            hint = config.near(name, known) if config.nearest(name, known) else "; 'thespis list' names those that are"
+            raise Fault(f"algorithm {name!r} is neither a .py file nor known{hint}")
         return known[name]
     if not Path(name).is_file():
         raise Fault(f"algorithm {name}: there is no such file")

@@ -172,16 +172,16 @@ ELSEWHERE = {
     "warmup": "learning_starts start_steps random_steps",
 }  # fmt: skip
 """our name of an option: what Stable-Baselines3, CleanRL, RLlib, Spinning Up and others call it"""
-FEW = 12
+FEW = 16
 """names that a line may list"""
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """'; did you mean x, y?' where there are near names or others' names of them, else '; allowed: ...', of many the first."""
+    """'; did you mean x, y?' where there are near names or others' names of them, else '; allowed: ...', the first of many."""
     if close := nearest(name, names := list(names)):
         return f"; did you mean {' or '.join(close)}?"
     more = f", ... ({len(names)} in all, see --help)" if len(names) > FEW else ""
-    return f"; allowed: {', '.join(sorted(names)[:FEW])}{more}"
+    return f"; allowed: {', '.join(names[:FEW])}{more}"
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

@@ -134,7 +134,7 @@ MISTAKES = [
     (["trian"], ["command 'trian'", "did you mean train"]),
     (["dance"], ["command 'dance'", "train", "resume", "evaluate", "list"]),
     (["train", "sacc"], ["algorithm 'sacc'", "did you mean sac"]),
-    (["train", "quicksort"], ["algorithm 'quicksort'", "sac", "td3", ".py"]),
+    (["train", "quicksort"], ["algorithm 'quicksort'", "thespis list", ".py"]),
     (["train", "--env", ENV], ["algorithm '--env'"]),
     (["list", "--jsn"], ["--jsn", "--json"]),
     (["list", "more"], ["more"]),
@@ -148,7 +148,7 @@ MISTAKES = [
     (["train", "sac", "--env", "tests/Boundless-v0"], ["tests/Boundless-v0", "action_space.low[1] is -inf", "finite"]),
     # options: unknown, and what they allow
     ([*TRAIN, "--bacth-size", "3"], ["--bacth-size is not an option", "did you mean", "batch-size"]),
-    ([*TRAIN, "--qqq"], ["--qqq is not an option", "allowed", "--steps", "lr"]),
+    ([*TRAIN, "--qqq"], ["--qqq is not an option", "allowed", "--steps", "--help"]),
     ([*TRAIN, "-x"], ["-x"]),
     ([*TRAIN, "more"], ["more"]),
     ([*TRAIN, "--steps", "many"], ["steps is 'many'", "a whole number 1 or more"]),
@@ -193,8 +193,8 @@ MISTAKES = [
     (["resume", "done/policy"], ["done/policy is not a run directory"]),
     (["resume", "done", "--steps", "0"], ["steps is 0"]),
     (["resume", "done", "--steps", "more"], ["steps is 'more'", "a whole number 1 or more"]),
-    (["resume", "done", "--env", "Pendulum-v1"], ["does not fit", "obs"]),
-    (["resume", "done", "--env", "CartPole-v1"], ["continuous actions"]),
+    (["resume", "done", "--env", "Pendulum-v1"], ["other observations than done", "Box(-1.0, 1.0, (1,), float32)"]),
+    (["resume", "done", "--env", "CartPole-v1"], ["other observations"]),
     (["resume", "done", "--algo", "td3"], ["config.json", "is not an option"]),
     (["resume", "done", "--lr", "1"], ["--lr is not an option"]),
     (["evaluate"], ["DIR", "run directory"]),
@@ -207,7 +207,7 @@ MISTAKES = [
     (["evaluate", "done", "--every", "1.5"], ["every is '1.5'", "a whole number 1 or more"]),
     (["evaluate", "done", "--every"], ["every is ''", "a whole number 1 or more"]),
     (["evaluate", "done", "--which", "worst"], ["which is 'worst'", "'last'", "'best'"]),
-    (["evaluate", "done", "--env", "Pendulum-v1"], ["Pendulum-v1", "spaces"]),
+    (["evaluate", "done", "--env", "Pendulum-v1"], ["Pendulum-v1", "other observations"]),
     (["evaluate", "done", "--video"], ["render_mode is 'rgb_array'"]),
 ]  # fmt: skip
 

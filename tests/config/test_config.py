@@ -119,7 +119,7 @@ def test_a_number_too_large_for_a_float_is_a_fault(value: int) -> None:
         ("log_sdt", "log_sdt is not an option; did you mean log_std?"),
         (
             "zzz",
-            "zzz is not an option; allowed: alpha, critics, hidden, label, log_std, lr, shift, steps, tau, video, which",
+            "zzz is not an option; allowed: lr, tau, steps, critics, hidden, log_std, alpha, shift, which, label, video",
         ),
     ],
 )
@@ -154,11 +154,8 @@ def test_what_other_libraries_call_it(theirs: str, ours: str) -> None:
 
 
 def test_no_list_fills_a_page() -> None:
-    assert (
-        near("zzzz", map(str, range(40)))
-        == "; allowed: 0, 1, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, ... (40 in all, see --help)"
-    )
-    assert near("lr", ["dir", "algo"]) == "; allowed: algo, dir"  # two letters are like anything
+    assert near("zzzz", map(str, range(40))) == "; allowed: " + ", ".join(map(str, range(16))) + ", ... (40 in all, see --help)"
+    assert near("lr", ["dir", "algo"]) == "; allowed: dir, algo"  # two letters are like anything
 
 
 def test_several_near_names() -> None:
