@@ -44,9 +44,10 @@ check: $(READY) ## format, lint, types and the import rule; changes nothing
 	@$(BIN)/mypy
 	@$(PYTEST) tests/layers
 
-fix: $(READY) ## format, and mend what the linter can
+fix: $(READY) ## format, mend what the linter can, and write the pages of options and functions anew
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/python tools/reference.py
 
 one: $(READY) ## the tests of one algorithm: make one A=sac
 	@test -n "$(A)" || { echo "which algorithm? make one A=sac" >&2; exit 2; }

@@ -22,6 +22,8 @@ USUAL = "HalfCheetah-v5"
 
 @dataclass(frozen=True)
 class Result:
+    """What `train` and `resume` return: where the run is, and how it ended."""
+
     path: Path
     """the run directory"""
     finished: bool

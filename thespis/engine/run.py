@@ -11,19 +11,19 @@ class Run:
     env: str | None = None
     """Gymnasium id of the environment; where none is named, the dataset's own, or HalfCheetah-v5 without a dataset"""
     steps: Count = 1_000_000
-    """environment steps in all, over every environment; updates, of a run that learns from a dataset alone"""
+    """environment steps in all, summed over the environments; of a run that learns from a dataset alone, updates"""
     data: str | None = None
     """dataset to learn from, besides or alone: id or folder of a Minari dataset, or a file of columns, as D4RL's .hdf5 or .npz"""
     offline: bool = False
     """learn from the dataset alone, with an off-policy algorithm: steps are updates then"""
     seed: Natural = 0
-    """of parameters, exploration, replay and episodes"""
+    """random seed of parameters, exploration, replay and episodes"""
     num_envs: Count = 1
-    """environments stepped side by side"""
+    """environments that are stepped side by side"""
     env_args: tuple[str, ...] = ()
     """arguments of the environment, each as name=value; a value is JSON, or else text (from Python also a dictionary)"""
     vector: Literal["sync", "async"] = "sync"
-    """step them in this process, or each in one of its own (pays where a step takes more than about 1 ms)"""
+    """step the environments in this process, or each in a process of its own (pays where a step takes more than about 1 ms)"""
     collectors: Natural = 0
     """processes that step num_envs environments each while this one learns (needs thespis[ray]); 0: this one does both.
     Resuming is then not bit for bit: episodes under way are cut as a time limit would"""
@@ -31,13 +31,13 @@ class Run:
     """host:port of a Ray cluster that the collectors join, auto for the one on this machine, or local for one of the run's own,
     the default"""
     on_env_error: Literal["stop", "restart"] = "stop"
-    """where an environment fails: end the run, or make that environment anew and go on"""
+    """where an environment fails: end the run, or make a new environment in its place and go on"""
     env_timeout: Positive | None = None
     """seconds that a step, reset or close may take before it counts as failed; each environment then has a process of its own"""
     on_divergence: Literal["stop", "rollback"] = "stop"
-    """where numbers are no longer finite: end the run, or go back to the last checkpoint and explore otherwise"""
+    """where numbers are no longer finite: end the run, or go back to the last checkpoint and on with other random numbers"""
     max_hours: Positive | None = None
-    """hours after which the run stops as by Ctrl-C, with a checkpoint; counted anew each time that it is resumed"""
+    """hours after which the run stops with a checkpoint, as by Ctrl-C; they start again at 0 when the run is resumed"""
     eval_every: Count = 10_000
     """steps between evaluations"""
     eval_episodes: Natural = 10
@@ -54,18 +54,18 @@ class Run:
     checkpoint_every: Count = 10_000
     """steps between checkpoints"""
     keep: Count = 2
-    """checkpoints kept"""
+    """how many checkpoints are kept"""
     sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """where metrics go besides metrics.jsonl"""
     normalise_obs: bool = False
-    """observations by the mean and spread of the rows drawn so far, within 10; an algorithm's own option of that name counts"""
+    """scale observations by the mean and spread of the rows drawn so far, within 10; an algorithm's option of that name counts"""
     normalise_reward: bool = False
-    """rewards by the spread of discounted returns, within 10; an algorithm's own option of that name counts"""
+    """scale rewards by the spread of discounted returns, within 10; an algorithm's option of that name counts"""
     device: str = "cpu"
     """torch device of the learner"""
     threads: Natural = 0
-    """torch threads; 0: one, and where the update is compiled as many as are quickest then (OMP_NUM_THREADS at most)"""
+    """torch threads; 0: one at first, and for the compiled update the fastest number (OMP_NUM_THREADS at most)"""
     precision: Literal["float32", "bf16"] = "float32"
-    """of an update's matrix products: with bf16 their factors are rounded to bfloat16; sums and parameters stay float32"""
+    """precision of matrix products in an update; bf16 rounds their factors to bfloat16, and sums and parameters stay float32"""
     compile_after: Annotated[int, Range(-1)] = 1_000
-    """updates in eager mode before the compiled update takes over, which another process makes meanwhile; -1: never"""
+    """updates before the compiled update takes over, which another process compiles meanwhile; -1: never compile"""
