@@ -139,7 +139,7 @@ def entry(name: str, thing: Any) -> Iterator[str]:
         return
     said = inspect.getdoc(thing) if thing.__doc__ and not thing.__doc__.startswith(f"{name}(") else None
     yield said or ""
-    if dataclasses.is_dataclass(thing):
+    if isinstance(thing, type) and dataclasses.is_dataclass(thing):
         words = words_of_fields(thing)
         kinds = {f.name: kind(f.type) for f in dataclasses.fields(thing)}
         yield "\n".join(f"- `{n}: {kinds[n]}`" + (f": {text}" if text else "") for n, text in words.items())
@@ -159,7 +159,7 @@ def signature(name: str, f: Any) -> str:
         if p.kind is p.KEYWORD_ONLY and not starred:
             parts.append("*")
         starred |= p.kind in (p.KEYWORD_ONLY, p.VAR_POSITIONAL)
-        text = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "") + p.name
+        text = "*" * ((p.kind is p.VAR_POSITIONAL) + 2 * (p.kind is p.VAR_KEYWORD)) + p.name
         text += "" if p.annotation is p.empty else f": {kind(p.annotation)}"
         parts.append(text if p.default is p.empty else f"{text} = {getattr(p.default, '__name__', None) or repr(p.default)}")
     back = "" if signed.return_annotation is signed.empty else f" -> {kind(signed.return_annotation)}"
