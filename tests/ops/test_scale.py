@@ -23,10 +23,11 @@ def test_return_scale_is_the_spread_or_what_the_largest_return_asks() -> None:
     assert bool((largest / scale <= 5).all())
 
 
-def test_standardised_has_mean_0_and_spread_1_and_one_number_is_0() -> None:
+def test_standardised_has_mean_0_and_spread_1_and_one_number_stays() -> None:
     x = torch.tensor([1.0, 2.0, 6.0], dtype=F64)
     assert standardised(x).tolist() == pytest.approx([-2 / math.sqrt(14 / 3), -1 / math.sqrt(14 / 3), 3 / math.sqrt(14 / 3)])
-    assert standardised(torch.tensor([7.0])).tolist() == [0]
+    assert standardised(torch.tensor([7.0, 7.0])).tolist() == [0, 0]
+    assert standardised(torch.tensor([7.0])).tolist() == [7]
 
 
 def test_moments_of_many_parts_are_those_of_the_whole() -> None:

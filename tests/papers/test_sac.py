@@ -443,9 +443,10 @@ def test_own_modules_of_the_same_weights_give_the_same_update(batch: Batch) -> N
         torch.testing.assert_close(metrics[name], value, rtol=1e-9, atol=1e-11)
 
 
-def test_warmup_is_ten_episodes_where_none_is_given() -> None:
-    for cfg, horizon, wanted in ((sac.Config(), 200, 2_000), (sac.Config(), None, 10_000), (sac.Config(warmup=7), 200, 7)):
-        assert sac.make(cfg, SPEC._replace(horizon=horizon)).experience.warmup == wanted
+def test_warmup_is_ten_episodes_or_10_000_steps_where_none_is_given() -> None:
+    for horizon, wanted in ((200, 2_000), (1_000, 10_000), (1_000_000, 10_000), (None, 10_000)):
+        assert sac.make(sac.Config(), SPEC._replace(horizon=horizon)).experience.warmup == wanted
+    assert sac.make(sac.Config(warmup=70_000), SPEC._replace(horizon=200)).experience.warmup == 70_000
 
 
 @pytest.mark.parametrize("action", [Discrete(4), MultiDiscrete((2, 3))])

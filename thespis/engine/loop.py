@@ -29,6 +29,7 @@ from thespis.engine.process import Stop, Stopped, device_generator, stop_signals
 from thespis.engine.progress import Episode, Progress
 from thespis.engine.remote import Collectors
 from thespis.engine.run import Run
+from thespis.engine.sizes import Sizes
 from thespis.envs import World, vector
 from thespis.envs.generators import global_generators_kept
 from thespis.envs.statistics import pooled
@@ -79,6 +80,7 @@ class _Training:
         self.log = stack.enter_context(self._log(stack, panel))
         for note in (*large, *notes, *(data.notes if data else ())):
             self.log.note(note)
+        self.sizes = Sizes(world.observation_space, "return_scale" in learner.needs, self.log.note)
         self.stepper = Stepper(learner, state, run.compile_after, self.log.note, max_threads, run.precision == "bf16")
         self.stepper.updates = self.progress.updates
         self.probe = Probe(self.replay) if isinstance(self.replay, Recorded) and learner.value else None
@@ -249,9 +251,11 @@ class _Training:
         began, p, renew = time.perf_counter(), self.progress, self.learner.experience.reset_every
         if p.updates < due and isinstance(self.replay, Rollout):
             rollout = tree_map(lambda x: x.to(self.run.device), self.replay.batch())
+            self.sizes(rollout)
             self.replay.learn_from(self.stepper.prepare(rollout))
         while p.updates < due and (not heed or self.ready(p.updates + 1)):
             batch = self.source.sample()
+            self.sizes(batch)
             self.stepper.step(batch if self.run.device == "cpu" else tree_map(lambda x: x.to(self.run.device), batch))
             p.updates = self.stepper.updates
             if renew and p.updates % renew == 0:
@@ -369,7 +373,7 @@ class _Training:
     def _diverged(self, what: str) -> Diverged:
         kept = checkpoint.checkpoints(self.folder)
         good = f"the last good checkpoint is {kept[-1] if kept else 'none yet'}"
-        return Diverged(f"diverged by step {self.progress.steps}: {what}; {good}")
+        return Diverged("; ".join([f"diverged by step {self.progress.steps}: {what}", *(self.sizes.said or ()), good]))
 
     def _faults(self) -> dict[str, float]:
         return {f"faults/{name}": float(count) for name, count in self.progress.faults.items()}

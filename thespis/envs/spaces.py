@@ -128,6 +128,16 @@ def images(space: Space[Any], start: int = 0) -> Iterator[tuple[int, int]]:
         yield start, start + flat_dim(space)
 
 
+def column(space: Space[Any], i: int, field: str = "observation") -> str:
+    """The name of number i of what `flatten` gives: observation['arm'][1]."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
+            if i < flat_dim(part):
+                return column(part, i, f"{field}[{key!r}]")
+            i -= flat_dim(part)
+    return at(field, i, space.shape) if isinstance(space, spaces.Box | spaces.MultiBinary) else field
+
+
 def _array(space: Space[Any], field: str) -> Callable[[Any], Floats]:
     shape = space.shape
     assert shape is not None

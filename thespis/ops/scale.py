@@ -24,8 +24,8 @@ def return_scale(std: Tensor, largest: Tensor, bound: float) -> Tensor:
 
 
 def standardised(x: Tensor) -> Tensor:
-    """To mean 0 and spread 1; what is all the same, to 0."""
-    return (x - x.mean()) / (x.std(correction=0) + 1e-8)
+    """To mean 0 and spread 1; what is all the same, to 0. A single number has no spread, and stays as it is."""
+    return x if x.numel() == 1 else (x - x.mean()) / (x.std(correction=0) + 1e-8)
 
 
 def unseen(dim: int) -> Params:

@@ -52,7 +52,7 @@ class Config:
     replay_size: Count = 1_000_000
     """transitions kept (authors' code)"""
     warmup: Natural | None = None
-    """uniformly random environment steps before the first update; None: 10 longest episodes (sac)"""
+    """uniformly random environment steps before the first update; None: 10 longest episodes, at most 10,000"""
     updates_per_step: Positive = 1.0
     """gradient steps for each environment step (authors' code)"""
 
@@ -79,7 +79,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     critic_net = nets.own(critic, spec, obs_dim + action_dim, 1) or nets.mlp((obs_dim + action_dim, *cfg.hidden, 1))
     critics = nets.ensemble(critic_net, cfg.critics)
     target_entropy = cfg.entropy_per_dim * action_dim
-    warmup = 10 * (spec.horizon or 1_000) if cfg.warmup is None else cfg.warmup
+    warmup = 10 * min(spec.horizon or 1_000, 1_000) if cfg.warmup is None else cfg.warmup
 
     def gaussians(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:  # (B, components, action)
         mean, log_std = actor_net.apply(p, obs).chunk(2, -1)

@@ -48,7 +48,7 @@ class Config:
     replay_size: Count = 1_000_000
     """transitions kept (table 1)"""
     warmup: Natural | None = None
-    """uniformly random environment steps before the first update; None: 10 longest episodes, as in the official code"""
+    """uniformly random environment steps before the first update; None: 10 longest episodes (official code), at most 10,000"""
     updates_per_step: Positive = 1.0
     """gradient steps for each environment step (table 1)"""
 
@@ -70,7 +70,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     actor_net = nets.own(actor, spec, obs_dim, 2 * act_dim) or nets.mlp((obs_dim, *cfg.hidden, 2 * act_dim), start=cfg.start)
     critic_net = nets.own(critic, spec, obs_dim + act_dim, 1) or nets.mlp((obs_dim + act_dim, *cfg.hidden, 1), start=cfg.start)
     critics = nets.ensemble(critic_net, cfg.critics)
-    warmup = 10 * (spec.horizon or 1_000) if cfg.warmup is None else cfg.warmup
+    warmup = 10 * min(spec.horizon or 1_000, 1_000) if cfg.warmup is None else cfg.warmup
 
     def gaussian(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = actor_net.apply(p, obs).chunk(2, -1)

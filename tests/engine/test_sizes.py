@@ -1,0 +1,80 @@
+"""Numbers of a size that nothing can be learnt from are told, with the number's name and where that ends a run."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import thespis
+from thespis.core import Batch
+from thespis.engine.sizes import Sizes
+from thespis.envs.spaces import column, flatten
+
+ARM = spaces.Dict(arm=spaces.Box(-np.inf, np.inf, (2, 2)), n=spaces.Discrete(3), t=spaces.Tuple((spaces.MultiBinary(2),)))
+
+
+@pytest.mark.parametrize(
+    ("largest", "reward", "scaled", "wanted"),
+    [
+        (9e4, 99.0, False, []),
+        (1.0, 0.0, False, []),  # a goal not yet found
+        (1.0, 0.05, False, []),
+        (1.0, -0.01, False, ["rewards are at most 0.01 in size"]),
+        (1e5, 0.0, False, ["observation['arm'][1, 0] reaches 1e+05", "below 0.0078 there"]),  # 2^-7
+        (1.7e9, 0.0, False, ["below 1.3e+02 there"]),  # 2^7
+        (1.0, -3e6, False, ["rewards are 3e+06 in size on average"]),
+        (1.0, -3e6, True, []),  # the learner divides them
+    ],
+)
+@pytest.mark.parametrize("rows", [(4,), (2, 3)])  # of a batch, of a rollout
+def test_what_is_told(largest: float, reward: float, scaled: bool, wanted: list[str], rows: tuple) -> None:
+    obs = torch.ones(*rows, 9)
+    obs[0, ..., 2] = -largest
+    said: list[str] = []
+    sizes = Sizes(ARM, scaled, said.append)
+    for _ in range(2):  # once
+        sizes(Batch(obs, torch.zeros(*rows, 1), torch.full(rows, reward), torch.ones(rows), obs))
+    assert len(said) == bool(wanted)
+    assert all(words in said[0] for words in wanted)
+
+
+def test_a_column_is_where_its_number_goes() -> None:
+    names = [column(ARM, i) for i in range(9)]
+    arm = ["observation['arm'][0, 0]", "observation['arm'][0, 1]", "observation['arm'][1, 0]", "observation['arm'][1, 1]"]
+    assert names == [*arm, *3 * ["observation['n']"], "observation['t'][0][0]", "observation['t'][0][1]"]
+    obs = {"arm": np.array([[0, 0], [7, 0]]), "n": 1, "t": (np.array([0, 0]),)}
+    assert names[int(flatten(ARM, obs).argmax())] == "observation['arm'][1, 0]"
+
+
+class Prices(gym.Env):
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.array([0.5, 1e12]), {}
+
+    def step(self, action):
+        return np.array([0.5, 1e12]), 1.0, False, True, {}
+
+
+def test_a_run_that_diverges_on_them_names_them(tmp_path) -> None:
+    tiny = {"warmup": 8, "hidden": (4,), "eval_episodes": 0, "compile_after": -1, "sinks": (), "panel": False}
+    with pytest.raises(thespis.Fault, match=r"diverged by step 12: .*; observation\[1\] reaches 1e\+12: .*Normalize"):
+        thespis.train("td3", Prices, out=tmp_path / "run", steps=12, batch_size=4, **tiny)
+
+
+@pytest.mark.parametrize(
+    ("algo", "words"),
+    [
+        ("sac", "all 20 steps are warm-up (10,000 random steps): nothing will be learnt; see --warmup"),
+        ("ppo", "all 20 steps are less than a rollout: nothing will be learnt; see --rollout"),
+    ],
+)
+def test_a_run_without_an_update_says_so_before_it_begins(tmp_path, capsys, algo: str, words: str) -> None:
+    thespis.train(algo, Prices, out=tmp_path / "run", steps=20, eval_episodes=1, sinks=(), panel=False, hidden=(4,))
+    said = capsys.readouterr()
+    assert (said.out + said.err).splitlines()[0] == words
