@@ -502,7 +502,7 @@ def edited(folder, **fields):
         ({"hidden": [9]}, ["checkpoints/000000120", "does not fit", "actor.", "(8,)", "(9,)"]),
         ({"hidden": []}, ["checkpoints/000000120", "does not fit", "actor.", "(8,)", "(2,)"]),
         ({"critics": 3}, ["checkpoints/000000120", "does not fit", "critic.", "(2, 8)", "(3, 8)"]),
-        ({"env": "MountainCarContinuous-v0"}, ["replay/000000000.safetensors", "does not fit", "obs", "(1, 3)", "(1, 2)"]),
+        ({"env": "MountainCarContinuous-v0"}, ["env: MountainCarContinuous-v0 has other observations", "(2,)", "(3,)"]),
         ({"num_envs": 2}, ["replay/000000000.safetensors", "does not fit", "num_envs"]),
         ({"lr": "fast"}, ["config.json", "lr", "'fast'", "a number above 0"]),
         ({"steps": 0}, ["config.json", "steps is 0"]),
