@@ -63,7 +63,7 @@ class Prices(gym.Env):
 
 def test_a_run_that_diverges_on_them_names_them(tmp_path) -> None:
     tiny = {"warmup": 8, "hidden": (4,), "eval_episodes": 0, "compile_after": -1, "sinks": (), "panel": False}
-    with pytest.raises(thespis.Fault, match=r"diverged by step 12: .*; observation\[1\] reaches 1e\+12: .*Normalize"):
+    with pytest.raises(thespis.Fault, match=r"diverged by step 12: .*; observation\[1\] reaches 1e\+12: .*--normalise-obs"):
         thespis.train("td3", Prices, out=tmp_path / "run", steps=12, batch_size=4, **tiny)
 
 

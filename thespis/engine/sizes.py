@@ -38,8 +38,8 @@ class Sizes:
         coarse = float(np.spacing(np.float32(size)))
         return [
             f"{spaces.column(self.observed, int(largest.argmax()))} reaches {size:.3g}: networks learn badly from such numbers, "
-            f"and float32 keeps no difference below {coarse:.2g} there; subtract and divide in the environment, for example with "
-            "gymnasium.wrappers.NormalizeObservation"
+            f"and float32 keeps no difference below {coarse:.2g} there; subtract and divide in the environment, or see "
+            "--normalise-obs"
         ]
 
     def _rewards(self, reward: torch.Tensor) -> list[str]:
@@ -49,5 +49,5 @@ class Sizes:
         size = f"{mean:.3g} in size on average" if mean >= REWARDS[1] else f"at most {largest:.3g} in size"
         return [
             f"rewards are {size} until now: step sizes and temperatures are made for rewards of about 1, so learning may be very "
-            "slow; scale them in the environment, as gymnasium.wrappers.TransformReward does"
+            "slow; scale them in the environment, as gymnasium.wrappers.TransformReward does, or see --normalise-reward"
         ]
