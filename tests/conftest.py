@@ -8,7 +8,7 @@ import torch
 
 torch.set_num_threads(1)  # on a shared machine, two threads on small tensors are slower than one
 
-DRAWN = {"cli", "docs", "report", "soak", "sweep", "tools"}
+DRAWN = {"cli", "docs", "hub", "report", "soak", "sweep", "tools"}
 LONGEST = 600
 """seconds that a test may take, soak tests apart: one that does not end is to fail alone, not to keep the suite from its end"""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -281,12 +281,15 @@ def threads() -> Iterator[None]:
         ({1: 4, 2: 4}, 2, 1),
     ],
 )
-def test_the_quickest_number_of_threads(threads: None, milliseconds: dict[int, int], most: int, wanted: int) -> None:
-    state = Toy(torch.zeros(2), torch.ones(2))
+def test_the_quickest_number_of_threads(
+    threads: None, monkeypatch: pytest.MonkeyPatch, milliseconds: dict[int, int], most: int, wanted: int
+) -> None:
+    state, clock = Toy(torch.zeros(2), torch.ones(2)), [0.0]
+    monkeypatch.setattr("thespis.engine.compile.time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
 
     def step(copy: Toy) -> None:
         copy.a.add_(torch.randn(2))
-        time.sleep(milliseconds[torch.get_num_threads()] / 1000)
+        clock[0] += milliseconds[torch.get_num_threads()] / 1000
 
     torch.manual_seed(0)
     assert fastest_threads(step, state, most, 0.01) == wanted

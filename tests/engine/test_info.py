@@ -149,6 +149,7 @@ def test_a_row_keeps_its_numbers_where_another_is_stepped():
     vector.close()
 
 
+@pytest.mark.draws
 def test_success_is_on_the_terminal_and_the_page(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     gym.register("tests/Telling-v0", Telling)

@@ -41,6 +41,7 @@ def rows(folder):
 # -------------------------------------------------------------------------------------------------------------- the clock
 
 
+@pytest.mark.draws
 def test_the_clock_counts_updates_and_nothing_is_evaluated_without_an_environment(data, tmp_path):
     result = thespis.train("td3_bc", data=data, out=tmp_path / "run", **SMALL)
     assert (result.finished, result.return_mean) == (True, None)
@@ -102,6 +103,7 @@ def test_arrays_are_given_again_to_resume_and_checked_by_their_numbers(tmp_path)
         thespis.resume(named, steps=100, data=columns(), panel=False)
 
 
+@pytest.mark.draws
 def test_the_same_run_twice_is_the_same(data, tmp_path):
     for name in ("a", "b"):
         thespis.train("odice", data=data, out=tmp_path / name, **SMALL)
