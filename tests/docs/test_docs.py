@@ -16,7 +16,8 @@ import gymnasium as gym
 import pytest
 
 import thespis
-from thespis import api, cli
+from thespis import api, cli, config
+from thespis.engine.run import Run
 
 HOUSE = Path(__file__).parents[2]
 PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("*.md"))]
@@ -244,3 +245,17 @@ def test_a_policy_alone_can_be_loaded(tmp_path: Path) -> None:
     run = thespis.train("sac", env="Pendulum-v1", steps=10, hidden=(8,), eval_episodes=1, out=tmp_path / "run", panel=False)
     shutil.copytree(run.path / "policy", tmp_path / "elsewhere" / "policy")
     assert thespis.load(tmp_path / "elsewhere").act([1, 0, 0]).shape == (1,)
+
+
+def test_names_of_stable_baselines3_lead_to_ours() -> None:
+    """The page's table of options says what the error line of a wrong option says."""
+    table = (HOUSE / "docs/from-stable-baselines3.md").read_text().partition("## Options")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    assert len(rows) > 10
+    fields = {
+        f.name for cls in (Run, *(type(thespis.algorithms()[n].config) for n in ("sac", "ppo"))) for f in dataclasses.fields(cls)
+    }
+    for theirs, ours in rows:
+        found = set(config.nearest(theirs, fields))
+        assert found, theirs
+        assert found <= {name.replace("-", "_") for name in re.findall(r"`--([\w-]+)`", ours)}, theirs
