@@ -23,7 +23,7 @@ def seeded() -> None:
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second for each run that a test trains, most of it matplotlib's; `draws` keeps them."""
     if not DRAWN & set(request.path.parts) and "draws" not in request.keywords:
-        monkeypatch.setattr("thespis.api._draw", lambda folder: None)
+        monkeypatch.setattr("thespis.training._draw", lambda folder: None)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -94,6 +95,11 @@ def fitting(spec: Any) -> dict[str, Algorithm]:
         return True
 
     return {name: algo for name, algo in algorithms().items() if fits(algo)}
+
+
+def digest(found: Algorithm) -> str:
+    """The SHA-256 of its file, which tells whether two runs are of the same text."""
+    return hashlib.sha256(found.file.read_bytes()).hexdigest()
 
 
 def part_names(found: Algorithm) -> list[str]:

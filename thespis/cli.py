@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import sys
 import traceback
 import typing
@@ -35,7 +36,7 @@ USAGE = """\
 thespis: actor-critic learning
 
   thespis train ALGORITHM --env ENV --steps N     train an agent (thespis train sac --help: every option)
-  thespis resume DIR [--steps N]                  go on exactly where a run stopped
+  thespis resume DIR [--steps N]                  go on exactly where a run stopped (--lr ...: as another run)
   thespis sweep ALGORITHM --over NAME=A,B ...     many settings and seeds; the same command goes on where it stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis report DIR... [--video]                 a page of a run, or of several, with every curve
@@ -74,22 +75,6 @@ def _schedule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Pr
 
 
 Folder = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DIR")]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Resume:
-    dir: Folder
-    """run directory"""
-    steps: config.Count | None = None
-    """environment steps in all; default: as many as the run was started for"""
-    max_hours: config.Positive | None = None
-    """hours after which it stops with a checkpoint; default: as before"""
-    ray_address: str | None = None
-    """host:port of the Ray cluster that its collectors are to join from now on, auto, or local; default: as before"""
-    env: str | None = None
-    """the environment again, where it is one of your own"""
-    algo: str | None = None
-    """the algorithm's file again, where it is one of your own"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,16 +264,30 @@ class Sweep:
     """one JSON object on standard output, and what happens on standard error"""
 
 
+@dataclasses.dataclass(frozen=True)
+class Begin:
+    overwrite: bool = False
+    """delete the run that is in that directory, if there is one, and begin anew"""
+    start_from: str | None = None
+    """run directory, or hf://owner/name, whose networks this run begins with; its optimisers, experience and steps begin anew"""
+    quiet: bool = False
+    """print nothing but what went wrong"""
+
+
+def _full_names(args: list[str], declared: Any) -> list[str]:
+    """--NAME as --algo.NAME, where it is an option of the algorithm alone."""
+    own = {f.name for f in dataclasses.fields(declared)}
+    own |= {f"no_{f.name}" for f in dataclasses.fields(declared) if isinstance(getattr(declared, f.name), bool)}
+    args = [re.sub(r"^--env[-_]kwargs\b", "--env-args", a) for a in args]
+    return [
+        re.sub(r"^--(?!algo\.)([\w-]+)", lambda m: f"--algo.{m[1]}" if m[1].replace("-", "_") in own else m[0], a) for a in args
+    ]
+
+
 def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str, Any, Any]] = ()) -> tuple[Algorithm, Any]:
     """The algorithm that is named first, and the options of its runs: `run`, `algo`, `out` and `more`."""
     algo, args = algorithm(args[0]), args[1:]
     cls = type(algo.declared)
-    own = {f.name for f in dataclasses.fields(cls)}
-    own |= {f"no_{f.name}" for f in dataclasses.fields(cls) if isinstance(getattr(algo.declared, f.name), bool)}
-    args = [re.sub(r"^--env[-_]kwargs\b", "--env-args", a) for a in args]
-    args = [
-        re.sub(r"^--(?!algo\.)([\w-]+)", lambda m: f"--algo.{m[1]}" if m[1].replace("-", "_") in own else m[0], a) for a in args
-    ]
     options = dataclasses.make_dataclass(
         command.capitalize(),
         [
@@ -299,7 +298,7 @@ def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str,
         ],
     )
     words = f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME.\n\n{SCHEDULES}"
-    return algo, _parse(options, args, f"thespis {command} {algo.name}", words)
+    return algo, _parse(options, _full_names(args, algo.declared), f"thespis {command} {algo.name}", words)
 
 
 def _unnamed(command: str, args: list[str]) -> bool:
@@ -314,12 +313,15 @@ def _unnamed(command: str, args: list[str]) -> bool:
 def train(args: list[str]) -> int:
     if _unnamed("train", args):
         return 0
-    algo, given = _training("train", args, "run directory; default: runs/ALGORITHM-ENV-SEED")
-    run, numbers = config.check(given.run), vars(config.check(given.algo))
+    more = [("begin", Annotated[Begin, tyro.conf.arg(name="")], dataclasses.field(default=Begin()))]
+    algo, given = _training("train", args, "run directory; default: runs/ALGORITHM-ENV-SEED", more)
+    run, numbers, begin = config.check(given.run), vars(config.check(given.algo)), given.begin
     from thespis import api
 
-    world = api.world_of(run.env, run.data, run.env_args)
-    return _ran(api.start(algo, dataclasses.replace(algo.config, **numbers), run, world, given.out, {}))
+    world, cfg = api.world_of(run.env, run.data, run.env_args), dataclasses.replace(algo.config, **numbers)
+    with api.quietly(begin.quiet):
+        result = api.start(algo, cfg, run, world, given.out, {}, overwrite=begin.overwrite, start_from=begin.start_from)
+        return _ran(result)
 
 
 def sweep(args: list[str]) -> int:
@@ -370,12 +372,51 @@ def _statistics(row: dict[str, Any]) -> tuple[str, str, str]:
     return numbers[0], f"{numbers[2]} to {numbers[3]}" if row["interval95"] else "none of one seed", numbers[1]
 
 
+RESUME = """\
+Go on exactly where a run stopped. It takes the options of train, whose defaults are those that the run has. What only watches or
+keeps the run may be other than before; what bears on what it learns makes another run of it, which is said and written down."""
+
+
 def resume(args: list[str]) -> int:
-    given = config.check(_parse(Resume, args, "thespis resume", "Go on exactly where a run stopped."))
+    algo, run = _as_begun(args)
+    kinds: list[tuple[str, Any, Any]] = [
+        ("dir", tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DIR", help="run directory")]], dataclasses.field()),
+        ("run", Annotated[Run, tyro.conf.arg(name="")], dataclasses.field(default=run)),
+        ("quiet", Annotated[bool, tyro.conf.arg(help="print nothing but what went wrong")], False),
+        (
+            "algo_file",
+            Annotated[str | None, tyro.conf.arg(name="algo", help="the algorithm's file again, where it is one of your own")],
+            None,
+        ),
+    ]
+    if algo is not None:
+        kinds.append(("algo", type(algo), dataclasses.field(default=algo)))
+        args = _full_names(args, algo)
+    given = _parse(
+        dataclasses.make_dataclass("Resume", sorted(kinds, key=lambda k: k[0] != "dir")), args, "thespis resume", RESUME
+    )
+    options = {k: v for k, v in vars(config.check(given.run)).items() if v != getattr(run, k)}
+    options |= {k: v for k, v in vars(config.check(given.algo)).items() if v != getattr(algo, k)} if algo is not None else {}
+    env = given.run.env if any(re.match("--env(=|$)", a) for a in args) else None
+    options.pop("env", None)
     from thespis import api
 
-    changed = {"max_hours": given.max_hours, "ray_address": given.ray_address}
-    return _ran(api.resume(given.dir, given.steps, **changed, env=given.env, algo=given.algo))
+    with api.quietly(given.quiet):
+        return _ran(api.resume(given.dir, env=env, algo=given.algo_file, **options), given.algo_file)
+
+
+def _as_begun(args: list[str]) -> tuple[Any, Run]:
+    """The options that the run directory among `args` was begun with: the algorithm's, None where it cannot be known, and the
+    run's. What is wrong with the directory is told later."""
+    named = next((a.partition("=")[2] or b for a, b in itertools.pairwise([*args, ""]) if re.match("--algo(=|$)", a)), None)
+    for place in (a for a in args if not a.startswith("-")):
+        with contextlib.suppress(Fault, OSError, ValueError, KeyError, TypeError, AttributeError):
+            about = json.loads((Path(place) / "config.json").read_bytes())
+            run = config.build(Run, about["run"])
+            if named or not str(about["algo"]).endswith(".py"):
+                return config.build(type(algorithm(named or about["algo"]).declared), about["algo_config"]), run
+            return None, run
+    return None, Run()
 
 
 def evaluate(args: list[str]) -> int:
@@ -665,17 +706,18 @@ def _options(cls: Any, prefix: str = "--") -> dict[str, Any]:
     return found
 
 
-def _ran(result: Result) -> int:
+def _ran(result: Result, algo: str | None = None) -> int:
     from thespis import api
 
     if api.team.rank() > 0:
         return 0 if result.finished else 130
     with contextlib.suppress(OSError):  # the terminal may be gone
-        _say(result)
+        _say(result, algo)
     return 0 if result.finished else 130
 
 
-def _say(result: Result) -> None:
+def _say(result: Result, algo: str | None) -> None:
+    from thespis import envs
     from thespis.engine import checkpoint
 
     if result.return_mean is not None:
@@ -684,9 +726,13 @@ def _say(result: Result) -> None:
     print(f"curve    {result.path / 'curve.png'}")
     print(f"report   {result.path / 'report' / 'index.html'}")
     about = checkpoint.read_json(result.path / "config.json")
-    own = f" --algo {about['algo']}" if about["algo"].endswith(".py") else ""
-    more = f" --steps {2 * about['run']['steps']}" if result.finished else ""
-    print(f"go on    thespis resume {result.path}{own}{more}")
+    words = ["thespis", "resume", str(result.path)]
+    if about["algo"].endswith(".py"):
+        words += ["--algo", algo or about["algo"]]
+    if not about["no_env"] and (about["own_env"] or not envs.known(about["run"]["env"])):
+        words += ["--env", about["run"]["env"]]
+    words += ["--steps", str(2 * about["run"]["steps"])] if result.finished else []
+    print(f"go on    {shlex.join(words)}")
 
 
 if __name__ == "__main__":

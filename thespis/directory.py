@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
+import thespis
 from thespis import config, envs
-from thespis.algorithms import Algorithm, algorithm, part_names
+from thespis.algorithms import Algorithm, algorithm, digest, part_names
 from thespis.core import Fault
-from thespis.data import Source, dataset
+from thespis.data import Dataset, Source, dataset
 from thespis.engine import checkpoint
+from thespis.engine.origin import origin
 from thespis.engine.run import Run
 
 Env = str | gym.Env | Callable[[], gym.Env]
@@ -50,12 +54,61 @@ def world_of(env: Env | None, source: Source | None = None, args: Sequence[str] 
         raise Fault(f"data: {origin.name}: {fault}") from None
 
 
+def describe(
+    algo: Algorithm, cfg: Any, run: Run, world: envs.World, own_parts: Sequence[str] = (), own_env: bool = False,
+    data: Dataset | None = None, own_data: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """What config.json says of a run."""
+    return {
+        "title": f"{algo.name} on {world.name}, seed {run.seed}",
+        "algo": algo.name,
+        "algo_sha256": digest(algo),
+        "algo_config": config.to_json(cfg),
+        "algo_defaults": config.to_json(algo.config),
+        "run": config.to_json(run),
+        "run_defaults": config.to_json(Run()),
+        "own_parts": list(own_parts),
+        "own_env": own_env,
+        "no_env": not world.simulated,
+        "own_data": own_data,
+        "data": data and data.digest(),
+        "observation_space": envs.spaces_json.to_json(world.observation_space),
+        "action_space": envs.spaces_json.to_json(world.action_space),
+        "thespis": thespis.__version__,
+        "origin": origin(),
+    }
+
+
 def path_of(path: str | Path | Result) -> Path:
     return path.path if isinstance(path, Result) else Path(path)
 
 
-def open_run(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str, Any], Algorithm, Any, Run, envs.World]:
-    """What a run directory says of itself. Nothing that it names is run unless it is ours or you name it too."""
+WRITTEN = {
+    "config.json", "metrics.jsonl", "curve.png", "report", "policy", "checkpoints", "replay", "tensorboard", "videos", "wandb",
+    "wandb.id",
+}  # fmt: skip
+"""what a run writes in its directory, besides .lock"""
+
+
+def is_run(folder: Path) -> bool:
+    with suppress(Fault):
+        read_about(folder / "config.json")
+        return True
+    return False
+
+
+def clear(folder: Path) -> None:
+    """Deletes what a run has written there, and nothing else. A link goes, and not what it stands for."""
+    for path in folder.iterdir():
+        if path.name in WRITTEN or (path.name.startswith(".") and path.name.endswith(".tmp")):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def open_run(
+    folder: Path, env: Env | None, algo: str | None, args: Sequence[str] | None = None
+) -> tuple[dict[str, Any], Algorithm, Any, Run, envs.World]:
+    """What a run directory says of itself; `args` are those of the environment where they are to be other ones. Nothing that it
+    names is run unless it is ours or you name it too."""
     file = folder / "config.json"
     if not file.is_file():
         raise Fault(f"{folder} is not a run directory: it has no config.json")
@@ -68,7 +121,7 @@ def open_run(folder: Path, env: Env | None, algo: str | None) -> tuple[dict[str,
     if env is None and (about["own_env"] or not envs.known(run.env or "")):
         why = "an environment of your own" if about["own_env"] else "which is not registered here"
         raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")
-    args = () if isinstance(env, gym.Env) else run.env_args  # an instance has them already
+    args = () if isinstance(env, gym.Env) else run.env_args if args is None else args  # an instance has them already
     world = world_of(run.env if env is None else env, None, args)
     same_spaces(world, about, folder)
     return about, found, cfg, run, world

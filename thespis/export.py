@@ -90,7 +90,7 @@ def export(
 def _about(policy: api.Policy, which: str) -> dict[str, str]:
     """What the file says of itself; ONNX holds text only."""
     about = policy.about
-    words = {"thespis": api.thespis.__version__, "algorithm": about["algo"], "environment": about["run"]["env"]}
+    words = {"thespis": api.thespis.__version__, "algorithm": Path(about["algo"]).name, "environment": about["run"]["env"]}
     words |= {"policy": which, "step": str(about["step"])}
     return words | {k: json.dumps(to_json(getattr(policy, k))) for k in ("observation_space", "action_space")}
 

@@ -80,9 +80,11 @@ def _fill(aside: Path, folder: Path, repo: str, policy: api.Policy) -> None:
 
 
 def _nameless(about: dict[str, Any]) -> dict[str, Any]:
-    run = about["run"]
+    run, start = about["run"], about.get("start")
     data = {"data": PurePath(run["data"]).name} if run.get("data") else {}
-    return about | {"algo": PurePath(about["algo"]).name, "run": run | data}
+    begun = {"start": start | {"run": PurePath(str(start.get("run"))).name}} if isinstance(start, dict) else {}
+    kept = {k: v for k, v in about.items() if k != "origin"}
+    return kept | begun | {"algo": PurePath(about["algo"]).name, "run": run | data}
 
 
 def _results(folder: Path, step: int) -> dict[str, Any] | None:

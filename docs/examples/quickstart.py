@@ -3,7 +3,8 @@ import gymnasium as gym
 
 import thespis
 
-run = thespis.train("sac", env="Pendulum-v1", steps=400, warmup=200, hidden=(32, 32), eval_episodes=2, out="runs/quickstart")
+tiny = {"steps": 400, "warmup": 200, "hidden": (32, 32), "eval_episodes": 2}
+run = thespis.train("sac", env="Pendulum-v1", out="runs/quickstart", overwrite=True, **tiny)
 policy = thespis.load(run)
 env = gym.make("Pendulum-v1")
 obs, _ = env.reset(seed=0)

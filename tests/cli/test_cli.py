@@ -196,7 +196,7 @@ MISTAKES = [
     (["resume", "done", "--env", "Pendulum-v1"], ["other observations than done", "Box(-1.0, 1.0, (1,), float32)"]),
     (["resume", "done", "--env", "CartPole-v1"], ["other observations"]),
     (["resume", "done", "--algo", "td3"], ["config.json", "is not an option"]),
-    (["resume", "done", "--lr", "1"], ["--lr is not an option"]),
+    (["resume", "done", "--lr", "0"], ["lr is 0.0", "above 0"]),
     (["evaluate"], ["DIR", "run directory"]),
     (["evaluate", "nowhere"], ["nowhere"]),
     (["evaluate", "done/config.json"], ["done/config.json"]),
@@ -221,7 +221,9 @@ def test_a_mistake_costs_one_line(capsys, argv, words):
 
 def test_a_whole_number_may_be_written_with_an_exponent(monkeypatch):
     given = []
-    monkeypatch.setattr(api, "start", lambda algo, cfg, run, *_: given.append((run.steps, cfg.batch_size, cfg.hidden, cfg.lr)))
+    monkeypatch.setattr(
+        api, "start", lambda algo, cfg, run, *_, **__: given.append((run.steps, cfg.batch_size, cfg.hidden, cfg.lr))
+    )
     monkeypatch.setattr(cli, "_ran", lambda _: 0)
     words = "train sac --env Pendulum-v1 --steps 1_000_000 --batch-size=1e2 --hidden 1.6e1 3_2 --lr 1e-3"
     assert cli.main(words.split()) == 0

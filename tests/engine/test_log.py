@@ -141,8 +141,9 @@ def calls(monkeypatch):
     """Fakes of both packages, with the real ones' signatures, that note what they are asked."""
     calls = []
 
-    def wandb_init(*, project, name, dir, id, resume, config, allow_val_change, settings):
+    def wandb_init(*, project, entity, group, tags, name, dir, id, resume, config, allow_val_change, settings):
         print("wandb greets")
+        calls.append(("whose", project, entity, group, tags))
         calls.append(("init", project, name, dir, len(id) > 8 and id, resume, config, settings))
         return SimpleNamespace(
             define_metric=lambda name, step_metric: calls.append(("axis", name, step_metric)),
@@ -168,9 +169,10 @@ def test_wandb(tmp_path, calls):
     for at in (0, 20):
         with make(tmp_path / "sac-0", at=at, sinks=("wandb",), config={"lr": 0.1}) as log:
             log.row(at + 10, {"train/a": 1.0, "eval/returns": [1.0, 2.0]})
-    name = calls[0][4]
+    name = calls[1][4]
+    whose = ("whose", "thespis", None, None, None)
     started = ("init", "thespis", "sac-0", tmp_path / "sac-0", name, "allow", {"lr": 0.1}, {"console": "off"})
-    one = [started, ("axis", "*", "step")]
+    one = [whose, started, ("axis", "*", "step")]
     assert name
     assert calls == [
         *one, ("log", {"train/a": 1.0, "step": 10}, None), ("finish",),
@@ -179,6 +181,9 @@ def test_wandb(tmp_path, calls):
     make(tmp_path / "again" / "sac-0", sinks=("wandb",)).close()
     assert calls[-3][2] == "sac-0"
     assert calls[-3][4] != name  # the same name elsewhere is another run
+    names = {"wandb_project": "arms", "wandb_entity": "lab", "wandb_group": "lr", "wandb_tags": ["a", "b"]}
+    make(tmp_path / "whose", sinks=("wandb",), config={"run": names}).close()
+    assert ("whose", "arms", "lab", "lr", ["a", "b"]) in calls
 
 
 def test_trackio(tmp_path, calls, capsys):

@@ -153,12 +153,14 @@ def test_what_a_push_leaves_behind(server, done, tmp_path):
     for file in run / "config.json", run / "policy/last.json":
         about = json.loads(file.read_text())
         about["run"]["data"] = "/home/me/secret/set"
+        about |= {"origin": {"host": "secret", "command": "secret"}, "start": {"run": "/home/me/secret/old", "step": 3}}
         (checkpoint.write_sealed if about.pop("sha256", None) else checkpoint.write_json)(file, about)
     thespis.push(run, "me/more")
     there = server.root / "me/more/main"
     assert (there / "replay.mp4").read_text() == "a"
     assert not [p for p in there.rglob("*") if p.is_file() and b"secret" in p.read_bytes()]
-    assert json.loads((there / "config.json").read_text())["run"]["data"] == "set"
+    pushed = json.loads((there / "config.json").read_text())
+    assert (pushed["run"]["data"], pushed["start"]) == ("set", {"run": "old", "step": 3})
     (there / "notes.txt").write_text("mine")
     shutil.rmtree(run / "videos")
     for kind in "json", "safetensors":

@@ -72,7 +72,7 @@ def inside(monkeypatch):
     monkeypatch.setattr(Inside, "started", [])
     monkeypatch.setattr(Inside, "crash_after", 10**6)
     monkeypatch.setattr(module, "OneByOne", Inside)
-    monkeypatch.setattr(module.api, "_draw", lambda folder: None)  # the pictures of each run have tests of their own
+    monkeypatch.setattr("thespis.training._draw", lambda folder: None)  # the pictures of each run have tests of their own
     return Inside
 
 

@@ -310,6 +310,14 @@ def load(folder: Path, replay: Experience, say: Callable[[str], None]) -> tuple[
     return meta, tensors
 
 
+def newest(folder: Path) -> tuple[Path | None, dict[str, Tensor]]:
+    """The newest sound checkpoint and its tensors, without experience; None and none where there is no such."""
+    for path in reversed(checkpoints(folder)):
+        with suppress(Fault):
+            return path, _sound(path / "tensors.safetensors", _meta(path).get("tensors"))
+    return None, {}
+
+
 Segments = list[tuple[int, dict[str, Tensor]]]
 """(first step, columns) in order"""
 

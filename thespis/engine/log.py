@@ -305,8 +305,12 @@ def _wandb(module: Any, path: Path, at: int, config: dict[str, Any] | None) -> S
     remembered = path / "wandb.id"  # not the directory's name: a directory of the same name may have been another run
     if not remembered.exists():
         remembered.write_text(uuid.uuid4().hex)
+    options = (config or {}).get("run", {})
     run = module.init(
-        project="thespis",
+        project=options.get("wandb_project", "thespis"),
+        entity=options.get("wandb_entity"),
+        group=options.get("wandb_group"),
+        tags=list(options.get("wandb_tags", ())) or None,
         name=path.resolve().name,
         dir=path,
         id=remembered.read_text().strip(),

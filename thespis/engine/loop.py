@@ -30,6 +30,7 @@ from thespis.engine.progress import Episode, Progress
 from thespis.engine.remote import Collectors
 from thespis.engine.run import Run
 from thespis.engine.sizes import Sizes
+from thespis.engine.start import Start
 from thespis.envs import World, vector
 from thespis.envs.generators import global_generators_kept
 from thespis.envs.statistics import pooled
@@ -37,12 +38,14 @@ from thespis.envs.statistics import pooled
 
 def train(
     learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any],
-    resume: bool = False, panel: bool | None = None, data: Dataset | None = None,
+    resume: bool = False, panel: bool | None = None, data: Dataset | None = None, notes: Sequence[str] = (),
+    begin: Start | None = None,
 ) -> str | None:  # fmt: skip
     """Trains until run.steps, or until it is stopped: returns why, see `Stop`. DIR holds all but `data` at any moment.
 
-    `about` is written beside each policy, unread. Where these end the run, raises Fault, after a checkpoint, if the
-    environment fails, and Diverged, without one, if the learner has diverged.
+    `about` is written beside each policy, unread; `notes` are told first; `begin` has the networks that a new run begins with.
+    Where these end the run, raises Fault, after a checkpoint, if the environment fails, and Diverged, without one, if the learner
+    has diverged.
     """
     with (
         torch_settings(run) as max_threads,
@@ -53,7 +56,10 @@ def train(
         while True:
             try:
                 with ExitStack() as stack:
-                    training = _Training(stack, learner, world, run, folder, about, resume, panel, data, max_threads, stop)
+                    training = _Training(stack, learner, world, run, folder, about, resume, panel, data, max_threads, stop, begin)
+                    for note in notes:
+                        training.log.note(note)
+                    notes = ()
                     return training.loop()
             except Diverged as why:
                 if run.on_divergence == "stop":
@@ -65,7 +71,7 @@ def train(
 class _Training:
     def __init__(
         self, stack: ExitStack, learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool,
-        panel: bool | None, data: Dataset | None, max_threads: int, stop: Stop,
+        panel: bool | None, data: Dataset | None, max_threads: int, stop: Stop, begin: Start | None = None,
     ):  # fmt: skip
         """All that the loop needs, as a checkpoint left it or new. What must be closed is left to `stack`."""
         self.learner, self.world, self.run, self.folder, self.about, self.stop = learner, world, run, folder, about, stop
@@ -74,9 +80,13 @@ class _Training:
         seeds = diverge.seeds(self._entropy(resume))
         torch.manual_seed(seeds[0])
         large = memory.check_experience(learner, world.spec, run)
-        self.replay, self.source = _experience(learner, world, run, data, seeds[1])
+        feed = world.spec, learner.experience, run.num_envs, seeds[1], learner.needs, run.collectors, run.device, data
+        self.replay = experience(*feed)
+        self.source: Experience | Demonstrations = self.replay  # where batches come from
+        if data is not None and not isinstance(self.replay, Recorded | Rollout):
+            self.source = Demonstrations(world.spec, data, self.replay)
         self.pretrain = 0 if data is None else learner.experience.pretrain
-        state, saved, notes = self._state(resume, data)
+        state, saved, notes = self._state(resume, data, begin)
         self.log = stack.enter_context(self._log(stack, panel))
         for note in (*large, *notes, *(data.notes if data else ())):
             self.log.note(note)
@@ -106,7 +116,7 @@ class _Training:
         return self.run.seed if self.leads else [self.run.seed, team.rank(), *done]
 
     def _state(
-        self, resume: bool, data: Dataset | None
+        self, resume: bool, data: Dataset | None, begin: Start | None
     ) -> tuple[Any, tuple[dict[str, Any], dict[str, torch.Tensor]] | None, list[str]]:
         """The learner's State, new or from the newest sound checkpoint; what else that holds; and notes for the person. Sets the
         progress."""
@@ -114,6 +124,9 @@ class _Training:
         if self.learner.given and data:
             state = self.learner.given(state, every_row(self.world.spec, self.learner.experience, data))
         self.progress = Progress()
+        if begin and not resume:
+            state = begin.graft(self.learner, state)
+            notes.append(begin.words(state))
         if resume:
             with team.leader_first():  # who, should one be damaged, puts it aside
                 saved = meta, tensors = checkpoint.load(self.folder, self.replay, notes.append)
@@ -156,7 +169,7 @@ class _Training:
         self.collector.restore(meta["collector"], _part("collector", tensors), self.log.note)
         self.replay.rng.set_state(tensors["rng.replay"])
         torch.set_rng_state(tensors["rng.torch"])
-        if device := device_generator(self.run.device):
+        if (device := device_generator(self.run.device)) and "rng.device" in tensors:  # absent of a run from another device
             device[1](tensors["rng.device"])
         if rollback := meta.get("rollback"):
             self.log.note(rollback["said"])
@@ -377,17 +390,6 @@ class _Training:
 
     def _faults(self) -> dict[str, float]:
         return {f"faults/{name}": float(count) for name, count in self.progress.faults.items()}
-
-
-def _experience(
-    learner: Learner, world: World, run: Run, data: Dataset | None, seed: int
-) -> tuple[Experience, Experience | Demonstrations]:
-    """Where steps go to, and where batches come from: the same, or with a dataset both."""
-    feed, needs = learner.experience, learner.needs
-    replay = experience(world.spec, feed, run.num_envs, seed, needs, run.collectors, run.device, data)
-    if data is None or isinstance(replay, Recorded | Rollout):
-        return replay, replay
-    return replay, Demonstrations(world.spec, data, replay)
 
 
 def _part(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -61,6 +61,14 @@ class Run:
     """scale observations by the mean and spread of the rows drawn so far, within 10; an algorithm's option of that name counts"""
     normalise_reward: bool = False
     """scale rewards by the spread of discounted returns, within 10; an algorithm's option of that name counts"""
+    wandb_project: str = "thespis"
+    """project of Weights & Biases, with the sink wandb"""
+    wandb_entity: str | None = None
+    """user or team that the project belongs to; None: the one of your login"""
+    wandb_group: str | None = None
+    """group of runs, as the seeds of one setting"""
+    wandb_tags: tuple[str, ...] = ()
+    """words to find the run by"""
     device: str = "cpu"
     """torch device of the learner"""
     threads: Natural = 0
@@ -69,3 +77,13 @@ class Run:
     """precision of matrix products in an update; bf16 rounds their factors to bfloat16, and sums and parameters stay float32"""
     compile_after: Annotated[int, Range(-1)] = 1_000
     """updates before the compiled update takes over, which another process compiles meanwhile; -1: never compile"""
+
+
+WATCHING = {
+    "steps", "vector", "ray_address", "on_env_error", "env_timeout", "on_divergence", "max_hours", "eval_every", "eval_episodes",
+    "eval_steps", "eval_policy", "log_every", "checkpoint_every", "keep", "sinks", "wandb_project", "wandb_entity",
+    "wandb_group", "wandb_tags",
+}  # fmt: skip
+"""options that bear on how a run is watched and kept, not on what it learns: it may go on with others and be the same run"""
+FIXED = {"seed", "num_envs", "collectors", "data", "offline"}
+"""options that what a run has kept is laid out by: it cannot go on with others"""

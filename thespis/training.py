@@ -1,0 +1,359 @@
+"""A run that begins, and one that goes on: what is checked before, what is written of it, and what may change."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thespis import config, envs
+from thespis.algorithms import Algorithm, algorithm, digest, fitting, part_names
+from thespis.core import Fault, Learner, OffPolicy
+from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
+from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, world_of
+from thespis.engine import checkpoint, fetch, loop, memory, team
+from thespis.engine import start as beginning
+from thespis.engine.lock import alone
+from thespis.engine.normalise import normalised
+from thespis.engine.run import FIXED, WATCHING, Run
+from thespis.envs.flat import describe_error
+
+
+def train(
+    algo: str | Path = "sac",
+    env: Env | None = None,
+    *,
+    data: Source | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    start_from: str | Path | Result | None = None,
+    panel: bool | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> Result:
+    """Trains an agent and leaves a run directory (default: runs/ALGO-ENV-SEED).
+
+    `env` is a Gymnasium id, a callable that makes an environment, or one (default: the one of `data`, or HalfCheetah-v5).
+    `data` is a dataset: the id or folder of one in Minari's format, a file of columns, or arrays by these columns' names, as
+    data/columns.py has them. With `overwrite` a run that is in OUT already is deleted. `start_from` is a run, or hf://owner/name,
+    whose networks this one begins with. `quiet` prints nothing. `options` are the fields of Run (steps, seed, num_envs, ...), of
+    the algorithm's Config (lr, tau, ...), and the parts that its `make` takes (actor, critic). Raises Fault, in one line, for
+    what you can mend.
+    """
+    found = algorithm(algo)
+    if isinstance(args := options.get("env_args"), dict):
+        options["env_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in args.items())
+    world = world_of(env, data, options.get("env_args", ()))
+    parts = {k: options.pop(k) for k in part_names(found) if k in options}
+    arrays = data if isinstance(data, Mapping) else None
+    named = {} if data is None or arrays is not None else {"data": str(data)}
+    run, cfg = configure(found, world, options | named)
+    own_env = env is not None and not isinstance(env, str)
+    with quietly(quiet):
+        return start(found, cfg, run, world, out, parts, panel, own_env, arrays, overwrite=overwrite, start_from=start_from)
+
+
+@contextlib.contextmanager
+def quietly(quiet: bool = True) -> Iterator[None]:
+    """Nothing on standard output; faults are raised as ever."""
+    if not quiet:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def configure(
+    algo: Algorithm, world: envs.World, options: dict[str, Any], run: Run | None = None, cfg: Any = None
+) -> tuple[Run, Any]:
+    """The run and the Config that the names of `options` belong to; the rest is as in `run` and `cfg`, or as by default. Raises
+    Fault on an unknown name or a wrong value."""
+    runs, fields = ({f.name for f in dataclasses.fields(c)} for c in (Run, algo.module.Config))
+    for name in options:
+        if name not in runs | fields:
+            raise Fault(f"{name} is not an option of {algo.name}{config.near(name, runs | fields)}")
+    named = {k: v for k, v in options.items() if k in runs - fields} | {"env": world.name}
+    run = config.check(dataclasses.replace(run or Run(), **named))
+    cfg = algo.config if cfg is None else cfg
+    return run, config.check(dataclasses.replace(cfg, **{k: v for k, v in options.items() if k in fields}))
+
+
+def start(
+    algo: Algorithm, cfg: Any, run: Run, world: envs.World, out: str | Path | None, parts: dict[str, Any],
+    panel: bool | None = None, own_env: bool = False, arrays: Mapping[str, Any] | None = None, *, overwrite: bool = False,
+    start_from: str | Path | Result | None = None,
+) -> Result:  # fmt: skip
+    """A new run directory, and the training in it."""
+    run = dataclasses.replace(run, env=world.name)
+    source = run.data if arrays is None else arrays
+    learner = ready(algo, cfg, run, world, parts, source)  # every fault of the input is told before anything is written
+    data = _dataset(source, world)
+    if run.data and not (place := dataset.find(run.data)).is_relative_to(dataset.root()):
+        run = dataclasses.replace(run, data=str(place.resolve()))  # a folder is found again from anywhere
+    begin = None if start_from is None else _begin(learner, start_from)
+    label = re.sub(r"[^\w.-]+", "-", f"{Path(algo.name).stem}-{world.name}-{run.seed}")
+    folder = Path(out).expanduser() if out else Path("runs") / label
+    leads = team.rank() == 0
+    if leads and folder.exists():
+        _free(folder, overwrite)
+    about = describe(algo, cfg, run, world, sorted(parts), own_env, data, arrays is not None)
+    about |= {"clock": "updates"} if isinstance(learner.experience, Offline) else {}
+    if count := _schedule_updates(cfg, learner, run):
+        about["schedule_updates"] = count
+    if begin:
+        named = fetch.named(start_from)
+        about["start"] = {
+            "run": start_from if named else str(path_of(start_from or "").resolve()), "title": str(begin.about.get("title")),
+            "step": begin.step,
+        }  # fmt: skip
+    if not leads:
+        return _train(learner, world, run, folder, about, False, panel, data, begin=begin)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        clear(folder)
+        try:
+            checkpoint.write_json(folder / "config.json", about)
+            return _train(learner, world, run, folder, about, False, panel, data, begin=begin)
+        except Fault:
+            if not checkpoint.has_saved(folder) and not _steps(folder):  # it never began: the same command may be given again
+                shutil.rmtree(folder) if made else clear(folder)
+                (folder / ".lock").unlink(missing_ok=True)
+            raise
+
+
+def _begin(learner: Learner, path: str | Path | Result) -> beginning.Start:
+    """What a run is to begin with. Raises Fault where it does not fit the learner."""
+    begin = beginning.read(path_of(fetch.local(path)))
+    with torch.random.fork_rng(devices=[]):
+        begin.graft(learner, learner.init())
+    return begin
+
+
+def _free(folder: Path, overwrite: bool) -> None:
+    """Raises Fault where a new run must not write: a file; what is no run; and without `overwrite` a run that has done a step."""
+    if not folder.is_dir():
+        raise Fault(f"out: {folder} exists and is a file; give a directory")
+    if not any(path.name != ".lock" for path in folder.iterdir()):
+        return
+    if not is_run(folder):
+        raise Fault(f"out: {folder} exists and is no run directory, so nothing in it is deleted; give another with --out (out=)")
+    if not overwrite and (checkpoint.has_saved(folder) or _steps(folder)):
+        raise Fault(
+            f"out: {folder} exists; continue it with 'thespis resume {shlex.quote(str(folder))}', delete it with --overwrite"
+            " (overwrite=True), or give another with --out (out=)"
+        )
+
+
+def _steps(folder: Path) -> int:
+    """Of the newest row of metrics that a run has written."""
+    from thespis.report import curve
+
+    return max((row["step"] for row in curve.rows(folder)), default=0) if (folder / "metrics.jsonl").exists() else 0
+
+
+def ready(
+    algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[str, Any], source: Source | None = None,
+    schedule_updates: int | None = None,
+) -> Learner:  # fmt: skip
+    """The learner, whose schedules go over so many updates unless they say otherwise; None: over those of the run.
+
+    Raises Fault for what algorithm, configuration, run and environment cannot be together.
+    """
+    _check_device(run.device)
+    if run.ray_address and not run.collectors:
+        raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
+    try:
+        learner = algo.module.make(cfg, world.spec, **parts)
+    except Fault as fault:
+        if algo.family == "own" or algo.name in fitting(world.spec):
+            raise
+        raise Fault(f"{fault}; 'thespis list --for {world.name}' names the algorithms that fit") from None
+    if run.offline and isinstance(learner.experience, OffPolicy):
+        learner = dataclasses.replace(learner, experience=offline(learner.experience))
+    if isinstance(learner.experience, Offline):
+        if source is None:
+            raise Fault(f"data: {algo.name} learns from recorded data here: name a dataset with data")
+        others = {"collectors": run.collectors, "num_envs": run.num_envs > 1, "torchrun's learners": team.many()}
+        if name := next((name for name, value in others.items() if value), None):
+            raise Fault(f"{name}: a run that learns from data alone takes no steps, and has one learner; leave it out")
+    elif run.offline:
+        raise Fault(f"offline: {algo.name} is on-policy, and cannot learn from data alone; take an off-policy algorithm")
+    elif not world.simulated:
+        raise Fault(f"env: {algo.name} takes steps, and {world.name} is recorded data: name an environment, or give offline")
+    if isinstance(learner.experience, OnPolicy):
+        taken = source is not None and learner.given is None
+        others = {"data": taken, "collectors": run.collectors, "torchrun's learners": team.many()}
+        if name := next((name for name, value in others.items() if value), None):
+            raise Fault(
+                f"{name}: an on-policy algorithm learns from its own newest steps; leave it out, or take an off-policy one"
+            )
+    if run.data is not None:
+        dataset.find(run.data)
+    memory.check_experience(learner, world.spec, run)
+    widths = {f: n if isinstance(n, tuple) else (n,) for f, n in vars(cfg).items() if "hidden" in f and n}
+    if large := {f: n for f, n in widths.items() if max(n) >= 5_000}:
+        memory.check_networks(learner, run.device, ", ".join(f"{f} is {n}" for f, n in large.items()))
+    if count := schedule_updates or _schedule_updates(cfg, learner, run):
+        made = algo.module.make(config.over(cfg, count), world.spec, **parts)
+        learner = dataclasses.replace(made, experience=learner.experience)
+    return normalised(learner, algo.name, world.spec, run)
+
+
+def _schedule_updates(cfg: Any, learner: Learner, run: Run) -> int | None:
+    """The updates that schedules without a number of their own go over: those of the run, or from one reset of State to the
+    next. None: there are no such schedules."""
+    if config.over(cfg, 1) == cfg:
+        return None
+    feed = learner.experience
+    count = updates(feed, run.steps, run.num_envs) + (feed.pretrain if run.data else 0)
+    return max(min(count, feed.reset_every or count), 1)
+
+
+def resume(
+    path: str | Path | Result,
+    steps: int | None = None,
+    *,
+    env: Env | None = None,
+    data: Mapping[str, Any] | None = None,
+    algo: str | None = None,
+    panel: bool | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> Result:
+    """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for).
+
+    `options` are those of `train` that are to be other than before, and the parts of one's own again; docs/runs.md says what
+    may change. `data`: the arrays again, where it learns from some.
+    """
+    folder = path_of(path)
+    if isinstance(args := options.get("env_args"), dict):
+        options["env_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in args.items())
+    about, found, cfg, run, world = open_run(folder, env, algo, options.get("env_args"))
+    checkpoint.no_links(folder)
+    parts = {k: options.pop(k) for k in (*about["own_parts"], *part_names(found)) if k in options}
+    before, old_run, old_cfg = json.loads(json.dumps(about)), run, cfg
+    if steps is not None:
+        options["steps"] = steps
+    run, cfg = configure(found, world, options, run, cfg)
+    if (about.get("own_data") is True) != (data is not None):
+        what = "was given arrays for data" if data is None else "was given none"
+        raise Fault(f"data: {folder} {what}; give {'them again, from Python' if data is None else 'none'}")
+    source, parts = run.data if data is None else data, given_parts(found, about, parts)
+    fields = _changed(about, found, old_run, run, cfg)
+    if any(isinstance(getattr(cfg, name, None), config.Schedule) for name in fields):
+        about.pop("schedule_updates", None)
+    learner = ready(found, cfg, run, world, parts, source, about.get("schedule_updates"))
+    rows = _dataset(source, world)
+    if rows and rows.digest() != about.get("data"):
+        raise Fault(f"data: {run.data or 'it'} has changed since {folder} began; the run can only go on with what it began with")
+    with alone(folder) if team.rank() == 0 else nullcontext(), quietly(quiet):
+        done = [int(c.name) for c in checkpoint.checkpoints(folder)]
+        if steps and done and done[-1] > steps:
+            raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
+        at, notes, begin = done[-1] if done else 0, list[str](), None
+        if cfg != old_cfg and done:
+            old = found.module.make(config.over(old_cfg, 1), world.spec, **parts).experience
+            counts = [updates(feed, at, run.num_envs) for feed in (old, learner.experience)]
+            if counts[0] != counts[1] and not isinstance(learner.experience, Offline):
+                raise Fault(
+                    f"{', '.join(fields)}: {folder} has made {counts[0]:,} updates by step {at:,}, and this would have been"
+                    f" {counts[1]:,}; it cannot change on the way: begin a new run with --start-from {folder} (start_from=)"
+                )
+        if fields:
+            about["changes"] = [*about.get("changes", []), {"step": at, "fields": fields}]
+            words = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in fields.items())
+            notes.append(f"{words}: from step {at:,} on it is another run than the one that began here")
+        about["algo_config"] = config.to_json(cfg)
+        about["run"] |= {k: v for k, v in config.to_json(run).items() if k in options or k == "env"}
+        if env is not None and run.env != old_run.env:
+            about["own_env"] = not isinstance(env, str)
+            about["title"] = f"{found.name} on {run.env}, seed {run.seed}"
+        if (count := _schedule_updates(cfg, learner, run)) and "schedule_updates" not in about:
+            about["schedule_updates"] = count
+        if not checkpoint.has_saved(folder) and isinstance(start_from := about.get("start"), dict):
+            begin = _begin(learner, str(start_from.get("run")))
+        if about != before and team.rank() == 0:
+            checkpoint.write_json(folder / "config.json", about)
+        try:
+            return _train(learner, world, run, folder, about, True, panel, rows, notes, begin)
+        except Fault:
+            if about != before and team.rank() == 0 and done == [int(c.name) for c in checkpoint.checkpoints(folder)]:
+                checkpoint.write_json(folder / "config.json", before)  # as what did not fit: it goes on as it was
+            raise
+
+
+def _changed(about: dict[str, Any], algo: Algorithm, old: Run, run: Run, cfg: Any) -> dict[str, list[Any]]:
+    """What is other than before and bears on what is learnt, {name: [old, new]}. Raises Fault over what cannot change."""
+    found = {}
+    for names, was, now in ("run", config.to_json(old), config.to_json(run)), ("", about["algo_config"], config.to_json(cfg)):
+        for name in now:
+            if now[name] == was.get(name, now[name]) or (names and name in WATCHING):
+                continue
+            if names and name in FIXED:
+                raise Fault(
+                    f"{name} is {now[name]!r} and was {was[name]!r}; a run cannot change it: begin another with --start-from"
+                    " (start_from=)"
+                )
+            found[name] = [was[name], now[name]]
+    if about.get("algo_sha256", digest(algo)) != digest(algo):
+        found["algo_sha256"] = [about["algo_sha256"], digest(algo)]
+        about["algo_sha256"] = digest(algo)
+    return found
+
+
+def _dataset(source: Source | None, world: envs.World) -> Dataset | None:
+    if source is None:
+        return None
+    spaces = world.observation_space, world.action_space
+    return dataset.read(source, *spaces, envs.spaces.flatten, envs.spaces.unscale_action)
+
+
+def _train(
+    learner: Learner, world: envs.World, run: Run, folder: Path, about: dict[str, Any], resuming: bool, panel: bool | None,
+    data: Dataset | None, notes: Sequence[str] = (), begin: beginning.Start | None = None,
+) -> Result:  # fmt: skip
+    about = {k: v for k, v in about.items() if k != "origin"}  # what goes on to policies and sinks does not name this machine
+    given = learner, world, run, folder, about, resuming, panel, data, notes, begin
+    if team.rank() > 0:
+        stopped = loop.train(*given)
+        return Result(folder, stopped is None, None, stopped)
+    try:
+        stopped = loop.train(*given)
+    except BaseException:
+        with suppress(Fault):  # what stopped it is what must be told
+            if (folder / "metrics.jsonl").exists():
+                _draw(folder)
+        raise
+    _draw(folder)
+    last = checkpoint.read_json(folder / "policy" / "last.json")
+    return Result(folder, stopped is None, last["return_mean"], stopped)
+
+
+def _draw(folder: Path) -> None:
+    """The run's pictures, from what it has written."""
+    from thespis.report import curve, page  # here, as matplotlib would delay the start of a run
+
+    curve.curve(folder)
+    try:
+        page.page([folder])
+    except Exception as error:  # what was learnt matters more
+        print(f"{folder / 'report'}: not drawn, as {describe_error(error)}", file=sys.stderr)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise Fault(f"device is {device!r}: {str(error).splitlines()[0].partition('. ')[0]}") from None
