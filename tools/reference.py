@@ -25,6 +25,7 @@ GROUPS = {
     "The task": "env env_args num_envs vector steps seed data offline normalise_obs normalise_reward",
     "Evaluation": "eval_every eval_episodes eval_env eval_steps eval_policy",
     "Logs and checkpoints": "log_every sinks checkpoint_every keep max_hours",
+    "Weights & Biases": "wandb_project wandb_entity wandb_group wandb_tags",
     "Speed": "device threads precision compile_after",
     "Failures": "on_env_error env_timeout on_divergence",
     "More than one process": "collectors ray_address",
@@ -40,7 +41,12 @@ On the command line a name has hyphens, as in `--num-envs 4`. In Python it is a 
 `thespis.train("sac", num_envs=4)`. To switch something on or off, write `--normalise-obs` or `--no-normalise-obs` in a shell, and
 `True` or `False` in Python. Whole numbers may be written as `1e6`.
 
-`--out` names the run directory. Without it, that is `runs/ALGORITHM-ENV-SEED`."""
+Four more options of `train` belong to the command, not to the run:
+
+- `--out DIR` names the run directory. Without it, that is `runs/ALGORITHM-ENV-SEED`.
+- `--overwrite` deletes a run that is in that directory already.
+- `--start-from RUN` begins with the networks of another run ([details](runs.md#beginning-with-the-networks-of-another-run)).
+- `--quiet` prints only what went wrong."""
 TYPES = """\
 - `Env`: a Gymnasium id, an environment, or a callable that makes one ([environments](python.md#environments))
 - `Source`: the id or folder of a dataset, a file of columns, or a dictionary of arrays ([learning from data](offline.md))
