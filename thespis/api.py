@@ -10,7 +10,7 @@ import thespis
 from thespis import config
 from thespis.algorithms import Algorithm, algorithm, algorithms, header
 from thespis.core import Fault
-from thespis.directory import Env, Result, describe, open_run, path_of, same_spaces, world_of
+from thespis.directory import Env, Result, describe, open_run, path_of, place, same_spaces, world_of
 from thespis.engine import evaluate as evaluation
 from thespis.engine import fetch, team
 from thespis.engine.act import Actor
@@ -106,7 +106,7 @@ def report(
         for which in ("first", "last"):
             if (folder / "policy" / f"{which}.json").exists():
                 evaluate(folder, 1, which=which, video=True, env=env, algo=algo)
-    file = page.page(folders, None if out is None else Path(out).expanduser())
+    file = page.page(folders, None if out is None else place(out))
     page.pngs(folders, file.parent)
     return file
 
@@ -125,7 +125,7 @@ def compare(*runs: str | Path | Result, normalise: str | None = None, out: str |
     folders = [path_of(r) for r in runs]
     found = comparison.compare(folders, normalise)
     first = folders[0].resolve()
-    folder = Path(out).expanduser() if out else (first.parent if (first / "config.json").exists() else first) / "compare"
+    folder = place(out) if out else (first.parent if (first / "config.json").exists() else first) / "compare"
     words = found.json()
     folder.mkdir(parents=True, exist_ok=True)
     found.picture(folder / "compare.png")

@@ -629,6 +629,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command. 0: done; 2: bad input, or a run that a fault stopped; 130: stopped by Ctrl-C and saved."""
     args = sys.argv[1:] if argv is None else argv
+    for stream in sys.stdout, sys.stderr:  # a locale that has no ± shows another sign for it
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         if not args or args[0] in ("-h", "--help", "help"):
             print(USAGE)
@@ -654,6 +657,10 @@ def _parse(cls: Any, args: list[str], prog: str, description: str) -> Any:
     """tyro's parse; of its errors, one line in our words: the option, what was given, what is allowed."""
     said, options = io.StringIO(), _options(cls)
     args = _whole(args, options)
+    for arg, after in itertools.pairwise([*args, "--"]):
+        hint = options.get(arg.replace("_", "-"))
+        if after.startswith("--") and typing.get_origin(hint) is tuple and "each a whole number" in config.words(hint):
+            raise Fault(f"{arg.rpartition('.')[2].strip('-')} is given no number; allowed: {config.words(hint)}")
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(cls, args=args, prog=prog, description=description, registry=TYPES)
@@ -721,7 +728,7 @@ def _say(result: Result, algo: str | None) -> None:
     from thespis.engine import checkpoint
 
     if result.return_mean is not None:
-        print(f"return   {result.return_mean:.1f} (last evaluation)")
+        print(f"return   {result.return_mean:.1f} (last evaluation, after {_evaluated(result.path):,} steps)")
     print(f"run      {result.path}")
     print(f"curve    {result.path / 'curve.png'}")
     print(f"report   {result.path / 'report' / 'index.html'}")
@@ -733,6 +740,13 @@ def _say(result: Result, algo: str | None) -> None:
         words += ["--env", about["run"]["env"]]
     words += ["--steps", str(2 * about["run"]["steps"])] if result.finished else []
     print(f"go on    {shlex.join(words)}")
+
+
+def _evaluated(folder: Path) -> int:
+    """The step of a run's last evaluation."""
+    from thespis.report import curve
+
+    return max((row["step"] for row in curve.rows(folder) if "eval/return_mean" in row), default=0)
 
 
 if __name__ == "__main__":

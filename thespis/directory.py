@@ -80,7 +80,18 @@ def describe(
 
 
 def path_of(path: str | Path | Result) -> Path:
-    return path.path if isinstance(path, Result) else Path(path)
+    """Of a run. Raises Fault for what is neither a path nor what `train` returned."""
+    return path.path if isinstance(path, Result) else place(path, "run", " of a run directory, or what train returned")
+
+
+def place(path: str | Path, field: str = "out", more: str = "") -> Path:
+    """The path that `field` names. Raises Fault for what is none, and for one below a file."""
+    if not isinstance(path, str | Path):
+        raise Fault(f"{field} is {envs.spaces.short(path)}; allowed: a path{more}")
+    found = Path(path).expanduser()
+    if file := next((p for p in found.parents if p.is_file()), None):
+        raise Fault(f"{field} is {found}; {file} is a file")
+    return found
 
 
 WRITTEN = {
@@ -111,7 +122,7 @@ def open_run(
     names is run unless it is ours or you name it too."""
     file = folder / "config.json"
     if not file.is_file():
-        raise Fault(f"{folder} is not a run directory: it has no config.json")
+        raise Fault(f"{folder} is not a run directory: it {'has no config.json' if folder.exists() else 'does not exist'}")
     about = read_about(file)
     found = algorithm(algo or built_in(folder, about["algo"]))
     cfg, run = config.build(found.module.Config, about["algo_config"], f"{file}: "), config.build(Run, about["run"], f"{file}: ")

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from thespis import api
 from thespis.core import Fault, Params, leaves, rebuild
+from thespis.directory import place
 from thespis.engine import checkpoint, fetch
 from thespis.envs.flat import describe_error
 from thespis.envs.spaces import affine, flat_dim, image
@@ -64,7 +65,7 @@ def export(
     if out is None and fetch.named(path):
         raise Fault(f"out: where to? {path} is no run directory; give a file with --out")
     policy = api.load(path, which, algo=algo, **parts)
-    file = Path(out).expanduser() if out else api.path_of(path) / "policy" / f"{which}{SUFFIX[format]}"
+    file = place(out) if out else api.path_of(path) / "policy" / f"{which}{SUFFIX[format]}"
     if file.is_dir() or (file.exists() and not force):
         raise Fault(f"out: {file} exists; give another with --out" + ("" if file.is_dir() else ", or --force to replace it"))
     if not file.parent.is_dir():

@@ -10,6 +10,7 @@ from typing import Any
 
 from thespis import api
 from thespis.core import Fault
+from thespis.directory import place
 from thespis.engine import checkpoint, fetch
 from thespis.report import curve
 
@@ -43,7 +44,7 @@ def bring(path: str, out: str | Path | None = None) -> Path:
     """The files of hf://owner/name in a new folder `out` (default: runs/NAME) that `evaluate` understands."""
     if not fetch.named(path):
         raise Fault(f"{path!r} is no place on the Hub; allowed: hf://owner/name or hf://owner/name@revision")
-    target = Path(out).expanduser() if out else Path("runs") / path.removeprefix("hf://").partition("@")[0].rpartition("/")[2]
+    target = place(out) if out else Path("runs") / path.removeprefix("hf://").partition("@")[0].rpartition("/")[2]
     if target.exists():
         raise Fault(f"out: {target} exists; give another with --out")
     source = fetch.local(path)
@@ -76,7 +77,7 @@ def _fill(aside: Path, folder: Path, repo: str, policy: api.Policy) -> None:
         shutil.copyfile(folder / "curve.png", aside / "curve.png")
     if videos := sorted((folder / "videos").glob("*.mp4"), key=lambda p: p.stat().st_mtime):
         shutil.copyfile(videos[-1], aside / "replay.mp4")
-    (aside / "README.md").write_text(_card(aside, folder, repo, policy))
+    (aside / "README.md").write_text(_card(aside, folder, repo, policy), encoding="utf-8")
 
 
 def _nameless(about: dict[str, Any]) -> dict[str, Any]:

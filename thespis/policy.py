@@ -57,7 +57,7 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     if which not in ("first", "last", "best"):
         raise Fault(f"which is {which!r}; allowed: 'first', 'last', 'best'")
     if not (folder / "policy").is_dir():
-        raise Fault(f"{folder} holds no policy")
+        raise Fault(f"{folder} {'holds no policy' if folder.exists() else 'does not exist'}")
     file = folder / "policy" / f"{which}.json"
     about = read_about(file, step=int, observation_space=dict, action_space=dict)
     if sealed := "sha256" in about:  # a policy from before there were checksums has none in either file

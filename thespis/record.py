@@ -19,7 +19,7 @@ from thespis import config, envs
 from thespis.core import Box, Discrete, Fault, OffPolicy
 from thespis.data import Replay, Source, dataset, experience, minari
 from thespis.data.minari import Episode
-from thespis.directory import Env, Result, open_run, path_of, world_of
+from thespis.directory import Env, Result, open_run, path_of, place, world_of
 from thespis.engine import checkpoint, fetch
 from thespis.engine.act import Actor
 from thespis.policy import Policy, load
@@ -53,7 +53,7 @@ def record(
     `noise`: standard deviation of normal noise on an action in [-1, 1]; of choices, the share that is drawn at random. `which`
     may be "random": uniformly random actions in the run's environment.
     """
-    asked, out = config.check(_Asked(episodes, float(noise), seed, which)), Path(out).expanduser()
+    asked, out = config.check(_Asked(episodes, float(noise), seed, which)), place(out)
     if out.exists():
         raise Fault(f"out: {out} exists; give another")
     folder = path_of(fetch.local(run))
@@ -174,13 +174,13 @@ def inspect(source: Source, env: Env | None = None, out: str | Path | None = Non
     data = dataset.read(source, world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
     found = drawing.numbers(data.obs, data.action, data.reward, data.terminated, data.lengths)
     name = dataset.origin(source).name
-    place = Path(out).expanduser() if out else Path(f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', name)}.png")
-    drawing.picture(found, data.obs, data.action, name).savefig(place, dpi=150)
+    picture = place(out) if out else Path(f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', name)}.png")
+    drawing.picture(found, data.obs, data.action, name).savefig(picture, dpi=150)
     table = {k: v for k, v in found.items() if k not in ("returns", "lengths")}
     return {
         "name": name,
         "env": world.name if world.simulated else None,
         **table,
         "notes": list(data.notes),
-        "picture": str(place),
+        "picture": str(picture),
     }

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from thespis import api, config, envs
 from thespis.core import Fault, leaves
+from thespis.directory import place
 from thespis.engine import checkpoint
 from thespis.engine.run import Run
 
@@ -41,7 +42,7 @@ def import_sb3(file: str | Path, env: api.Env, out: str | Path | None = None) ->
 
     `env` tells the spaces. Raises Fault where the file holds no SAC policy with ReLU layers alone, or does not fit `env`.
     """
-    data, state = _open(Path(file).expanduser())
+    data, state = _open(place(file, "file"))
     world = envs.world(env)
     if not isinstance(world.observation_space, spaces.Box) or envs.spaces.image(world.observation_space):
         raise Fault(f"env: the observations of {world.name} are {world.observation_space}; only vectors (a Box) can be imported")
@@ -57,7 +58,7 @@ def import_sb3(file: str | Path, env: api.Env, out: str | Path | None = None) ->
         "title": f"{Path(file).name} on {world.name}"
     }
     name = re.sub(r"[^\w.-]+", "-", world.name)
-    target = Path(out).expanduser() if out else Path("runs") / f"sac-{name}-sb3"
+    target = place(out) if out else Path("runs") / f"sac-{name}-sb3"
     if target.exists():
         raise Fault(f"out: {target} exists; give another with --out")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from thespis import config, envs
 from thespis.algorithms import Algorithm, algorithm, digest, fitting, part_names
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
-from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, world_of
+from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, world_of
 from thespis.engine import checkpoint, fetch, loop, memory, team
 from thespis.engine import start as beginning
 from thespis.engine.lock import alone
@@ -51,6 +51,8 @@ def train(
     the algorithm's Config (lr, tau, ...), and the parts that its `make` takes (actor, critic). Raises Fault, in one line, for
     what you can mend.
     """
+    if panel not in (None, True, False):
+        raise Fault(f"panel is {panel!r}; allowed: True, False or None")
     found = algorithm(algo)
     if isinstance(args := options.get("env_args"), dict):
         options["env_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in args.items())
@@ -99,11 +101,11 @@ def start(
     source = run.data if arrays is None else arrays
     learner = ready(algo, cfg, run, world, parts, source)  # every fault of the input is told before anything is written
     data = _dataset(source, world)
-    if run.data and not (place := dataset.find(run.data)).is_relative_to(dataset.root()):
-        run = dataclasses.replace(run, data=str(place.resolve()))  # a folder is found again from anywhere
+    if run.data and not (kept := dataset.find(run.data)).is_relative_to(dataset.root()):
+        run = dataclasses.replace(run, data=str(kept.resolve()))  # a folder is found again from anywhere
     begin = None if start_from is None else _begin(learner, start_from)
     label = re.sub(r"[^\w.-]+", "-", f"{Path(algo.name).stem}-{world.name}-{run.seed}")
-    folder = Path(out).expanduser() if out else Path("runs") / label
+    folder = Path("runs") / label if out in (None, "") else place(out)
     leads = team.rank() == 0
     if leads and folder.exists():
         _free(folder, overwrite)
@@ -356,4 +358,6 @@ def _check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
-        raise Fault(f"device is {device!r}: {str(error).splitlines()[0].partition('. ')[0]}") from None
+        kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+        why = "" if device.partition(":")[0] not in (*kinds, "cuda") else f" ({str(error).splitlines()[0].partition('. ')[0]})"
+        raise Fault(f"device is {device!r}; allowed here: {', '.join(kinds)}{why}") from None

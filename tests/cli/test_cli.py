@@ -175,21 +175,24 @@ MISTAKES = [
     ([*TRAIN, "--tau", "2"], ["tau is 2.0", "a number from 0 to 1"]),
     ([*TRAIN, "--gamma", "1.1"], ["gamma is 1.1", "from 0 to 1"]),
     ([*TRAIN, "--hidden", "8", "wide"], ["hidden is '8 wide'", "a whole number 1 or more"]),
+    ([*TRAIN, "--hidden"], ["hidden is given no number", "each a whole number 1 or more"]),
+    ([*TRAIN, "--hidden", "--lr", "1"], ["hidden is given no number"]),
     ([*TRAIN, "--hidden", "8", "0"], ["hidden is (8, 0)", "a whole number 1 or more"]),
     ([*TRAIN, "--alpha", "auto"], ["alpha is 'auto'", "a number above 0 or None"]),
     ([*TRAIN, "--alpha", "0"], ["alpha is 0.0", "a number above 0 or None"]),
     ([*TRAIN, "--log-std", "1"], ["log-std is '1'", "2 values"]),
     ([*TRAIN, "--warmup", "-1"], ["warmup is -1", "a whole number 0 or more or None"]),
     # devices
-    ([*TRAIN, "--device", "abacus"], ["device is 'abacus'"]),
+    ([*TRAIN, "--device", "abacus"], ["device is 'abacus'", "allowed here: cpu"]),
+    ([*TRAIN, "--device", "gpu"], ["device is 'gpu'", "allowed here: cpu"]),
     ([*TRAIN, "--device", ""], ["device is ''"]),
     ([*TRAIN, "--device", "meta"], ["device is 'meta'"]),
     # directories
     ([*TRAIN, "--out", "done"], ["done exists", "thespis resume done", "--out"]),
-    ([*TRAIN, "--out", "done/config.json"], ["done/config.json exists"]),
-    ([*TRAIN, "--out", "done/config.json/run"], ["done/config.json"]),
+    ([*TRAIN, "--out", "done/config.json"], ["out: done/config.json exists and is a file"]),
+    ([*TRAIN, "--out", "done/config.json/run"], ["out is done/config.json/run; done/config.json is a file"]),
     (["resume"], ["DIR", "run directory"]),
-    (["resume", "nowhere"], ["nowhere is not a run directory"]),
+    (["resume", "nowhere"], ["nowhere is not a run directory: it does not exist"]),
     (["resume", "done/policy"], ["done/policy is not a run directory"]),
     (["resume", "done", "--steps", "0"], ["steps is 0"]),
     (["resume", "done", "--steps", "more"], ["steps is 'more'", "a whole number 1 or more"]),
@@ -356,7 +359,7 @@ def test_train_says_where_it_is_and_how_to_go_on(capsys):
     out = answer(capsys, *TRAIN, "--seed", "5", "--lr", "0.01", "--algo.tau=0.1", "--updates_per_step", "0.5")
     folder = "runs/sac-thespis-Observation-v0-5"
     assert re.search(r"^step 40/60 .* return ", out, re.M)
-    assert re.search(r"^return +-?\d+\.\d \(last evaluation\)$", out, re.M)
+    assert re.search(r"^return +-?\d+\.\d \(last evaluation, after 60 steps\)$", out, re.M)
     assert re.search(rf"^run +{folder}$", out, re.M)
     assert re.search(rf"^curve +{folder}/curve.png$", out, re.M)
     assert re.search(rf"^report +{folder}/report/index.html$", out, re.M)

@@ -215,7 +215,7 @@ def test_without_a_token_or_a_network_one_line(done, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert "me/x cannot be pushed to: ConnectError" in one_line(thespis.push, done, "me/x")
     assert "hf://me/x-none cannot be fetched" in one_line(thespis.load, "hf://me/x-none")
-    assert "holds no policy" in one_line(thespis.push, tmp_path / "none", "me/x")
+    assert "none does not exist" in one_line(thespis.push, tmp_path / "none", "me/x")
 
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch):

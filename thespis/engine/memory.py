@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from thespis import data
-from thespis.core import Fault, Learner, Spec, leaves
+from thespis.core import Fault, Learner, OffPolicy, Spec, leaves
 from thespis.engine.run import Run
 
 TRIED = (OSError, ValueError, IndexError)
@@ -33,8 +33,12 @@ def free(device: str = "cpu") -> int | None:
 
 def check_experience(learner: Learner, spec: Spec, run: Run) -> list[str]:
     """Notes where replay, rollout or batch take a good part of what is free. Raises Fault where they do not fit."""
-    notes = []
-    for option, count, each in data.memory(spec, learner.experience, run.num_envs):
+    notes, feed = [], learner.experience
+    if isinstance(feed, OffPolicy) and feed.replay_size < feed.batch_size:
+        notes.append(
+            f"replay_size is {feed.replay_size:,}, less than batch_size ({feed.batch_size:,}): rows repeat in every batch"
+        )
+    for option, count, each in data.memory(spec, feed, run.num_envs):
         room = free("cpu" if option == "rollout" or run.collectors else run.device)
         if room is None or count * each < room / 4:
             continue

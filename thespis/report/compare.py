@@ -128,7 +128,7 @@ class Comparison:
         """A line for each group, environment and step of the curve, with the score of each seed; where there are several
         environments, also lines of all together. Without an interval, or without a seed, the cell is empty."""
         names = sorted({run.config["run"]["seed"] for g in self.groups for env in self.envs for run in g.runs[env]})
-        with file.open("w", newline="") as out:
+        with file.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
             writer.writerow(["group", "environment", "step", "iqm", "low95", "high95", "seeds", *(f"seed {n}" for n in names)])
             for group in self.groups:
@@ -352,7 +352,7 @@ def _scale(
         return scale
     assert normalise is not None
     try:
-        given = json.loads(Path(normalise).read_text())
+        given = json.loads(Path(normalise).read_text(encoding="utf-8"))
         scale = {env: (float(given[env][0]), float(given[env][1])) for env in envs}
     except FileNotFoundError:
         raise Fault(f"normalise is {normalise!r}; allowed: min-max, or a JSON file {{environment: [score 0, score 1]}}") from None

@@ -79,7 +79,7 @@ def page(paths: Sequence[Path], out: Path | None = None) -> Path:
         "</body></html>\n"
     )
     aside, file = folder / ".index.html.tmp", folder / "index.html"
-    aside.write_text(text)
+    aside.write_text(text, encoding="utf-8")
     return aside.replace(file)
 
 

@@ -63,7 +63,7 @@ def read(path: Path) -> Run:
         assert isinstance(config["run"]["seed"], int)
         assert all(isinstance(change["fields"], dict) and "step" in change for change in config.get("changes", []))
     except FileNotFoundError:
-        raise Fault(f"{path} is not a run directory: it has no config.json") from None
+        raise Fault(f"{path} is not a run directory: it {'has no config.json' if path.exists() else 'does not exist'}") from None
     except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError):
         raise Fault(f"{file} is damaged, or was not written by Thespis") from None
     found = rows(path)

@@ -55,7 +55,7 @@ def best(found: dict[str, Any]) -> list[dict[str, Any]]:
 def table(found: dict[str, Any], file: Path) -> None:
     """A line a setting, best first; empty where there is no number."""
     names = list(found["over"])
-    with file.open("w", newline="") as out:
+    with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow([*names, "seeds", "iqm", "low95", "high95", "mean", "folder"])
         for r in best(found):

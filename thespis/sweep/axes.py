@@ -68,6 +68,8 @@ def axis(algo: api.Algorithm, name: str, given: str | Sequence[Any], search: boo
     if not of_algo and plain in NOT_SWEPT:
         raise Fault(f"over: {name} cannot be swept: {NOT_SWEPT[plain]}")
     hint, words = known[plain], given.split(",") if isinstance(given, str) else given
+    if not isinstance(words, Sequence):
+        raise Fault(f"over: {name} is {given!r}; allowed: a list of values, or text as after --over")
     span = isinstance(given, str) and ".." in given and ("," not in given)
     if span:
         assert isinstance(given, str)

@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ import numpy as np
 
 from thespis import api, config, envs
 from thespis.core import Fault
+from thespis.directory import place
 from thespis.engine import checkpoint, process
 from thespis.engine.cluster import cluster
 from thespis.engine.lock import alone
@@ -56,6 +57,8 @@ def sweep(
     if not world.simulated:
         raise Fault(f"env: a sweep compares returns, and {world.name} is recorded data: name an environment to evaluate in")
     run, cfg = api.configure(found, world, options)
+    if not isinstance(over, Mapping | None):
+        raise Fault(f"over is {envs.spaces.short(over)}; allowed: values by the names of options, as in {{'lr': [1e-4, 3e-4]}}")
     limits = config.check(_Limits(seeds, search, parallel))
     if run.collectors:
         raise Fault(f"collectors is {run.collectors}; {NOT_SWEPT['collectors']}: leave it out, and see --parallel")
@@ -67,7 +70,7 @@ def sweep(
         if not axes:
             raise Fault("search: nothing to search; name ranges or values with --over")
     label = re.sub(r"[^\w.-]+", "-", f"sweep-{Path(found.name).stem}-{world.name}")
-    folder = Path(out).expanduser() if out else Path("runs") / label
+    folder = place(out) if out else Path("runs") / label
     if run.data and Path(run.data).expanduser().exists():
         run = dataclasses.replace(run, data=str(Path(run.data).expanduser().resolve()))
     one = dataclasses.replace(run, ray_address=None, max_hours=None)
@@ -100,6 +103,8 @@ class _Sweep:
     """of a search: what was proposed"""
     failed: dict[tuple[str, int], str] = field(default_factory=dict)
     """by setting and seed: why a run has no score"""
+    done: int = 0
+    """runs that have been told to be done"""
 
     @property
     def seeds(self) -> list[int]:
@@ -163,11 +168,11 @@ class _Sweep:
     def job(self, setting: Setting, seed: int) -> Job:
         run = config.to_json(setting.run) | {"seed": seed}
         del run["env"]
-        place = str((self.folder / setting.name / f"seed-{seed}").resolve())
+        folder = str((self.folder / setting.name / f"seed-{seed}").resolve())
         options = run | config.to_json(setting.cfg)
         is_file = self.algo.name.endswith(".py")
         algo = str(Path(self.algo.name).resolve()) if is_file else self.algo.name
-        return {"folder": place, "algo": algo, "env": self.world.name, "options": options, "key": [setting.name, seed]}
+        return {"folder": folder, "algo": algo, "env": self.world.name, "options": options, "key": [setting.name, seed]}
 
     def score(self, setting: Setting, seed: int) -> float | None:
         """The last evaluation of a run that is done. Raises Fault where another run is in its place."""
@@ -209,7 +214,7 @@ class _Sweep:
             jobs = [self.job(s, seed) for seed in self.seeds for s in self.settings if self.score(s, seed) is None]
             self.write()
             whole = (self.limits.search or len(self.settings)) * len(self.seeds)
-            done = len(self.settings) * len(self.seeds) - len(jobs)
+            done = self.done = len(self.settings) * len(self.seeds) - len(jobs)
             what = f"{self.limits.search} trials" if self.limits.search else f"{len(self.settings)} settings"
             already = f", {done} done already" if done else ""
             count = f"{len(self.seeds)} seeds" if len(self.seeds) > 1 else "1 seed"
@@ -250,8 +255,8 @@ class _Sweep:
                 setting_name, seed = job["key"]
                 score = self.score(by_name[setting_name], seed)
                 if score is not None:
-                    left = sum(len(self.scores(s)) for s in by_name.values())
-                    self.say(f"done     {_label(job)}: return {score:,.1f} ({left} of {whole})")
+                    self.done += 1
+                    self.say(f"done     {_label(job)}: return {score:,.1f} ({self.done} of {whole})")
                 elif stop.is_set():
                     continue
                 elif isinstance(fault, Died) and (n := deaths.get(job["folder"], 0)) < RETRIES:
