@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import thespis
 from thespis import config
@@ -17,6 +18,7 @@ from thespis.engine.act import Actor
 from thespis.engine.film import record
 from thespis.engine.progress import Progress
 from thespis.engine.run import Run
+from thespis.envs import vector
 from thespis.policy import Policy, gathered, load
 from thespis.training import configure, quietly, ready, resume, start, train
 
@@ -39,7 +41,7 @@ class _Episodes:
 def evaluate(
     path: str | Path | Result, episodes: int = 10, seed: int | None = None, *,
     every: int = 1, explore: bool = False, steps: int | None = None, which: str = "last", video: bool = False,
-    env: Env | None = None, algo: str | None = None, **parts: Any,
+    render: Literal["human"] | None = None, env: Env | None = None, algo: str | None = None, **parts: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "cut", "info", "step",
     "every"}; and with `video` the paths of "stills" and, where imageio-ffmpeg is installed, of a "video".
@@ -47,8 +49,10 @@ def evaluate(
     With `explore` actions are sampled as in training. An episode of more than `steps` steps is "cut" (default: as in the run's
     evaluations). With `every` the policy sees a new observation only every so many steps. In between it goes on with the
     sequence that it planned (srl) or, if it has no memory, repeats its action. "info" has the mean of each number that the
-    environment says in `info` at an episode's last step.
+    environment says in `info` at an episode's last step. With `render="human"` the episodes are shown in a window, one by one.
     """
+    if render not in (None, "human"):
+        raise Fault(f"render is {render!r}; allowed: 'human'")
     config.check(_Episodes(episodes, seed, every, steps))
     if video and fetch.named(path):
         raise Fault(f"video: it would be part of a run directory; bring the policy into one first: thespis load {path} --out DIR")
@@ -60,7 +64,8 @@ def evaluate(
 
     step, film = policy.about["step"], {}
     kind, longest = evaluation.kind(world, run), steps or run.eval_steps
-    evaluator = evaluation.Evaluator(world, episodes, seed, run.env_timeout, kind=kind, longest=longest)
+    window = vector(replace(world, make=partial(world.make, "human"), batch=None), 1) if render else None
+    evaluator = evaluation.Evaluator(world, episodes, seed, run.env_timeout, kind=kind, longest=longest, envs=window)
     carried, learner = gathered(policy.about, folder / "policy" / f"{which}.json"), policy.learner
     if evaluator.envs.gathered()[0].keys() == carried.keys() != set():  # the wrappers that training had: they do it again
         evaluator.envs.use([carried] * evaluator.envs.num_envs, frozen=True)
@@ -77,6 +82,8 @@ def evaluate(
         result = evaluator(acting(episodes))
     finally:
         evaluator.close()
+        if window:
+            window.close()
     out = {"mean_return": result["return_mean"], "std_return": result["return_std"], "returns": result["returns"]}
     out |= {"mean_length": result["length_mean"], "cut": result["cut"], "info": Progress().means(result["infos"])}
     return out | {"step": step, "every": every} | film

@@ -95,6 +95,8 @@ class Evaluate:
     """policy: last, first, or best by evaluation"""
     video: bool = False
     """record the first episode to DIR/videos: stills, and with thespis[video] a video"""
+    render: Literal["human"] | None = None
+    """human: show the episodes in a window, one by one"""
     json: bool = False
     """one JSON object on standard output"""
     env: str | None = None
@@ -262,6 +264,8 @@ class Sweep:
     """runs at a time (more than one needs thespis[ray])"""
     json: bool = False
     """one JSON object on standard output, and what happens on standard error"""
+    quiet: bool = False
+    """print nothing but what went wrong, and with --json the object"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,14 +344,19 @@ def sweep(args: list[str]) -> int:
     from thespis.report.sweep import best, word
     from thespis.sweep import sweep as run_sweep
 
+    def say(line: str) -> None:
+        if not given.sweep.quiet or line.startswith("failed"):
+            print(line, file=sys.stderr if given.sweep.json or given.sweep.quiet else sys.stdout, flush=True)
+
     found = run_sweep(
         algo.name, given.run.env, over={name: values for name, _, values in pairs}, seeds=given.sweep.seeds,
         search=given.sweep.search, parallel=given.sweep.parallel, out=given.out, **options,
-        say=lambda line: print(line, file=sys.stderr if given.sweep.json else sys.stdout, flush=True),
+        say=say,
     )  # fmt: skip
     code = 130 if not found["finished"] else 2 if found["failed"] else 0
     if given.sweep.json:
         print(json.dumps(found))
+    if given.sweep.json or given.sweep.quiet:
         return code
     if code == 130:
         print("go on    with the same command")
@@ -425,7 +434,7 @@ def evaluate(args: list[str]) -> int:
 
     result = api.evaluate(
         given.dir, given.episodes, given.seed, every=given.every, explore=given.explore, steps=given.steps,
-        which=given.which, video=given.video, env=given.env, algo=given.algo,
+        which=given.which, video=given.video, render=given.render, env=given.env, algo=given.algo,
     )  # fmt: skip
     if given.json:
         print(json.dumps(result))

@@ -37,6 +37,17 @@ class Result:
     stopped: str | None = None
     """why, where it was: "signal", "max_hours" """
 
+    def metrics(self) -> dict[str, list[Any]]:
+        """metrics.jsonl by columns, with one entry for each step: "step" and every name; None where a step has no such value.
+        pandas.DataFrame takes it as it is."""
+        from thespis.report.curve import rows
+
+        by_step: dict[int, dict[str, Any]] = {}
+        for row in rows(self.path):
+            by_step.setdefault(row["step"], {}).update(row)
+        steps = [by_step[step] for step in sorted(by_step)]
+        return {name: [row.get(name) for row in steps] for name in {"step": 0} | {k: 0 for row in steps for k in row}}
+
 
 def world_of(env: Env | None, source: Source | None = None, args: Sequence[str] = ()) -> envs.World:
     """The environment that is named, made with `args`, each name=value; else the dataset's own, or only its spaces where there is

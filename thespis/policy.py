@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from thespis import config, envs
 from thespis.algorithms import algorithm
@@ -38,15 +40,57 @@ class Policy:
     def __post_init__(self) -> None:
         self.reset()
 
-    def reset(self) -> None:
-        """Before an episode's first step, where the policy remembers (srl, flashsac); the others need no such word."""
-        object.__setattr__(self, "_actor", Actor(self.learner, 1))
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Before an episode's first step, where the policy remembers (srl, flashsac); the others need no such word. `rows` of a
+        batch, or None: all."""
+        if rows is None:
+            object.__setattr__(self, "_actor", Actor(self.learner, 1))
+        else:
+            self._actor.begin(torch.as_tensor(rows, dtype=torch.int64))  # type: ignore[attr-defined]
 
     def act(self, obs: Any, explore: bool = False) -> Any:
-        """The action for one observation, both as the environment's spaces have them. `explore` samples; else the mean action."""
-        flat = torch.from_numpy(envs.spaces.flatten(self.observation_space, obs))[None]
-        action = self._actor(self.params, flat, explore)[0].numpy()  # type: ignore[attr-defined]
-        return envs.spaces.translator(self.action_space)(action)
+        """The action for one observation, as the environment's spaces have them; or, for a batch, whose arrays have one dimension
+        more in front, an array of as many actions. `explore` samples; else the mean action. A policy that remembers begins anew
+        where the batch is of another size than before."""
+        count = _count(self.observation_space, obs)
+        rows = [obs] if count is None else [_row(self.observation_space, obs, i) for i in range(count)]
+        flatten, translate = envs.spaces.flattener(self.observation_space), envs.spaces.translator(self.action_space)
+        if not rows:
+            raise Fault("observation is a batch of none; it must have one or more")
+        flat = torch.from_numpy(np.stack([flatten(row) for row in rows]))
+        if len(self._actor.age) != len(rows):  # type: ignore[attr-defined]
+            object.__setattr__(self, "_actor", Actor(self.learner, len(rows)))
+        actions = [translate(a) for a in self._actor(self.params, flat, explore).numpy()]  # type: ignore[attr-defined]
+        return actions[0] if count is None else np.stack(actions)
+
+
+def _count(space: gym.Space, obs: Any) -> int | None:
+    """How many observations of the space `obs` is, along the first dimension of each array; None: it is one."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        try:
+            parts = [
+                (p, obs[k]) for k, p in (space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces))
+            ]
+        except (LookupError, TypeError):
+            return None
+        counts = {_count(part, x) for part, x in parts}
+        if len(counts) > 1 and None not in counts:
+            raise Fault(f"observation: its parts have {' and '.join(sorted(map(str, counts)))} rows; they must have as many")
+        return counts.pop() if len(counts) == 1 else None
+    try:
+        shape = np.shape(obs)
+    except ValueError:  # ragged
+        return None
+    inner = space.shape or ()
+    return shape[0] if len(shape) == len(inner) + 1 and shape[1:] == inner else None
+
+
+def _row(space: gym.Space, obs: Any, i: int) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {k: _row(part, obs[k], i) for k, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_row(part, x, i) for part, x in zip(space.spaces, obs, strict=True))
+    return obs[i]
 
 
 def load(path: str | Path | Result, which: str = "last", *, algo: str | None = None, **parts: Any) -> Policy:
@@ -64,8 +108,8 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
         checkpoint.unseal(about, file)
     found = algorithm(algo or built_in(folder, about["algo"]))
     try:
-        spaces = envs.spaces_json.from_json(about["observation_space"]), envs.spaces_json.from_json(about["action_space"])
-        spec = envs.spaces.spec(*spaces)
+        both = envs.spaces_json.from_json(about["observation_space"]), envs.spaces_json.from_json(about["action_space"])
+        spec = envs.spaces.spec(*both)
     except Fault as fault:
         raise Fault(f"{file}: {fault}") from None
     cfg = config.build(found.module.Config, about["algo_config"], f"{file}: ")
@@ -76,7 +120,7 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     saved = checkpoint.read_tensors(file, sealed)
     checkpoint.fit(saved, leaves(blank), file)
     normal = _normalising(learner, gathered(about, file), spec.obs.dim, file)
-    return Policy(normal or learner, rebuild(blank, saved), *spaces, about, learner if normal else None)
+    return Policy(normal or learner, rebuild(blank, saved), *both, about, learner if normal else None)
 
 
 def gathered(about: dict[str, Any], file: Path) -> Statistics:

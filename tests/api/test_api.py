@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 import thespis
 from thespis.core import Fault
 from thespis.engine import checkpoint
+from thespis.policy import _count, _row
 
 TINY = {
     "steps": 60, "warmup": 30, "hidden": (8,), "batch_size": 8, "eval_every": 40, "eval_episodes": 2, "log_every": 20,
@@ -277,6 +279,84 @@ def test_a_policy_acts_by_its_mean_in_the_environments_bounds(done, which):
         np.testing.assert_allclose(action, [1 + 2 * mean[0], 0.25 + 0.25 * mean[1]], rtol=1e-4, atol=1e-5)
         assert action.dtype == np.float32
         assert (policy.act(obs) == action).all()
+
+
+def test_a_policy_acts_on_a_batch_as_on_each_of_it(done):
+    policy, obs = thespis.load(done), np.random.default_rng(0).uniform(-5, 5, (7, 2)).astype(np.float32)
+    batch = policy.act(obs)
+    assert (batch.shape, batch.dtype) == ((7, 2), np.float32)
+    np.testing.assert_allclose(batch, [policy.act(x) for x in obs], atol=1e-6)
+    assert policy.act(obs[:1]).shape == (1, 2)
+    assert policy.act(obs.tolist()).shape == (7, 2)
+    for wrong in (obs[None], obs[:, :1], obs[:0]):
+        assert "observation" in one_line(policy.act, wrong)
+
+
+@pytest.mark.parametrize(
+    ("space", "row", "batch"),
+    [
+        (spaces.Discrete(3), 2, np.array([2, 1])),
+        (spaces.Box(0, 255, (4, 5, 3), np.uint8), np.zeros((4, 5, 3), np.uint8), np.zeros((2, 4, 5, 3), np.uint8)),
+        (
+            spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Tuple([spaces.Discrete(3), spaces.MultiBinary(2)])),
+            {"a": np.zeros(2), "b": (1, np.zeros(2))},
+            {"a": np.zeros((2, 2)), "b": (np.array([1, 2]), np.zeros((2, 2)))},
+        ),
+    ],
+    ids=["choice", "image", "dict"],
+)
+def test_a_batch_is_known_by_one_more_dimension_of_every_part(space, row, batch):
+    assert _count(space, row) is None
+    assert _count(space, batch) == 2
+    for i in range(2):
+        assert space.contains(_row(space, batch, i)) or isinstance(space, spaces.Dict)
+        assert _count(space, _row(space, batch, i)) is None
+    if isinstance(space, spaces.Dict):
+        assert "2 and 3 rows" in one_line(_count, space, batch | {"a": np.zeros((3, 2))})
+
+
+def test_in_a_batch_each_row_has_a_memory_of_its_own(tmp_path):
+    """srl goes on with the sequence that it planned; a row that begins anew plans anew."""
+    folder = tmp_path / "srl"
+    thespis.train("srl", Dial, out=folder, **TINY | {"batch_size": 4})
+    obs = np.random.default_rng(0).uniform(-5, 5, (4, 3, 2)).astype(np.float32)  # steps, rows
+    policies = [thespis.load(folder) for _ in range(3)]
+    many = thespis.load(folder)
+    for t, seen in enumerate(obs):
+        if t == 2:
+            many.reset([1])
+            policies[1].reset()
+        np.testing.assert_allclose(many.act(seen), [p.act(x) for p, x in zip(policies, seen, strict=True)], atol=1e-6)
+
+
+def test_metrics_are_columns_with_a_row_for_each_step(done):
+    found, by_step = done.metrics(), {}
+    for row in rows(done.path):
+        by_step[row["step"]] = by_step.get(row["step"], {}) | row
+    assert found["step"] == sorted(by_step)
+    assert len(found["step"]) < len(rows(done.path))  # an evaluation and a log of one step are one
+    for name, column in found.items():
+        assert column == [by_step[step].get(name) for step in found["step"]]
+    assert found["eval/return_mean"][-1] == done.return_mean
+
+
+class Shown(Dial):
+    metadata: ClassVar = {"render_modes": ["human"], "render_fps": 30}
+    made: ClassVar = []
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+        self.made.append(self)
+
+
+def test_episodes_are_shown_in_one_window(done):
+    plain = thespis.evaluate(done, 3, env=Shown)
+    Shown.made.clear()
+    assert thespis.evaluate(done, 3, env=Shown, render="human") == plain
+    assert [env.render_mode for env in Shown.made].count("human") == 1
+    assert "declares []" in one_line(thespis.evaluate, done, 1, render="human")
+    assert "render is 'window'" in one_line(thespis.evaluate, done, 1, render="window")
 
 
 def test_a_policy_that_explores_samples(done):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from importlib import import_module
 from pathlib import Path
 
 import gymnasium as gym
@@ -584,3 +585,15 @@ def test_a_signal_to_the_whole_group_stops_it_and_all_is_kept(capsys, number, op
         os.killpg(process.pid, 0)
     answer(capsys, "resume", "run", "--steps", int(last.name) + 20)
     assert int(checkpoint.checkpoints(Path("run"))[-1].name) == int(last.name) + 20
+
+
+def test_a_quiet_sweep_says_only_what_failed(monkeypatch, capsys):
+    def sweep(*args, say, **options):
+        say("(1 of 2) done")
+        say("failed   lr=1: no")
+        return {"finished": True, "failed": [1], "over": []}
+
+    import_module("thespis.sweep")
+    monkeypatch.setattr(sys.modules["thespis.sweep"], "sweep", sweep)
+    assert cli.main(["sweep", "sac", "--quiet"]) == 2
+    assert capsys.readouterr() == ("", "failed   lr=1: no\n")
