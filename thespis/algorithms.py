@@ -55,7 +55,7 @@ class Algorithm:
 
 
 def algorithms() -> dict[str, Algorithm]:
-    """Every algorithm by name: the name is its module's, the words are its header's; and every preset by its own name."""
+    """Every algorithm and preset by name. An algorithm's name is that of its module, its description is the module's header."""
     found: dict[str, Algorithm] = {}
     for file in sorted(HOME.glob("*/[!_]*.py")):
         algo = found[file.stem] = _read(file.stem, file.parent.name, file)

@@ -33,7 +33,7 @@ class Result:
     finished: bool
     """False where it was stopped before its last step"""
     return_mean: float | None
-    """of the last evaluation; None before the first, and in a learner that does not lead"""
+    """mean return of the last evaluation; None before the first, and in a process that does not lead (torchrun)"""
     stopped: str | None = None
     """why, where it was: "signal", "max_hours" """
 

@@ -18,10 +18,10 @@ PUSHED = ["README.md", "config.json", "policy/*", "curve.png", "replay.mp4"]  # 
 
 
 def push(path: str | Path | api.Result, repo: str, *, private: bool = False, algo: str | None = None, **parts: Any) -> str:
-    """The policies of a run with what is needed to use them, as a commit to the Hub's model `repo`, "owner/name": its address.
+    """Uploads the policies of a run, with what is needed to use them, to the Hub's model `repo`, "owner/name"; returns its address.
 
-    The repository is made where there is none, and then `private` or not. Raises Fault where the policy cannot be loaded, or
-    the Hub will not have it.
+    A repository that does not exist is created, `private` or public. Raises Fault if the policy cannot be loaded, or if the Hub
+    refuses it.
     """
     if not re.fullmatch(fetch.NAME, repo):
         raise Fault(f"repo is {repo!r}; allowed: owner/name")

@@ -38,9 +38,9 @@ LARGEST = 2**30  # bytes that a part of the file may have
 
 
 def import_sb3(file: str | Path, env: api.Env, out: str | Path | None = None) -> Path:
-    """A run directory (default: runs/sac-ENV-sb3) with the policy in `file`, for `load`, `evaluate`, `export` and `push`.
+    """Writes a run directory (default: runs/sac-ENV-sb3) with the policy in `file`, for `load`, `evaluate`, `export` and `push`.
 
-    `env` tells the spaces. Raises Fault where the file holds no SAC policy with ReLU layers alone, or does not fit `env`.
+    `env` gives the spaces. Raises Fault if the file holds no SAC policy with ReLU layers only, or does not fit `env`.
     """
     data, state = _open(place(file, "file"))
     world = envs.world(env)

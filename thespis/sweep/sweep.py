@@ -42,13 +42,13 @@ def sweep(
     algo: str | Path = "sac", env: str | None = None, *, over: Over | None = None, seeds: int = 5, search: int = 0,
     parallel: int = 1, out: str | Path | None = None, say: Callable[[str], object] = print, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Trains every setting with every seed, and returns (and leaves in DIR) what came of it; see docs/sweep.md.
+    """Trains every setting with every seed; returns the summary, and writes it to DIR with the runs. See docs/sweep.md.
 
-    `over` gives fields of Run or of the algorithm's Config their values: lists, or text as after --over. Without `search` every
-    combination is a setting; with it, so many are proposed by Optuna, where text may be a range such as "1e-5..1e-2". Seeds are
-    the `seeds` numbers from the option `seed` on. DIR is runs/sweep-ALGO-ENV unless `out` names one; where the same sweep is
-    there, it goes on. `options` are those of `train`; `parallel` runs at a time, on Ray's cluster at `ray_address` or on one of
-    its own. Raises Fault, before anything is written, for what you can mend.
+    `over` maps options (fields of Run or of the algorithm's Config) to their values: lists, or text as after --over. Without
+    `search` every combination of values is a setting; with it, Optuna proposes that many, and text may be a range such as
+    "1e-5..1e-2". `seeds` is how many seeds, counted from the option `seed`. DIR is `out`, or runs/sweep-ALGO-ENV; a sweep that is
+    there already continues. `parallel` is how many runs train at a time, on the Ray cluster at `ray_address` or on a new one.
+    `options` are those of `train`. Raises Fault, before anything is written, for a mistake that you can correct.
     """
     found = api.algorithm(algo)
     if not isinstance(env, str | None):
