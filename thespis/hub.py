@@ -18,7 +18,7 @@ PUSHED = ["README.md", "config.json", "policy/*", "curve.png", "replay.mp4"]  # 
 
 
 def push(path: str | Path | api.Result, repo: str, *, private: bool = False, algo: str | None = None, **parts: Any) -> str:
-    """Uploads the policies of a run, with what is needed to use them, to the Hub's model `repo`, "owner/name"; returns its address.
+    """Uploads the policies of a run, with what they need, to the Hub's model `repo`, "owner/name"; returns its address.
 
     A repository that does not exist is created, `private` or public. Raises Fault if the policy cannot be loaded, or if the Hub
     refuses it.
