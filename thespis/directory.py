@@ -71,7 +71,7 @@ def describe(
 ) -> dict[str, Any]:  # fmt: skip
     """What config.json says of a run."""
     return {
-        "title": f"{algo.name} on {world.name}, seed {run.seed}",
+        "title": f"{Path(algo.name).name} on {world.name}, seed {run.seed}",
         "algo": algo.name,
         "algo_sha256": digest(algo),
         "algo_config": config.to_json(cfg),

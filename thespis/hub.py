@@ -84,8 +84,9 @@ def _nameless(about: dict[str, Any]) -> dict[str, Any]:
     run, start = about["run"], about.get("start")
     data = {"data": PurePath(run["data"]).name} if run.get("data") else {}
     begun = {"start": start | {"run": PurePath(str(start.get("run"))).name}} if isinstance(start, dict) else {}
-    kept = {k: v for k, v in about.items() if k != "origin"}
-    return kept | begun | {"algo": PurePath(about["algo"]).name, "run": run | data}
+    kept, name = {k: v for k, v in about.items() if k != "origin"}, PurePath(about["algo"]).name
+    title = {"title": about["title"].replace(about["algo"], name)} if isinstance(about.get("title"), str) else {}
+    return kept | begun | title | {"algo": name, "run": run | data}
 
 
 def _results(folder: Path, step: int) -> dict[str, Any] | None:

@@ -281,7 +281,7 @@ def resume(
         about["run"] |= {k: v for k, v in config.to_json(run).items() if k in options or k == "env"}
         if env is not None and run.env != old_run.env:
             about["own_env"] = not isinstance(env, str)
-            about["title"] = f"{found.name} on {run.env}, seed {run.seed}"
+            about["title"] = f"{Path(found.name).name} on {run.env}, seed {run.seed}"
         if (count := _schedule_updates(cfg, learner, run)) and "schedule_updates" not in about:
             about["schedule_updates"] = count
         if not checkpoint.has_saved(folder) and isinstance(start_from := about.get("start"), dict):
@@ -303,6 +303,8 @@ def _changed(about: dict[str, Any], algo: Algorithm, old: Run, run: Run, cfg: An
         for name in now:
             if now[name] == was.get(name, now[name]) or (names and name in WATCHING):
                 continue
+            if names and name == "env" and str(now[name]).rpartition(":")[2] == str(was[name]).rpartition(":")[2]:
+                continue  # the same id, with or without the module that registers it
             if names and name in FIXED:
                 raise Fault(
                     f"{name} is {now[name]!r} and was {was[name]!r}; a run cannot change it: begin another with --start-from"

@@ -181,7 +181,7 @@ def test_wrong_uses_of_a_run(tmp_path, monkeypatch, done):
     for every in (0, -2, 1.5, "two", None):
         assert one_line(thespis.evaluate, done, 1, every=every) == f"every is {every!r}; allowed: a whole number 1 or more"
     assert "steps is -1" in one_line(thespis.resume, done.path, -1)
-    assert "lr is not" in one_line(thespis.resume, done.path, lr=1.0)
+    assert "lern is not an option of sac" in one_line(thespis.resume, done.path, lern=1.0)
     assert "did you mean actor" in one_line(thespis.load, done, actr=nn.Linear)
     assert "Pendulum-v1" in one_line(thespis.evaluate, done, env="Pendulum-v1")
     assert list(tmp_path.iterdir()) == []

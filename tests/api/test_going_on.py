@@ -370,6 +370,8 @@ def test_what_is_printed_to_go_on_goes_on(tmp_path, monkeypatch, capsys):
     assert out.splitlines()[-1] == line.replace("40", "44")
     assert about(tmp_path / "a run")["run"]["eval_episodes"] == 2
     assert "changes" in about(tmp_path / "a run")
+    thespis.resume("a run", 23, env="tests/OnTheWay-v0", algo="my sac.py", panel=False)
+    assert len(about(tmp_path / "a run")["changes"]) == 1  # it is registered by now, so its module need not be named
     assert cli.main([*words, "--quiet", "--seed", "9"]) == 2
     assert "seed is 9 and was 0" in capsys.readouterr().err
     assert cli.main(["train", "sac", *env, *numbers, "--start-from", "a run", "--out", "new"]) == 0

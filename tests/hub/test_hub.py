@@ -160,6 +160,8 @@ def test_what_a_push_leaves_behind(server, done, tmp_path):
     assert (there / "replay.mp4").read_text() == "a"
     assert not [p for p in there.rglob("*") if p.is_file() and b"secret" in p.read_bytes()]
     pushed = json.loads((there / "config.json").read_text())
+    own = {"algo": "/home/me/secret/mine.py", "title": "/home/me/secret/mine.py on X-v0, seed 1", "run": {}}
+    assert hub._nameless(own) == {"algo": "mine.py", "title": "mine.py on X-v0, seed 1", "run": {}}
     assert (pushed["run"]["data"], pushed["start"]) == ("set", {"run": "old", "step": 3})
     (there / "notes.txt").write_text("mine")
     shutil.rmtree(run / "videos")
