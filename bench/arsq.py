@@ -171,7 +171,7 @@ def data(options: dict[str, Any] = DATA) -> Path:
         rows = range(first, end + 1)
         last = replay.finals[replay.final_at[end]] if replay.ended[end] else replay.obs[end + 1]
         obs = [*replay.obs[first : end + 1], last]
-        actions = [envs.spaces.scale_action(world.action_space, replay.action[t]) for t in rows]
+        actions = [envs.actions.scale_action(world.action_space, replay.action[t]) for t in rows]
         terminated = [bool(replay.terminated[t]) for t in rows]
         truncated = [t == end and not terminated[-1] for t in rows]
         rewards = [float(replay.reward[t]) for t in rows]
@@ -211,7 +211,7 @@ def run_hopper(seeds: list[int]) -> None:
 
 def _spaces() -> tuple[Any, ...]:
     world = envs.world(str(DATA["env"]))
-    return world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action
+    return world.observation_space, world.action_space, envs.spaces.flatten, envs.actions.unscale_action
 
 
 # ---------------------------------------------------------------------------------------------------------------- report

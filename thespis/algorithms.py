@@ -92,7 +92,7 @@ def fitting(spec: Any) -> dict[str, Algorithm]:
             algo.module.make(algo.config, spec)
         except Fault:
             return False
-        return True
+        return spec.bounded or "unbounded" in takes(algo)
 
     return {name: algo for name, algo in algorithms().items() if fits(algo)}
 
@@ -100,6 +100,31 @@ def fitting(spec: Any) -> dict[str, Algorithm]:
 def digest(found: Algorithm) -> str:
     """The SHA-256 of its file, which tells whether two runs are of the same text."""
     return hashlib.sha256(found.file.read_bytes()).hexdigest()
+
+
+def takes(algo: Algorithm) -> set[str]:
+    """What it takes beyond what every algorithm does: "unbounded" actions, the action "mask"."""
+    return set(getattr(algo.module, "TAKES", ()))
+
+
+def check_actions(algo: Algorithm, world: Any) -> None:
+    """Fault: the world's actions have no bounds, and the algorithm needs them."""
+    from thespis.envs.actions import missing_bound
+
+    if world.spec.bounded or "unbounded" in takes(algo):
+        return
+    raise Fault(
+        f"{algo.name}: {missing_bound(world.action_space)}, and every action needs two finite bounds: give the environment's "
+        "action_space the lowest and highest useful value, or wrap it: gymnasium.wrappers.TransformAction(env, lambda a: a, "
+        f"gymnasium.spaces.Box(-1, 1, {world.action_space.shape})); 'thespis list --for {world.name}' names the algorithms that "
+        "need none"
+    )
+
+
+def tell_mask(algo: Algorithm, world: Any) -> None:
+    """Says that the world's action mask is not heeded, where it is not."""
+    if world.spec.mask and "mask" not in takes(algo):
+        print(f"{algo.name} does not heed the action mask of {world.name}: it will take forbidden actions", file=sys.stderr)
 
 
 def part_names(found: Algorithm) -> list[str]:

@@ -67,35 +67,38 @@ class MultiDiscrete(NamedTuple):
     ns: tuple[int, ...]
 
 
+class Mixed(NamedTuple):
+    """A vector as of a Box, and choices as of a MultiDiscrete. An action is one row of floats: the vector, then the choices."""
+
+    dim: int
+    ns: tuple[int, ...]
+
+
 class Spec(NamedTuple):
     """All that an algorithm may know of the world. Observations are flat float32 vectors by the time it sees them."""
 
     obs: Box
-    action: Box | Discrete | MultiDiscrete
+    action: Box | Discrete | MultiDiscrete | Mixed
     rewards: int = 1
     agents: int = 1
     horizon: int | None = None
     """steps after which an episode is cut off, where there is such a limit"""
-    images: tuple[tuple[int, int], ...] = ()
-    """(start, stop) of the columns of an observation that are bytes divided by 255, as an image's are"""
+    images: tuple[tuple[int, int], ...] = ()  # (start, stop) of an observation's columns that are bytes / 255, as an image's
+    bounded: bool = True  # whether every number of an action has two bounds; one that has not reaches the environment as it is
+    mask: int = 0
+    """the last numbers of an observation that are its action mask, one a choice: 1 where it is allowed, else 0"""
 
 
 @tree
 class Batch:
     """B transitions. `discount` is gamma^n * (1 - terminated): n-step returns, time limits and ends are the data's business."""
 
-    obs: Tensor
-    """(B, obs)"""
-    action: Tensor
-    """(B, action)"""
-    reward: Tensor
-    """(B,), the discounted sum of n rewards"""
-    discount: Tensor
-    """(B,)"""
-    next_obs: Tensor
-    """(B, obs)"""
-    extra: dict[str, Tensor] = field(default_factory=dict)
-    """further columns that a learner `needs`, each (B, ...)"""
+    obs: Tensor  # (B, obs)
+    action: Tensor  # (B, dim) of a Box, (B,) of Discrete, (B, choices) of MultiDiscrete, (B, dim + choices) of Mixed
+    reward: Tensor  # (B,), the discounted sum of n rewards
+    discount: Tensor  # (B,)
+    next_obs: Tensor  # (B, obs)
+    extra: dict[str, Tensor] = field(default_factory=dict)  # further columns that a learner `needs`, each (B, ...)
 
 
 @tree
@@ -103,11 +106,9 @@ class Trained:
     """Parameters and the moments of the optimiser that trains them travel together."""
 
     params: Params
-    m: Params
-    v: Params
-    """first and second moments, shaped as params"""
-    t: Tensor
-    """(), steps taken"""
+    m: Params  # first moments, shaped as params
+    v: Params  # second moments, shaped as params
+    t: Tensor  # (), steps taken
 
 
 @dataclass(frozen=True)

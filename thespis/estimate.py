@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from thespis import envs, nets
-from thespis.core import Box, Discrete, Fault, Metrics, Params, Spec
+from thespis import envs, nets, ops
+from thespis.core import Discrete, Fault, Metrics, Params, Spec
 from thespis.data import Dataset, Offline, Source, dataset, every_row
 from thespis.directory import Env, Result, open_run, path_of
 from thespis.engine.act import Actor
@@ -42,7 +41,7 @@ def estimate(
     folder = path_of(run)
     policy = load(folder, which, algo=algo, **parts)
     *_, world = open_run(folder, env, algo)
-    rows = dataset.read(data, world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
+    rows = dataset.read(data, world.observation_space, world.action_space, envs.spaces.flatten, envs.actions.unscale_action)
     gamma = policy.learner.experience.gamma if gamma is None else gamma
 
     def act(obs: Tensor) -> Tensor:
@@ -80,9 +79,9 @@ def fitted_q(
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         first = torch.from_numpy(np.cumsum(data.lengths) - data.lengths)
-        inputs = torch.cat([rows.obs, encoded(spec, rows.action)], -1)
-        after = torch.cat([rows.next_obs, encoded(spec, _in_parts(act, rows.next_obs))], -1)
-        begin = torch.cat([rows.obs[first], encoded(spec, _in_parts(act, rows.obs[first]))], -1)
+        inputs = torch.cat([rows.obs, ops.features(spec.action, rows.action)], -1)
+        after = torch.cat([rows.next_obs, ops.features(spec.action, _in_parts(act, rows.next_obs))], -1)
+        begin = torch.cat([rows.obs[first], ops.features(spec.action, _in_parts(act, rows.obs[first]))], -1)
         net = nets.mlp((inputs.shape[1], *hidden, 1))
         many = nets.ensemble(net, members)
         apply = torch.vmap(net.apply)  # each member its own rows
@@ -114,16 +113,6 @@ def _drawn(episodes: Tensor, first: Tensor, lengths: Tensor, count: int, generat
 
 def _in_parts(act: Act, obs: Tensor) -> Tensor:
     return torch.cat([act(part) for part in obs.split(4096)])
-
-
-def encoded(spec: Spec, action: Tensor) -> Tensor:
-    """Actions as a network's inputs: choices one-hot."""
-    kind = spec.action
-    if isinstance(kind, Box):
-        return action
-    if isinstance(kind, Discrete):
-        return one_hot(action, kind.n).float()
-    return torch.cat([one_hot(column, n) for column, n in zip(action.unbind(-1), kind.ns, strict=True)], -1).float()
 
 
 # --------------------------------------------------------------------------------------------------- importance sampling

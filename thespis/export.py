@@ -1,8 +1,9 @@
 """A policy as one file that runs without Thespis: ONNX, or a program of torch.export, with the environment's own numbers.
 
 Inputs and outputs have names, and a leading batch axis of any length. In: the observation as the environment gives it, each part
-of a Dict or Tuple apart; where the policy has a memory that matters, also `look` and that memory. Out: the action as the
-environment takes it, and the memory for the next step. The action is the mean action, as `Policy.act` gives it.
+of a Dict or Tuple apart, and the action mask where there is one; where the policy has a memory that matters, also `look` and that
+memory. Out: the action as the environment takes it, each part apart, and the memory for the next step. The action is the mean
+action, as `Policy.act` gives it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from thespis import api
+from thespis import api, ops
 from thespis.core import Fault, Params, leaves, rebuild
 from thespis.directory import place
 from thespis.engine import checkpoint, fetch
+from thespis.envs import actions
 from thespis.envs.flat import describe_error
-from thespis.envs.spaces import affine, flat_dim, image
+from thespis.envs.spaces import flat_dim, image, ordered
 from thespis.envs.spaces_json import to_json
 
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
@@ -102,45 +104,51 @@ def _about(policy: api.Policy, which: str) -> dict[str, str]:
 class Acting(nn.Module):
     """The policy between the environment's own observation and action: {input: tensor} -> {output: tensor}."""
 
-    bounds: Tensor
-    """(middle, half width, low, high) of a Box of actions, each (dim,)"""
-
     def __init__(self, policy: api.Policy):
         super().__init__()
-        self.learner, self.like, self.space = policy.learner, policy.params, policy.action_space
-        self.parts, self.memory = _named(policy.observation_space), _remembered(policy)
+        self.learner, self.like = policy.learner, policy.params
+        self.kind = actions.spec(policy.observation_space, policy.action_space).action
+        self.parts, self.memory = _named(ordered(policy.observation_space)), _remembered(policy)
+        self.acts = _named(policy.action_space, "action")
         self.example = {name: torch.zeros(2, *space.shape, dtype=_dtype(space)) for name, space in self.parts.items()}
         if self.memory:
             self.example |= {"look": torch.ones(2, dtype=torch.bool)} | {f"memory_{k}": x for k, x in self.memory.items()}
         for i, x in enumerate(leaves(policy.params).values()):
             self.register_buffer(f"p{i}", x.contiguous())
-        if isinstance(self.space, spaces.Box):
-            exact = self.space.dtype.kind != "f" or self.space.dtype.itemsize > 4
-            bounds = torch.from_numpy(np.stack(affine(self.space)))
-            self.register_buffer("bounds", bounds if exact else bounds.float())
+        for name, space in self.acts.items():
+            if isinstance(space, spaces.Box):  # (middle, half width, low, high), each (dim,)
+                exact = space.dtype.kind != "f" or space.dtype.itemsize > 4
+                bounds = torch.from_numpy(np.stack(actions.affine(space)))
+                self.register_buffer(f"bounds_of_{name}", bounds if exact else bounds.float())
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         obs = torch.cat([_flat(inputs[name], space) for name, space in self.parts.items()], -1)
         params = rebuild(self.like, {name: getattr(self, f"p{i}") for i, name in enumerate(leaves(self.like))})
         if self.learner.memory is None:
-            return {"action": self._translated(self.learner.act(params, obs, False))}
+            return self._translated(self.learner.act(params, obs, False))
         if not self.memory:
             rows = obs.shape[0]
             blank, look = self.learner.memory(rows), torch.ones(rows, dtype=torch.bool)
-            return {"action": self._translated(self.learner.act(params, obs, False, blank, look)[0])}
+            return self._translated(self.learner.act(params, obs, False, blank, look)[0])
         memory = {k: inputs[f"memory_{k}"] for k in self.memory}
         action, memory = self.learner.act(params, obs, False, memory, inputs["look"])
-        return {"action": self._translated(action)} | {f"next_memory_{k}": memory[k] for k in self.memory}
+        return self._translated(action) | {f"next_memory_{k}": memory[k] for k in self.memory}
 
-    def _translated(self, action: Tensor) -> Tensor:  # as envs.spaces.translator
-        space: Any = self.space
-        if isinstance(space, spaces.Box):
-            middle, half, low, high = self.bounds
-            x = torch.minimum(torch.maximum(action.to(half.dtype) * half + middle, low), high)
-            action = x.round() if space.dtype.kind in "iub" else x
-        else:
-            action = action + torch.as_tensor(space.start).flatten()
-        return action.reshape(-1, *space.shape).to(_dtype(space))
+    def _translated(self, row: Tensor) -> dict[str, Tensor]:  # as envs.actions.translator
+        vector, taken = ops.parts(self.kind, row)
+        choices, out = list(taken), {}
+        for name, space in self.acts.items():
+            if isinstance(space, spaces.Box):
+                middle, half, low, high = getattr(self, f"bounds_of_{name}")
+                x, vector = vector[:, : len(low)], vector[:, len(low) :]
+                x = torch.minimum(torch.maximum(x.to(half.dtype) * half + middle, low), high)
+                x = x.round() if space.dtype.kind in "iub" else x
+            else:
+                many = len(actions.choice_sizes(space))
+                start = torch.as_tensor(getattr(space, "start", 0)).flatten()
+                x, choices = torch.stack(choices[:many], -1) + start, choices[many:]
+            out[name] = x.reshape(-1, *space.shape).to(_dtype(space))
+        return out
 
 
 def _remembered(policy: api.Policy) -> Params:
@@ -164,11 +172,18 @@ def _named(space: Space[Any], name: str = "observation") -> dict[str, Any]:
         return {name: space}
     found: dict[str, Any] = {}
     for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
-        more = _named(part, re.sub(r"\W", "_", f"{name}_{key}"))
+        more = _named(part, _joined(name, key))
         if twice := found.keys() & more.keys():
-            raise Fault(f"observation_space has two parts that would both be the input {min(twice)}; rename one")
+            raise Fault(f"{name}_space has two parts that would both be {min(twice)}; rename one")
         found |= more
     return found
+
+
+def _joined(name: str, key: object) -> str:
+    """The name of a part. An action mask is one by itself, and what stands beside it in PettingZoo's place is the observation."""
+    if name == "observation" and key in ("observation", "action_mask"):
+        return str(key)
+    return re.sub(r"\W", "_", f"{name}_{key}")
 
 
 def _dtype(space: Space[Any]) -> torch.dtype:
@@ -242,18 +257,20 @@ def _quiet() -> Iterator[None]:
 def _try(policy: api.Policy, module: Acting, run: Run) -> float:
     """The largest difference from `policy.act` along an episode's worth of made-up observations. Fault where it is too large."""
     rng, largest = np.random.default_rng(0), 0.0
-    space = policy.action_space
-    unit = affine(space)[1].reshape(space.shape) if isinstance(space, spaces.Box) else 1.0
+    acts = module.acts
+    unit = {name: actions.affine(x)[1].reshape(x.shape) if isinstance(x, spaces.Box) else 1.0 for name, x in acts.items()}
     memory = {k: x[:1].numpy() for k, x in module.memory.items()}
     for _ in range(CHECKS):
         obs = _observed(policy.observation_space, rng)
-        inputs = {name: np.asarray(x, module.parts[name].dtype)[None] for name, x in _split(obs).items()}
+        given = _split(obs)
+        inputs = {name: np.asarray(given[name], part.dtype)[None] for name, part in module.parts.items()}  # in their order
         if memory:
             inputs |= {"look": np.array([True])} | {f"memory_{k}": x for k, x in memory.items()}
         outputs = run(inputs)
         memory = {k: outputs[f"next_memory_{k}"] for k in memory}
-        difference = np.abs(outputs["action"][0] - np.asarray(policy.act(obs), np.float64)) / unit
-        largest = max(largest, float(np.max(difference)))
+        for name, wanted in _split(policy.act(obs), "action").items():
+            difference = np.abs(outputs[name][0] - np.asarray(wanted, np.float64)) / unit[name]
+            largest = max(largest, float(np.max(difference)))
     if not largest <= TOLERANCE:
         raise Fault(f"{policy.about['algo']} cannot be exported: its actions would differ by up to {largest:.2g}")
     return largest
@@ -277,7 +294,7 @@ def _split(obs: Any, name: str = "observation") -> dict[str, Any]:
     if not isinstance(obs, dict | tuple):
         return {name: obs}
     parts = obs.items() if isinstance(obs, dict) else enumerate(obs)
-    return {k: x for key, part in parts for k, x in _split(part, re.sub(r"\W", "_", f"{name}_{key}")).items()}
+    return {k: x for key, part in parts for k, x in _split(part, _joined(name, key)).items()}
 
 
 def _words(tensors: dict[str, Tensor]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from thespis import config, envs
 from thespis.algorithms import algorithm
@@ -48,20 +49,34 @@ class Policy:
         else:
             self._actor.begin(torch.as_tensor(rows, dtype=torch.int64))  # type: ignore[attr-defined]
 
-    def act(self, obs: Any, explore: bool = False) -> Any:
+    def act(self, obs: Any, explore: bool = False, mask: Any = None) -> Any:
         """The action for one observation, as the environment's spaces have them; or, for a batch, whose arrays have one dimension
         more in front, an array of as many actions. `explore` samples; else the mean action. A policy that remembers begins anew
-        where the batch is of another size than before."""
-        count = _count(self.observation_space, obs)
-        rows = [obs] if count is None else [_row(self.observation_space, obs, i) for i in range(count)]
-        flatten, translate = envs.spaces.flattener(self.observation_space), envs.spaces.translator(self.action_space)
+        where the batch is of another size than before.
+
+        `mask` is info["action_mask"], where the environment gives it there; for a batch one a row. What it forbids is not done.
+        """
+        seen, apart = self.observation_space, False
+        if envs.masks.split(seen) and not (isinstance(obs, Mapping) and "action_mask" in obs):
+            if mask is None:
+                raise Fault("mask is missing; this environment has action masks: act(obs, mask=info['action_mask'])")
+            seen, apart = seen["observation"], True  # type: ignore[index]
+        count = _count(seen, obs)
+        rows = [obs] if count is None else [_row(seen, obs, i) for i in range(count)]
+        if apart:
+            given = [mask] if count is None else list(mask)
+            if len(given) != len(rows):
+                raise Fault(f"mask is {len(given)} masks; it must be one for each of the {len(rows)} observations")
+            each = [envs.masks.of(self.action_space, one, "mask") for one in given]
+            rows = [{"observation": row, "action_mask": one} for row, one in zip(rows, each, strict=True)]
+        flatten, translate = envs.spaces.flattener(self.observation_space), envs.actions.translator(self.action_space)
         if not rows:
             raise Fault("observation is a batch of none; it must have one or more")
         flat = torch.from_numpy(np.stack([flatten(row) for row in rows]))
         if len(self._actor.age) != len(rows):  # type: ignore[attr-defined]
             object.__setattr__(self, "_actor", Actor(self.learner, len(rows)))
         actions = [translate(a) for a in self._actor(self.params, flat, explore).numpy()]  # type: ignore[attr-defined]
-        return actions[0] if count is None else np.stack(actions)
+        return actions[0] if count is None else _stacked(actions)
 
 
 def _count(space: gym.Space, obs: Any) -> int | None:
@@ -83,6 +98,14 @@ def _count(space: gym.Space, obs: Any) -> int | None:
         return None
     inner = space.shape or ()
     return shape[0] if len(shape) == len(inner) + 1 and shape[1:] == inner else None
+
+
+def _stacked(actions: list[Any]) -> Any:
+    if isinstance(actions[0], dict):
+        return {k: _stacked([a[k] for a in actions]) for k in actions[0]}
+    if isinstance(actions[0], tuple):
+        return tuple(_stacked(list(part)) for part in zip(*actions, strict=True))
+    return np.stack(actions)
 
 
 def _row(space: gym.Space, obs: Any, i: int) -> Any:
@@ -109,7 +132,7 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     found = algorithm(algo or built_in(folder, about["algo"]))
     try:
         both = envs.spaces_json.from_json(about["observation_space"]), envs.spaces_json.from_json(about["action_space"])
-        spec = envs.spaces.spec(*both)
+        spec = envs.actions.spec(*both)
     except Fault as fault:
         raise Fault(f"{file}: {fault}") from None
     cfg = config.build(found.module.Config, about["algo_config"], f"{file}: ")
@@ -119,7 +142,7 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     file = file.with_suffix(".safetensors")
     saved = checkpoint.read_tensors(file, sealed)
     checkpoint.fit(saved, leaves(blank), file)
-    normal = _normalising(learner, gathered(about, file), spec.obs.dim, file)
+    normal = _normalising(learner, gathered(about, file), spec.obs.dim - spec.mask, file)
     return Policy(normal or learner, rebuild(blank, saved), *both, about, learner if normal else None)
 
 
@@ -143,7 +166,11 @@ def _normalising(learner: Learner, found: Statistics, dim: int, file: Path) -> L
     if mean.numel() != dim or var.numel() != dim or epsilon.numel() != 1:
         raise Fault(f"{file} is damaged: gathered must have {dim} numbers")
     middle, scale = mean.flatten(), (var.flatten() + epsilon).rsqrt()
-    return replace(learner, act=lambda p, obs, *rest: learner.act(p, (obs - middle) * scale, *rest))
+
+    def normal(obs: Tensor) -> Tensor:  # an action mask stands behind, and stays as it is
+        return torch.cat([(obs[..., :dim] - middle) * scale, obs[..., dim:]], -1)
+
+    return replace(learner, act=lambda p, obs, *rest: learner.act(p, normal(obs), *rest))
 
 
 def _blank(learner: Learner, file: Path) -> Any:

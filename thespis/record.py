@@ -16,12 +16,13 @@ from gymnasium import spaces
 
 import thespis
 from thespis import config, envs
-from thespis.core import Box, Discrete, Fault, OffPolicy
+from thespis.core import Box, Fault, OffPolicy
 from thespis.data import Replay, Source, dataset, experience, minari
 from thespis.data.minari import Episode
 from thespis.directory import Env, Result, open_run, path_of, place, world_of
 from thespis.engine import checkpoint, fetch
 from thespis.engine.act import Actor
+from thespis.engine.collect import random_actions
 from thespis.policy import Policy, load
 from thespis.report import dataset as drawing
 
@@ -110,7 +111,7 @@ class _Watched(gym.Wrapper[Any, Any, Any, Any]):
 
 def _played(world: envs.World, policy: Policy | None, asked: _Asked, seed: int) -> Iterator[Episode]:
     """Episodes in the environment's own terms, guarded as a live run's are."""
-    rng, translate = np.random.default_rng(seed), envs.spaces.translator(world.action_space)
+    rng, translate = np.random.default_rng(seed), envs.actions.translator(world.action_space)
     flat, kind = world.make(), world.spec.action
     flat.env = watched = _Watched(flat.env)
     actor = None if policy is None else Actor(policy.learner, 1)
@@ -123,30 +124,23 @@ def _played(world: envs.World, policy: Policy | None, asked: _Asked, seed: int) 
                 actor.begin(torch.tensor([0]))
             actions, rewards, terminated, truncated = [], [], False, False
             while not (terminated or truncated):
-                chosen = _drawn(kind, rng)
+                chosen = random_actions(world.spec, obs[None], rng)[0]
                 if actor and policy and (isinstance(kind, Box) or rng.random() >= asked.noise):
                     chosen = actor(policy.params, torch.from_numpy(obs)[None], False)[0].numpy()
                     if isinstance(kind, Box) and asked.noise:
                         chosen = np.clip(chosen + asked.noise * rng.normal(size=kind.dim), -1, 1).astype(np.float32)
-                actions.append(np.asarray(translate(chosen), world.action_space.dtype))
+                actions.append(translate(chosen))
                 obs, reward, terminated, truncated, _ = flat.step(chosen)
                 rewards.append(reward)
             seen = _stacked(watched.seen, world.observation_space)
-            yield Episode(seen, np.stack(actions), np.array(rewards), terminated, truncated, start)
+            yield Episode(seen, _stacked(actions, world.action_space), np.array(rewards), terminated, truncated, start)
     finally:
         flat.close()
 
 
-def _drawn(kind: Any, rng: np.random.Generator) -> np.ndarray:
-    """A uniformly random action, in a learner's terms."""
-    if isinstance(kind, Box):
-        return rng.uniform(-1, 1, kind.dim).astype(np.float32)
-    return np.asarray(rng.integers(kind.n if isinstance(kind, Discrete) else kind.ns))
-
-
 def _seen(part: Replay, world: envs.World) -> Iterator[Episode]:
     """What a replay holds, from the oldest step on: an episode of each environment after the other."""
-    translate, n = envs.spaces.translator(world.action_space), part.num_envs
+    translate, n = envs.actions.translator(world.action_space), part.num_envs
     for env in range(n):
         row = (np.arange(part.oldest(), part.steps) * n + env) % len(part.obs)
         over = part.ended[row]
@@ -155,7 +149,7 @@ def _seen(part: Replay, world: envs.World) -> Iterator[Episode]:
             end = rows[-1]
             last = part.finals[part.final_at[end]] if part.ended[end] else part.obs[(end + n) % len(part.obs)]
             obs = envs.spaces.unflatten(world.observation_space, np.concatenate([part.obs[rows], last[None]]))
-            actions = np.stack([np.asarray(translate(a), world.action_space.dtype) for a in part.action[rows]])
+            actions = _stacked([translate(a) for a in part.action[rows]], world.action_space)
             terminated = bool(part.terminated[end])
             yield Episode(obs, actions, part.reward[rows].astype(np.float64), terminated, not terminated, None)
 
@@ -171,7 +165,7 @@ def _stacked(values: list[Any], space: gym.Space[Any]) -> Any:
 def inspect(source: Source, env: Env | None = None, out: str | Path | None = None) -> dict[str, Any]:
     """What is in a dataset: numbers, and where they can be drawn a picture, OUT (default: beside the dataset, as NAME.png)."""
     world = world_of(env, source)
-    data = dataset.read(source, world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
+    data = dataset.read(source, world.observation_space, world.action_space, envs.spaces.flatten, envs.actions.unscale_action)
     found = drawing.numbers(data.obs, data.action, data.reward, data.terminated, data.lengths)
     name = dataset.origin(source).name
     picture = place(out) if out else Path(f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', name)}.png")

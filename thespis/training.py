@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from thespis import config, envs
-from thespis.algorithms import Algorithm, algorithm, digest, fitting, part_names
+from thespis.algorithms import Algorithm, algorithm, check_actions, digest, fitting, part_names, tell_mask
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
 from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, world_of
@@ -100,6 +100,7 @@ def start(
     run = dataclasses.replace(run, env=world.name)
     source = run.data if arrays is None else arrays
     learner = ready(algo, cfg, run, world, parts, source)  # every fault of the input is told before anything is written
+    tell_mask(algo, world)
     data = _dataset(source, world)
     if run.data and not (kept := dataset.find(run.data)).is_relative_to(dataset.root()):
         run = dataclasses.replace(run, data=str(kept.resolve()))  # a folder is found again from anywhere
@@ -182,6 +183,7 @@ def ready(
         if algo.family == "own" or algo.name in fitting(world.spec):
             raise
         raise Fault(f"{fault}; 'thespis list --for {world.name}' names the algorithms that fit") from None
+    check_actions(algo, world)
     if run.offline and isinstance(learner.experience, OffPolicy):
         learner = dataclasses.replace(learner, experience=offline(learner.experience))
     if isinstance(learner.experience, Offline):
@@ -257,6 +259,7 @@ def resume(
     if any(isinstance(getattr(cfg, name, None), config.Schedule) for name in fields):
         about.pop("schedule_updates", None)
     learner = ready(found, cfg, run, world, parts, source, about.get("schedule_updates"))
+    tell_mask(found, world)
     rows = _dataset(source, world)
     if rows and rows.digest() != about.get("data"):
         raise Fault(f"data: {run.data or 'it'} has changed since {folder} began; the run can only go on with what it began with")
@@ -321,7 +324,7 @@ def _dataset(source: Source | None, world: envs.World) -> Dataset | None:
     if source is None:
         return None
     spaces = world.observation_space, world.action_space
-    return dataset.read(source, *spaces, envs.spaces.flatten, envs.spaces.unscale_action)
+    return dataset.read(source, *spaces, envs.spaces.flatten, envs.actions.unscale_action)
 
 
 def _train(

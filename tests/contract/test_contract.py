@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from itertools import compress
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 import torch
 import tyro
@@ -23,8 +24,8 @@ from torch._inductor import cpp_builder
 from torch._inductor.exc import InvalidCxxCompiler
 
 import thespis.algos
-from thespis import cli, config
-from thespis.core import Batch, Box, Discrete, Fault, Learner, MultiDiscrete, Spec, leaves, rebuild, tree_map
+from thespis import cli, config, ops
+from thespis.core import Batch, Box, Discrete, Fault, Learner, Mixed, MultiDiscrete, Spec, leaves, rebuild, tree_map
 from thespis.engine import build
 from thespis.engine.act import Actor
 from thespis.engine.compile import Stepper
@@ -36,7 +37,10 @@ ALGORITHMS = {
     for family in pkgutil.iter_modules(thespis.algos.__path__)
     for entry in pkgutil.iter_modules(importlib.import_module(f"thespis.algos.{family.name}").__path__)
 }
-WORLDS = [Spec(Box(3), Box(2)), Spec(Box(3), Discrete(4)), Spec(Box(3), MultiDiscrete((2, 3)))]
+WORLDS = [
+    Spec(Box(8), Mixed(2, (2, 3)), mask=5), Spec(Box(3), Box(2)), Spec(Box(7), Discrete(4), mask=4),
+    Spec(Box(3), MultiDiscrete((2, 3))),
+]  # fmt: skip
 ROWS = 6
 
 
@@ -52,8 +56,10 @@ def small(algo: types.ModuleType) -> Any:
 
 
 def made(algo: types.ModuleType, cfg: Any = None) -> tuple[Learner, Spec]:
-    """A learner in the first world that it is for."""
+    """A learner in the first world that it is for; the richest comes first."""
     for spec in WORLDS:
+        if spec.mask and "mask" not in getattr(algo, "TAKES", ()):
+            spec = spec._replace(mask=0)  # it is told nothing of masks
         try:
             return algo.make(cfg or small(algo), spec), spec
         except Fault:
@@ -78,13 +84,11 @@ def rollout(learner: Learner, spec: Spec, seed: int) -> Batch:
 
 def rows(learner: Learner, spec: Spec, seed: int) -> Batch:
     g = torch.Generator().manual_seed(1000 + seed)
-    obs, next_obs = torch.randn(2, ROWS, spec.obs.dim, generator=g)
-    if isinstance(spec.action, Box):
-        action = torch.rand(ROWS, spec.action.dim, generator=g) * 2 - 1
-    elif isinstance(spec.action, Discrete):
-        action = torch.randint(spec.action.n, (ROWS,), generator=g)
-    else:
-        action = torch.stack([torch.randint(n, (ROWS,), generator=g) for n in spec.action.ns], -1)
+    obs, next_obs = (observations(spec, ROWS, g) for _ in range(2))
+    dim, ns = ops.sizes(spec.action)
+    chance = (ops.allowed(spec, obs) if spec.mask else torch.ones(ROWS, sum(ns))).float()
+    choices = [part.multinomial(1, generator=g)[:, 0] for part in chance.split(ns, -1)] if ns else []
+    action = ops.joined(spec.action, torch.rand(ROWS, dim, generator=g) * 2 - 1, choices)
     discount = torch.tensor([0.99, 0.0, 0.9]).repeat(ROWS // 3)
     columns = {
         "previous": {"previous": action.flip(0)},
@@ -93,6 +97,16 @@ def rows(learner: Learner, spec: Spec, seed: int) -> Batch:
     }
     extra = {k: v for need in sorted(learner.needs) for k, v in columns[need].items()}
     return Batch(obs, action, torch.randn(ROWS, generator=g), discount, next_obs, extra)
+
+
+def observations(spec: Spec, rows: int, g: torch.Generator | None = None) -> Tensor:
+    """Random ones; of each choice at least the first is allowed."""
+    obs = torch.randn(rows, spec.obs.dim, generator=g)
+    if spec.mask:
+        obs[:, -spec.mask :] = (obs[:, -spec.mask :] > 0).float()
+        for first in np.cumsum([0, *ops.sizes(spec.action)[1]])[:-1]:
+            obs[:, spec.obs.dim - spec.mask + first] = 1
+    return obs
 
 
 def steps(learner: Learner, spec: Spec, state: Any, first: int, stop: int) -> tuple[Any, list[dict[str, Tensor]]]:
@@ -535,21 +549,21 @@ def test_act(algo: types.ModuleType) -> None:
     learner, spec = made(algo)
     state, _ = steps(learner, spec, learner.init(), 0, learner.period)
     policy = learner.policy(state)
-    obs = torch.cat([torch.randn(20, spec.obs.dim), torch.randn(20, spec.obs.dim) * 1e3])
+    obs = torch.cat([observations(spec, 20), observations(spec, 20)])
+    obs[20:, : spec.obs.dim - spec.mask] *= 1e3
     acts = {
         explore: [seeded(seed, lambda explore=explore: Actor(learner, len(obs))(policy, obs, explore)) for seed in range(3)]
         for explore in (False, True)
     }
+    (dim, ns), mask = ops.sizes(spec.action), ops.allowed(spec, obs)
     for action in (*acts[False], *acts[True]):
-        if isinstance(spec.action, Box):
-            assert action.shape == (40, spec.action.dim)
-            assert action.is_floating_point()
-            assert learner.prepare or bool((action.abs() <= 1).all())  # on-policy: it is the environment that clips
-        else:
-            ns = torch.tensor(spec.action.n if isinstance(spec.action, Discrete) else spec.action.ns)
-            assert action.shape == (40, *ns.shape)
-            assert not action.is_floating_point()
-            assert bool(((action >= 0) & (action < ns)).all())
+        assert action.shape == {Discrete: (40,)}.get(type(spec.action), (40, dim + len(ns)))
+        assert action.is_floating_point() == (dim > 0)
+        vector, choices = ops.parts(spec.action, action)
+        assert learner.prepare or bool((vector.abs() <= 1).all())  # on-policy: it is the environment that clips
+        for choice, n, ok in zip(choices, ns, mask.split(ns, -1) if mask is not None else [None] * len(ns), strict=True):
+            assert bool(((choice >= 0) & (choice < n)).all())
+            assert ok is None or bool(ok.gather(-1, choice[:, None]).all()), "a choice that the mask forbids"
     assert torch.equal(acts[False][0], acts[False][1])
     assert not torch.equal(acts[True][0], acts[True][1])
     alone = torch.cat([Actor(learner, 1)(policy, row[None], False) for row in obs])
@@ -576,7 +590,7 @@ def test_the_policy_alone_is_enough_to_act(algo: types.ModuleType) -> None:
     flat = leaves(learner.policy(state))
     found = load(save({k: v.clone() for k, v in flat.items()}))
     again = rebuild(learner.policy(seeded(99, learner.init)), found)
-    obs = torch.randn(5, spec.obs.dim)
+    obs = observations(spec, 5)
     assert torch.equal(Actor(learner, 5)(again, obs, False), Actor(learner, 5)(learner.policy(state), obs, False))
     held = {x.data_ptr() for x in leaves(state).values()}
     assert all(x.data_ptr() in held for x in flat.values())

@@ -22,7 +22,7 @@ TINY = {"hidden": (8,), "batch_size": 16, "warmup": 30, "eval_episodes": 1, "com
 
 
 def read(place: Any, env: gym.Env) -> dataset.Dataset:
-    return dataset.read(place, env.observation_space, env.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
+    return dataset.read(place, env.observation_space, env.action_space, envs.spaces.flatten, envs.actions.unscale_action)
 
 
 @pytest.fixture(scope="module")

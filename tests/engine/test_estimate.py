@@ -11,9 +11,9 @@ import torch
 
 import thespis
 from thespis import cli
-from thespis.core import Box, Discrete, Fault, MultiDiscrete, Spec
+from thespis.core import Box, Discrete, Fault, Spec
 from thespis.data import Dataset
-from thespis.estimate import cloned, encoded, estimate, fitted_q, importance
+from thespis.estimate import cloned, estimate, fitted_q, importance
 
 STATES, GAMMA = 4, 0.8
 SPEC = Spec(Box(STATES), Discrete(2))
@@ -105,11 +105,6 @@ def test_who_made_the_data_is_cloned() -> None:
     found = cloned(SPEC, data, 400)
     assert float(found[data.action == 1].mean()) == pytest.approx(BEHAVIOUR, abs=0.05)
     assert float(found[data.action == 0].mean()) == pytest.approx(1 - BEHAVIOUR, abs=0.05)
-
-
-def test_choices_are_one_hot_to_a_network() -> None:
-    found = encoded(Spec(Box(1), MultiDiscrete((2, 3))), torch.tensor([[1, 0], [0, 2]]))
-    assert found.tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
 
 
 def test_a_run_is_judged_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,62 @@ def test_stopped_at_random_steps_equals_never_stopped(tmp_path, variant):
         same(outcome(folder), whole)
 
 
+class Tools(gym.Env):
+    """An action of parts, of which the mask forbids some; a forbidden one is a fault."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Dict(aim=gym.spaces.Box(-2, 2, (2,), np.float32), tool=gym.spaces.Discrete(4))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.seen()
+
+    def seen(self):
+        self.free = self.np_random.permutation([0, 0, 1, 1]).astype(np.int8)
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {"action_mask": {"tool": self.free}}
+
+    def step(self, action):
+        assert self.free[action["tool"]], "a forbidden tool"
+        self.t += 1
+        obs, info = self.seen()
+        return obs, float(action["aim"].sum() + action["tool"]), self.t == 7, False, info
+
+
+class Choices(gym.ActionWrapper):
+    """The tool alone."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = gym.spaces.Discrete(4)
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = self.env.step({"aim": np.zeros(2), "tool": action})
+        return obs, reward, terminated, truncated, {"action_mask": info["action_mask"]["tool"]}
+
+    def reset(self, **how):
+        obs, info = self.env.reset(**how)
+        return obs, {"action_mask": info["action_mask"]["tool"]}
+
+
+@pytest.mark.parametrize(("name", "wrap"), [("hybrid_sac", lambda env: env), ("ppo", lambda env: env), ("sac_discrete", Choices)])
+def test_masks_and_parts_are_resumed_to_the_bit(tmp_path, name, wrap):
+    """Stopped between two masks, in the random steps and after them."""
+    options = SMALL | {"num_envs": 2, "steps": 120, "eval_every": 60, "checkpoint_every": 50}
+    if name == "ppo":
+        options = {k: v for k, v in options.items() if k != "warmup"} | {"rollout": 16, "batch_size": 8, "epochs": 2}
+    make = lambda: Interrupting(wrap(Tools()))
+    Interrupting.at = 0
+    thespis.train(name, env=make, out=tmp_path / "whole", **options)
+    for at in 7 + 15, 7 + 52:
+        Interrupting.count, Interrupting.at = 0, at
+        stopped = thespis.train(name, env=make, out=tmp_path / str(at), **options)
+        assert not stopped.finished
+        Interrupting.at = 0
+        assert thespis.resume(stopped, env=make, panel=False).finished
+        same(outcome(tmp_path / "whole"), outcome(tmp_path / str(at)))
+
+
 # ------------------------------------------------------------------------------------------------------- every algorithm
 
 

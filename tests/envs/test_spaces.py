@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces as gs
 
-from thespis import core
 from thespis.core import Fault
 from thespis.envs import spaces, spaces_json
 
 F32 = np.float32
+KINDS = "it must be a Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
 IMAGE = gs.Box(0, 255, (2, 2, 3), np.uint8)
 NESTED = gs.Dict({"b": gs.Tuple([gs.Discrete(3, start=1), gs.MultiBinary(2)]), "a": gs.Box(-1, 1, (2,))})
 
@@ -106,129 +106,6 @@ def test_flatten_names_what_is_wrong(space, obs, text):
 def test_too_large_for_float32_is_not_finite():
     text = told(spaces.flatten, gs.Box(-1, 1, (2,), np.float64), [0.0, 1e300])
     assert text == "observation[1] is inf; it must be finite and at most 1e+15 in size"
-
-
-# -------------------------------------------------------------------------------------------------------------- actions
-
-
-@pytest.mark.parametrize(
-    ("space", "action", "scaled"),
-    [
-        (gs.Box(-2, 2, (1,)), [0.5], [1.0]),
-        (gs.Box(np.array([0, -1], F32), np.array([10, 3], F32)), [-1, 1], [0, 3]),
-        (gs.Box(np.array([0, -1], F32), np.array([10, 3], F32)), [0, 0.5], [5, 2]),
-        (gs.Box(-1, 1, (2,)), [7, -7], [1, -1]),  # beyond [-1, 1] is clipped
-        (gs.Box(-4, 4, (2, 2), np.float64), [-1, 0, 0.25, 1], [[-4, 0], [1, 4]]),
-        (gs.Box(0, 255, (3,), np.uint8), [-1, 0, 1], [0, 128, 255]),  # 127.5 rounds to even
-        (gs.Box(-1, 1, ()), [0.5], 0.5),
-    ],
-)
-def test_scale_action(space, action, scaled):
-    x = spaces.scale_action(space, np.array(action, F32))
-    assert x.dtype == space.dtype
-    assert x.shape == space.shape
-    assert np.array_equal(x, scaled)
-    assert space.contains(x)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.int64])
-def test_scaled_actions_stay_in_the_bounds_and_come_back(dtype):
-    rng = np.random.default_rng(0)
-    whole = np.issubdtype(dtype, np.integer)
-    for _ in range(200):
-        ends = np.sort(rng.normal(size=(2, 5)) * 10 ** rng.uniform(0 if whole else -3, 2 if whole else 4), axis=0)
-        low, high = ends.astype(dtype)
-        if not (low < high).all():
-            continue
-        space = gs.Box(low, high, dtype=dtype)
-        ulp = np.spacing(np.abs(ends).max(0)) if dtype == np.float64 else 0  # narrower dtypes meet their ends exactly
-        assert (np.abs(spaces.scale_action(space, -np.ones(5)) - low) <= ulp).all()
-        assert (np.abs(spaces.scale_action(space, np.ones(5)) - high) <= ulp).all()
-        a = rng.uniform(-1, 1, 5).astype(F32)
-        x = spaces.scale_action(space, a)
-        assert (low <= x).all()
-        assert (x <= high).all()
-        # half a unit in the last place of the dtype at the larger bound, as a fraction of the half-width
-        step = np.ones(5) if whole else np.spacing(np.maximum(np.abs(low), np.abs(high)))
-        bound = step.astype(np.float64) / (high.astype(np.float64) - low.astype(np.float64)) + 1e-6
-        assert (np.abs(spaces.unscale_action(space, x) - a) <= bound).all()
-
-
-def test_widest_bounds_do_not_overflow():
-    top = np.finfo(np.float64).max
-    assert spaces.scale_action(gs.Box(-top, top, (1,), np.float64), [0.5])[0] == top / 2
-
-
-def test_unscale_by_hand():
-    assert spaces.unscale_action(gs.Box(0, 10, (1, 2)), [[2.5, 10]]).tolist() == [-0.5, 1]
-    assert spaces.unscale_action(gs.Box(0, 255, (2,), np.uint8), [0, 255]).tolist() == [-1, 1]
-    assert told(spaces.unscale_action, gs.Box(0, 1, (2,)), [0.5]) == "action has the shape (1,); it must have (2,)"
-
-
-def test_actions_of_choices_count_from_start():
-    assert spaces.translator(gs.Discrete(3, start=5))(np.int64(2)) == 7
-    act = spaces.translator(gs.MultiDiscrete([[2, 3]], start=[[1, -1]], dtype=np.int32))
-    assert act([1, 0]).tolist() == [[2, -1]]
-    assert act([1, 0]).dtype == np.int32
-
-
-@pytest.mark.parametrize(
-    ("space", "action", "text"),
-    [
-        (gs.Box(-1, 1, (3,)), [0.5], "action has the shape (1,); it must have (3,)"),  # would broadcast
-        (gs.Box(-1, 1, (2,)), [0, math.nan], "action[1] is nan; it must be finite and at most 1e+15 in size"),
-        (gs.Discrete(3, start=1), 3, "action is 3; it must be an integer from 0 to 2"),
-        (gs.Discrete(3), 0.5, "action is 0.5; it must be an integer from 0 to 2"),
-        (gs.MultiDiscrete([2, 3], start=[1, 1]), [0, 3], "action[1] is 3; it must be an integer from 0 to 2"),
-    ],
-)
-def test_wrong_actions(space, action, text):
-    assert told(spaces.translator(space), action) == text
-
-
-# ----------------------------------------------------------------------------------------------------------------- spec
-
-
-def test_spec():
-    box = gs.Box(-1, 1, (2, 2))
-    assert spaces.spec(NESTED, box) == core.Spec(core.Box(7), core.Box(4))
-    assert spaces.spec(box, gs.Discrete(3, start=2)) == core.Spec(core.Box(4), core.Discrete(3))
-    assert spaces.spec(box, gs.MultiDiscrete([[2, 3]])) == core.Spec(core.Box(4), core.MultiDiscrete((2, 3)))
-
-
-KINDS = "it must be a Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these"
-
-
-@pytest.mark.parametrize(
-    ("obs", "action", "text"),
-    [
-        (gs.Text(5), gs.Discrete(2), f"observation_space is a Text; {KINDS}"),
-        (gs.Dict({"x": gs.Tuple([gs.Text(2)])}), gs.Discrete(2), f"observation_space['x'][0] is a Text; {KINDS}"),
-        (gs.Box(0, 1, (0,)), gs.Discrete(2), "observation_space is empty; it must hold at least one number"),
-        (gs.Dict({}), gs.Discrete(2), "observation_space is empty; it must hold at least one number"),
-        (gs.Discrete(2**40), gs.Discrete(2), f"observation_space has {2**40} numbers when flat; at most 16777216 are allowed"),
-        (gs.Discrete(2), gs.MultiBinary(2), "action_space is a MultiBinary; it must be a Box, Discrete or MultiDiscrete"),
-        (gs.Discrete(2), gs.Box(0, 1, (0,)), "action_space is empty; it must hold at least one number"),
-        (
-            gs.Discrete(2),
-            gs.Box(np.array([-1, -1], F32), np.array([1, np.inf], F32)),
-            "action_space.high[1] is inf; every bound of an action must be finite",
-        ),
-        (gs.Discrete(2), gs.Box(-np.inf, 1, (1, 2)), "action_space.low[0, 0] is -inf; every bound of an action must be finite"),
-        (
-            gs.Discrete(2),
-            gs.Box(-np.inf, 1, (1,), np.int64),
-            f"action_space.low[0] is {-(2**63)}; every bound of an action must be finite",
-        ),
-        (
-            gs.Discrete(2),
-            gs.Box(np.array([0, 1], F32), np.array([1, 1], F32)),
-            "action_space[1] has low = high = 1.0; low must be less than high",
-        ),
-    ],
-)
-def test_spec_refuses(obs, action, text):
-    assert told(spaces.spec, obs, action) == text
 
 
 # ----------------------------------------------------------------------------------------------------------------- JSON

@@ -211,7 +211,7 @@ def test_choices(kind, make):
     single = envs.world("CartPole-v1").make()
     single.reset(seed=2)
     assert (v.step(np.array([0, 1]))[0][1] == single.step(1)[0]).all()
-    assert told(v.step, np.array([0, 2])).startswith("CartPole-v1: action is np.int64(2); it must be an integer from 0 to 1")
+    assert told(v.step, np.array([0, 2])).startswith("CartPole-v1: action is 2; it must be an integer from 0 to 1")
 
 
 def test_wrong_arguments():

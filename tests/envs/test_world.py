@@ -194,16 +194,16 @@ def test_callables_that_will_not_do():
 
 def test_spaces_that_will_not_do():
     class Endless(Drawn):
-        action_space = gs.Box(-np.inf, np.inf, (2,))
+        action_space = gs.Box(-np.inf, np.inf, (2,), np.int64)
 
-    assert told(envs.world, Endless) == "Endless: action_space.low[0] is -inf; every bound of an action must be finite"
+    assert told(envs.world, Endless) == f"Endless: action_space.low[0] is {-(2**63)}; bounds of integers must be finite"
 
 
 def test_spaces_that_were_forgotten():
     class Forgetful(gym.Env):
         observation_space = gs.Discrete(2)
 
-    assert told(envs.world, Forgetful) == "Forgetful: action_space is a NoneType; it must be a Box, Discrete or MultiDiscrete"
+    assert told(envs.world, Forgetful).startswith("Forgetful: action_space is a NoneType; it must be a Box, Discrete, ")
     assert told(envs.world, gym.Env).startswith("Env: observation_space is a NoneType; it must be a Box, ")
 
 

@@ -14,9 +14,10 @@ from gymnasium import spaces
 from torch import nn
 
 import thespis
-from thespis import api, cli, envs
+from thespis import api, cli, envs, ops
 from thespis.core import Fault, Learner, OffPolicy, leaves
 from thespis.engine import checkpoint
+from thespis.envs import masks
 
 HOUSE = Path(__file__).parents[2]
 OBS = spaces.Box(np.array([-1, -np.inf, 0], np.float64), np.array([1, np.inf, 9], np.float64), dtype=np.float64)
@@ -36,7 +37,7 @@ def run_of(folder, name, observed=OBS, wanted=None):
     algo = api.algorithm(name)
     wanted = wanted or (CHOICE if algo.family == "discrete" else BOX)
     cfg = dataclasses.replace(algo.config, hidden=(8, 8))
-    learner = algo.module.make(cfg, envs.spaces.spec(observed, wanted))
+    learner = algo.module.make(cfg, envs.actions.spec(observed, wanted))
     about = {
         "algo": name, "algo_config": thespis.config.to_json(cfg), "run": {"env": "Own-v0"}, "own_parts": [], "own_env": False,
         "observation_space": envs.spaces_json.to_json(observed), "action_space": envs.spaces_json.to_json(wanted), "step": 70,
@@ -106,7 +107,7 @@ def test_a_plan_goes_on_where_nothing_is_seen(tmp_path):
         wanted = actor(policy.params, torch.from_numpy(obs).float(), False)
         out = acts({"observation": obs, "look": np.array([t % 4 == 0])} | memory)
         memory = {k: out[f"next_{k}"] for k in memory}
-        np.testing.assert_allclose(out["action"][0], envs.spaces.scale_action(BOX, wanted[0].numpy()), atol=1e-6)
+        np.testing.assert_allclose(out["action"][0], envs.actions.scale_action(BOX, wanted[0].numpy()), atol=1e-6)
 
 
 PARTS = spaces.Dict(
@@ -175,6 +176,59 @@ def test_every_kind_of_action(tmp_path, monkeypatch, form, space, given, wanted)
     )["action"]
     assert out.dtype == space.dtype
     assert out.tolist() == [wanted]
+
+
+TREE = spaces.Dict(
+    {
+        "gear": spaces.Discrete(3, start=-1), "push": spaces.Box(np.array([0, -np.inf]), np.array([4, np.inf]), dtype=np.float64),
+        "row": spaces.Tuple([spaces.MultiBinary(2), spaces.MultiDiscrete([2, 3], start=[5, 0])]),
+    }
+)  # fmt: skip
+MASKED = spaces.Dict([("action_mask", spaces.MultiBinary(3 + 4 + 5)), ("observation", OBS)])
+
+
+@pytest.mark.parametrize(
+    ("name", "observed", "space", "form"),
+    [
+        ("ppo", MASKED, TREE, "onnx"),
+        ("hybrid_sac", MASKED, spaces.Dict({**TREE.spaces, "push": BOX}), "torch"),
+        ("ppo", OBS, spaces.MultiBinary((2, 2)), "torch"),
+        ("sac_discrete", spaces.Dict({"action_mask": spaces.MultiBinary(4), "observation": OBS}), CHOICE, "onnx"),
+    ],
+)
+def test_every_part_of_an_action_and_its_mask(tmp_path, name, observed, space, form):
+    policy = thespis.load(run_of(tmp_path / "run", name, observed, space))
+    acts, rng, seen = opened(thespis.export(tmp_path / "run", form).path), np.random.default_rng(3), set()
+    for _ in range(40):
+        obs = {"observation": rng.uniform(-1, 1, 3) * [1, 3, 9]}
+        obs["observation"][2] = abs(obs["observation"][2])
+        if observed is not OBS:
+            many = observed["action_mask"].n
+            obs["action_mask"] = rng.integers(0, 2, many).astype(np.int8)
+            obs["action_mask"][np.cumsum([0, 3, 2, 2, 2, 3])[:-1] if many == 12 else [2]] = 1
+        out = acts({k: x[None] for k, x in obs.items()})
+        action = policy.act(obs if observed is not OBS else obs["observation"])
+        assert space.contains(action)
+        parts = {"action": action}
+        if isinstance(space, spaces.Dict):
+            parts = {"action_gear": action["gear"], "action_push": action["push"]}
+            parts |= {f"action_row_{i}": x for i, x in enumerate(action["row"])}
+        assert out.keys() == parts.keys()
+        for key, wanted in parts.items():
+            assert out[key].dtype == np.asarray(wanted).dtype
+            np.testing.assert_allclose(out[key][0], wanted, atol=1e-5)
+        if observed is not OBS:
+            assert masks.of(space, obs["action_mask"])[row_of(space, action)].all(), "what the mask forbids"
+        seen.add(str([np.asarray(x).round(3).tolist() for x in parts.values()]))
+    assert len(seen) > 3, "a policy that always does the same would prove nothing"
+
+
+def row_of(space, action):
+    """The columns of the mask that belong to what was taken."""
+    kind = envs.actions.spec(OBS, space).action
+    choices = ops.parts(kind, torch.as_tensor(envs.actions.unscale_action(space, action)))[1]
+    ns = ops.sizes(kind)[1]
+    return [int(first) + int(c) for first, c in zip(np.cumsum([0, *ns]), choices, strict=False)]
 
 
 # ---------------------------------------------------------------------------------------------------------- what is in it

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch import distributions as peer
 
 import thespis
+from thespis import ops
 from thespis.algos.onpolicy import pmoe_ppo, ppo
-from thespis.core import Batch, Learner, replace
+from thespis.core import Batch, Box, Discrete, Learner, Mixed, MultiDiscrete, Spec, replace
 from thespis.optim import descend, fresh
 
 from . import reference as ref
@@ -192,8 +193,31 @@ def test_acts_by_the_mean_of_the_likeliest_or_draws_from_the_mixture() -> None:
     np.testing.assert_allclose((drawn**2).mean(0), second, rtol=0.1)
 
 
-def test_choices_are_refused() -> None:
-    ref.assert_refuses_choices(pmoe_ppo)
+@pytest.mark.parametrize("action", [Discrete(4), MultiDiscrete((2, 3)), Mixed(2, (2, 3))])
+def test_with_choices_a_component_is_a_product_and_the_density_a_mixture_of_them(action: Any) -> None:
+    """By enumeration: the choices' marginal is the weighted sum of the components', and its logarithm is what is stored."""
+    made = pmoe_ppo.make(pmoe_ppo.Config(hidden=(6,), q_hidden=(5,), components=K, normalise_obs=False), Spec(Box(OBS), action))
+    s, (dim, ns) = ref.aged(made.init()), ops.sizes(action)
+    s.actor.params["w1"].mul_(20)
+    assert made.prepare
+    vector, choices = torch.randn(BATCH, dim, dtype=F64), [torch.randint(n, (BATCH,)) for n in ns]
+    did = ops.joined(action, vector, choices)
+    b = made.prepare(s, ref.rollout(did))[1]
+    for i, obs in enumerate(b.obs.numpy()):
+        w = ref.weights(s.actor.params)
+        out = ref.net({k: x for k, x in w.items() if k not in MIXING}, obs, activation=np.tanh).reshape(K, -1)
+        logits, total = obs @ w["routing"] + w["routing_bias"], 0.0
+        for k, weight in enumerate(np.exp(logits) / np.exp(logits).sum()):
+            for part, choice in zip(np.split(out[k][dim:], np.cumsum(ns)[:-1]), choices, strict=True):
+                weight *= np.exp(part[int(choice[i])]) / np.exp(part).sum()
+            if dim:
+                spread = np.exp(w["log_std"][k])
+                each = np.exp(-0.5 * ((vector[i].numpy() - out[k][:dim]) / spread) ** 2) / spread / math.sqrt(2 * math.pi)
+                weight *= each.prod()
+            total += weight
+        assert float(b.extra["logp"][i]) == pytest.approx(math.log(total), rel=1e-9)
+    after, _ = made.update(s, b, 0)
+    assert ref.moved(s, after) == {"actor", "critic", "q"}
 
 
 def test_defaults_are_the_codes() -> None:

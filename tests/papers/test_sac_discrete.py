@@ -101,12 +101,43 @@ def test_actor_loss_and_its_exact_gradient(batch: Batch, critics: int) -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.98, 0.3])
-def test_temperature_loss_and_its_gradient(ratio: float) -> None:
+def test_temperature_loss_and_its_gradient(batch: Batch, ratio: float) -> None:
     """eq. 11 on log alpha: the same slope whatever alpha is."""
     p, wanted = {"x": torch.tensor(math.log(ALPHA), dtype=ref.F64)}, 1.1 - ratio * math.log(CHOICES)
     loss = learner(entropy_ratio=ratio).losses["alpha"]
-    assert float(loss(p, 1.1)[0]) == pytest.approx(math.log(ALPHA) * wanted)
-    assert float(ref.gradient(loss, p, 1.1)["x"]) == pytest.approx(wanted)
+    assert float(loss(p, 1.1, batch)[0]) == pytest.approx(math.log(ALPHA) * wanted)
+    assert float(ref.gradient(loss, p, 1.1, batch)["x"]) == pytest.approx(wanted)
+
+
+def test_what_the_mask_forbids_is_in_no_sum_and_never_drawn(batch: Batch) -> None:
+    """With a mask the losses, the target entropy and the draws are those of a task that has the allowed choices alone."""
+    few, spec = [0, 2, 3], Spec(Box(OBS + CHOICES), Discrete(CHOICES), mask=CHOICES)
+    made = sac_discrete.make(sac_discrete.Config(hidden=(12, 10)), spec)
+    s, b = state(made), replace(batch, action=torch.tensor([0, 2, 3, 3, 2, 0, 2, 3]))
+    mask = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=ref.F64).expand(BATCH, CHOICES)
+    b = replace(b, obs=torch.cat([b.obs, mask], -1), next_obs=torch.cat([b.next_obs, mask], -1))
+    alone = sac_discrete.make(sac_discrete.Config(hidden=(12, 10)), Spec(Box(OBS + CHOICES), Discrete(len(few))))
+
+    def cut(tree: Any) -> Any:  # without the forbidden choice's outputs
+        return {k: x[..., few] if k in ("w2", "b2") else x for k, x in tree.items()}
+
+    twin = replace(
+        s, actor=replace(s.actor, params=cut(s.actor.params)), critic=replace(s.critic, params=cut(s.critic.params)),
+        target=cut(s.target),
+    )  # fmt: skip
+    theirs = replace(b, action=torch.tensor([few.index(int(a)) for a in b.action]))
+    for name in ("critic", "actor"):
+        params, less = getattr(s, name).params, getattr(twin, name).params
+        assert float(made.losses[name](params, s, b)[0]) == pytest.approx(
+            float(alone.losses[name](less, twin, theirs)[0]), rel=1e-12
+        )
+        grads, wanted = ref.gradient(made.losses[name], params, s, b), ref.gradient(alone.losses[name], less, twin, theirs)
+        ref.assert_same(cut(grads), wanted)
+        assert not grads["b2"][..., 1].any()
+    p = s.log_alpha.params
+    assert float(made.losses["alpha"](p, 1.1, b)[0]) == pytest.approx(float(alone.losses["alpha"](p, 1.1, theirs)[0]))
+    drawn = made.act(made.policy(s), b.obs[0].expand(5_000, -1), True)
+    assert set(drawn.tolist()) == set(few)
 
 
 def test_an_end_has_no_future(batch: Batch) -> None:
@@ -126,7 +157,7 @@ def test_actor_and_target_see_the_new_critics_and_the_temperature_the_old_actor(
         after, metrics = made.update(s, batch, 0)
         critic, _ = ref.step(s.critic, made.losses["critic"], 0.01, s, batch)
         actor, told = ref.step(s.actor, made.losses["actor"], 0.01, replace(s, critic=critic), batch)
-        log_alpha = s.log_alpha if alpha else ref.step(s.log_alpha, made.losses["alpha"], 0.01, told["entropy"])[0]
+        log_alpha = s.log_alpha if alpha else ref.step(s.log_alpha, made.losses["alpha"], 0.01, told["entropy"], batch)[0]
         ref.assert_same(after, sac_discrete.State(actor, critic, ref.mixed(s.target, critic.params, 0.1), log_alpha))
         assert set(metrics) == {"critic_loss", "q", "actor_loss", "entropy", "alpha"} | (set() if alpha else {"alpha_loss"})
         assert float(metrics["alpha"]) == pytest.approx(math.exp(float(log_alpha.params["x"])))

@@ -174,6 +174,8 @@ def _dataset(
     steps, beyond, notes = len(found["rewards"]), Beyond(action_space), []
     if isinstance(observation_space, spaces.Dict | spaces.Tuple):
         raise Fault("the environment's observations have parts; a file of columns holds none, a dataset in Minari's format may")
+    if isinstance(action_space, spaces.Dict | spaces.Tuple):
+        raise Fault("the environment's actions have parts; a file of columns holds none, a dataset in Minari's format may")
     shape = observation_space.shape or ()
     obs = rows(_fitting(found["observations"], shape, "observations"), observation_space, flatten)
     actions = found["actions"]

@@ -24,7 +24,7 @@ arrays by these columns' names"""
 def read(source: Source, observation_space: Space[Any], action_space: Space[Any], flatten: Convert, unscale: Convert) -> Dataset:
     """The dataset, for an environment with these spaces.
 
-    `flatten` and `unscale` are what live observations, and live actions of a Box, go through. Fault: no such dataset; other
+    `flatten` and `unscale` are what live observations and actions go through. Fault: no such dataset; other
     spaces than the environment's; numbers that are not finite; files that are cut, damaged or in another format.
     """
     room, place = _room(source)

@@ -59,18 +59,23 @@ class Origin(NamedTuple):
 
 
 class Beyond:
-    """Counts the actions that lie beyond the bounds of a Box, which are taken at the bound."""
+    """Counts the actions that lie beyond the bounds of a Box, alone or in a Dict or Tuple, which are taken at the bound."""
 
     def __init__(self, space: Space[Any]):
         self.space, self.steps, self.over, self.worst = space, 0, 0, (0.0, 0.0, 0.0)
 
-    def look(self, action: Any) -> None:
+    def look(self, action: Any, part: Space[Any] | None = None) -> None:
         """Of T steps, (T, ...)."""
-        if not isinstance(self.space, spaces.Box) or np.shape(action)[1:] != self.space.shape or not len(action):
+        space = self.space if part is None else part
+        if isinstance(space, spaces.Dict | spaces.Tuple):
+            for key, inner in _named(space):
+                self.look(action[key], inner)
+            return
+        if not isinstance(space, spaces.Box) or np.shape(action)[1:] != space.shape or not len(action):
             return  # what is wrong with it is told elsewhere
-        low, high = (bound.astype(np.float64).ravel() for bound in (self.space.low, self.space.high))
+        low, high = (bound.astype(np.float64).ravel() for bound in (space.low, space.high))
         flat = np.asarray(action, np.float64).reshape(len(action), -1)
-        past = np.maximum(low - flat, flat - high) / (high - low)
+        past = np.maximum(low - flat, flat - high) / np.where(np.isfinite(high - low), high - low, 1)
         self.steps, self.over = self.steps + len(flat), self.over + int((past > 1e-4).any(1).sum())  # less is rounding
         if past.max() > max(self.worst[0], 1e-4):
             row, i = np.unravel_index(past.argmax(), past.shape)
@@ -88,7 +93,7 @@ class Beyond:
 
 def acted(column: Any, space: Space[Any], unscale: Convert, beyond: Beyond) -> np.ndarray:
     """The actions of T steps, (T, ...), as a learner takes them."""
-    if not isinstance(space, spaces.Box):
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return _choices(column, space)
     beyond.look(column)
     return rows(column, space, unscale)
@@ -109,11 +114,15 @@ def _length(column: Any) -> int:
 
 def _at(column: Any, space: Space[Any], t: int) -> Any:
     """Row t of a column, as a value of the space."""
-    if isinstance(space, spaces.Dict):
-        return {k: _at(column[k], part, t) for k, part in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_at(column[f"_index_{i}"], part, t) for i, part in enumerate(space.spaces))
-    return column[t]
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        return column[t]
+    values = {key: _at(column[key], part, t) for key, part in _named(space)}
+    return values if isinstance(space, spaces.Dict) else tuple(values.values())
+
+
+def _named(space: spaces.Dict | spaces.Tuple) -> list[tuple[str, Space[Any]]]:
+    """The parts by what their columns are called."""
+    return list(space.spaces.items() if isinstance(space, spaces.Dict) else ((f"_index_{i}", x) for i, x in enumerate(space)))
 
 
 def _choices(column: Any, space: Any) -> np.ndarray:

@@ -73,8 +73,8 @@ class Episode(NamedTuple):
 
     observations: Any
     """an array (T + 1, ...), or such arrays in the parts of a Dict or Tuple"""
-    actions: np.ndarray
-    """(T, ...)"""
+    actions: Any
+    """an array (T, ...), or such arrays in the parts of a Dict or Tuple"""
     rewards: np.ndarray
     """(T,)"""
     terminated: bool
@@ -99,8 +99,8 @@ def write(
             flags = np.zeros((2, length), bool)
             flags[:, -1] = episode.terminated, episode.truncated
             _store(group, "observations", episode.observations)
-            columns = (episode.actions, episode.rewards, *flags)
-            for key, column in zip(("actions", "rewards", "terminations", "truncations"), columns, strict=True):
+            _store(group, "actions", episode.actions)
+            for key, column in zip(("rewards", "terminations", "truncations"), (episode.rewards, *flags), strict=True):
                 group.create_dataset(key, data=column)
             steps += length
     about = {"dataset_id": name, "total_episodes": count, "total_steps": steps, "data_format": "hdf5", "jpeg_encoding": False}

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thespis.core import Batch, Box, Discrete, MultiDiscrete, OffPolicy, Spec
+from thespis import ops
+from thespis.core import Batch, Discrete, OffPolicy, Spec
 from thespis.data.images import observations, stored
 
 EXTRAS = ("previous", "return_scale", "demo")
@@ -37,7 +38,7 @@ class Replay:
     ):  # fmt: skip
         if unknown := needs.difference(EXTRAS):
             raise ValueError(f"a learner needs {sorted(unknown)}; a replay gives {EXTRAS}")
-        self.feed, self.num_envs, self.needs, self.choices, self.device = feed, num_envs, needs, spec.action, device
+        self.spec, self.feed, self.num_envs, self.needs, self.device = spec, feed, num_envs, needs, device
         self.scale = ReturnScale(num_envs, feed.gamma)
         self.length = max(feed.replay_size // num_envs, 1)  # steps that are held
         rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
@@ -179,11 +180,9 @@ class Replay:
         return {name: torch.as_tensor(x).cpu() for name, x in out.items()}
 
     def can(self, action: Tensor) -> bool:
-        """Whether these are actions of the environment; of a Box, all are."""
-        if isinstance(self.choices, Box):
-            return True
-        ns = self.choices.n if isinstance(self.choices, Discrete) else torch.tensor(self.choices.ns)
-        return bool(((action >= 0) & (action < ns)).all())
+        """Whether these are actions of the environment; a vector always is."""
+        choices, ns = ops.parts(self.spec.action, action)[1], ops.sizes(self.spec.action)[1]
+        return all(bool(((choice >= 0) & (choice < n)).all()) for choice, n in zip(choices, ns, strict=True))
 
     def load(self, segments: Iterable[tuple[int, Mapping[str, Tensor]]], stop: int) -> None:
         """Fills an empty ring from (start, segment) pairs in order, up to step `stop`; what it cannot hold is passed over."""
@@ -263,8 +262,7 @@ class ReturnScale:
 
 
 def empty_actions(spec: Spec, rows: int) -> np.ndarray:
-    """Room for actions: (rows, dim) floats for a Box, (rows,) integers for Discrete, (rows, choices) for MultiDiscrete."""
-    if isinstance(spec.action, Box):
-        return np.zeros((rows, spec.action.dim), np.float32)
-    shape = (rows, len(spec.action.ns)) if isinstance(spec.action, MultiDiscrete) else (rows,)
-    return np.zeros(shape, np.int64)
+    """Room for actions, laid out as core.Batch says: floats where they have a vector, else integers."""
+    dim, ns = ops.sizes(spec.action)
+    shape = (rows,) if isinstance(spec.action, Discrete) else (rows, dim + len(ns))
+    return np.zeros(shape, np.float32 if dim else np.int64)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thespis.core import Box, Discrete, Spec
+from thespis import ops
+from thespis.core import Discrete, Spec
 from thespis.data import Recorded, Replay, Rollout
 from thespis.data.replay import empty_actions
 from thespis.engine.diverge import sound
@@ -18,6 +19,23 @@ from thespis.envs import Vector
 from thespis.envs.statistics import Statistics
 
 Act = Callable[[Tensor, Tensor | None], Tensor]  # (observations, the numbers of their environments or None: all) -> actions
+
+
+def random_actions(spec: Spec, obs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Uniform actions, of choices among those that the action masks of `obs` (n, obs) allow."""
+    kind, n, mask = spec.action, len(obs), spec.mask
+    dim, ns = ops.sizes(kind)
+    vector = rng.uniform(-1, 1, (n, dim)).astype(np.float32)
+    if not ns:
+        return vector
+    if mask:  # the largest of numbers in (0, 1], where those of forbidden choices are 0
+        chance = np.split((1 - rng.uniform(size=(n, mask))) * obs[:, -mask:], np.cumsum(ns)[:-1], axis=1)
+        choices = np.stack([part.argmax(1) for part in chance], 1)
+    else:
+        choices = rng.integers(kind.n if isinstance(kind, Discrete) else ns, size=(n, len(ns)))
+    if dim:
+        return np.concatenate([vector, choices.astype(np.float32)], 1)
+    return choices[:, 0] if isinstance(kind, Discrete) else choices
 
 
 class Collector:
@@ -47,7 +65,7 @@ class Collector:
             if self.over.any():
                 self._reset()
             obs, rows = (self.obs, None) if todo.all() else (self.obs[todo], torch.from_numpy(np.flatnonzero(todo)))
-            chosen = act(torch.from_numpy(obs), rows).cpu().numpy() if act else self._random(len(obs))
+            chosen = act(torch.from_numpy(obs), rows).cpu().numpy() if act else random_actions(self.spec, obs, self.rng)
             action[todo] = sound(chosen)
             last, reward, terminated, truncated, todo = self.envs.step(action, todo)
             self._cut(todo)
@@ -95,13 +113,6 @@ class Collector:
         for i in np.flatnonzero(rows):
             self.replay.cut(int(i))
             self.over[i] = True
-
-    def _random(self, n: int) -> np.ndarray:
-        if isinstance(self.spec.action, Box):
-            return self.rng.uniform(-1, 1, (n, self.spec.action.dim)).astype(np.float32)
-        if isinstance(self.spec.action, Discrete):
-            return self.rng.integers(self.spec.action.n, size=n)
-        return self.rng.integers(self.spec.action.ns, size=(n, len(self.spec.action.ns)))
 
     # -------------------------------------------------------------------------------------------------- stop and go on
 

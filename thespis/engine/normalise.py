@@ -43,7 +43,7 @@ def normalised(learner: Learner, name: str, spec: Spec, run: Run) -> Learner:
         raise Fault(f"{field}: {name} takes the scale of its dataset by itself; leave it out")
     if on[1] and "return_scale" in learner.needs:
         raise Fault(f"normalise_reward: {name} scales rewards by itself; leave it out")
-    return _wrapped(learner, spec.obs.dim, *on)
+    return _wrapped(learner, spec.obs.dim - spec.mask, *on)
 
 
 def _wrapped(learner: Learner, dim: int, obs_too: bool, reward_too: bool) -> Learner:

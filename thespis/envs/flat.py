@@ -15,11 +15,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import Env, spaces
 
-from thespis import core
+from thespis import ops
 from thespis.core import Fault
 from thespis.envs import statistics
+from thespis.envs.actions import learners, spec, translator
 from thespis.envs.generators import Generators
-from thespis.envs.spaces import LARGEST, Floats, flattener, short, spec, translator
+from thespis.envs.spaces import LARGEST, Floats, flattener, short
 
 __all__ = ["MOST", "Flat", "numbers"]
 
@@ -28,13 +29,13 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
     """An environment as a learner sees it, guarded.
 
     Observations are float32 vectors, (dim,). Actions are (dim,) in [-1, 1] for a Box (scaled to the environment's bounds and
-    clipped), an int from 0 for Discrete, integers from 0 for MultiDiscrete. `info` is empty but for
-    that of an episode's last step, which keeps the environment's numbers: see `numbers`.
+    clipped; as they are where a bound is missing), integers from 0 for choices, or both in one row; see `actions`. `info` is
+    empty but for that of an episode's last step, which keeps the environment's numbers: see `numbers`.
 
     Fault, from `reset` and `step`, in one line with the step of the episode and the seed of its reset: an observation of the
     wrong shape, not finite or beyond 1e15, a reward that is no such number, a flag that is no bool, a result of the wrong
-    length, an action of the wrong shape or not finite, a step after the end of the episode, and whatever the environment
-    raises (chained as the cause).
+    length, an action of the wrong shape or not finite, an action mask that allows nothing before the episode's end, a step after
+    that end, and whatever the environment raises (chained as the cause).
     """
 
     def __init__(self, env: Env[Any, Any], name: str) -> None:
@@ -44,12 +45,11 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         self._flatten = flattener(env.observation_space)
         self._translate = translator(env.action_space)
         self.observation_space = spaces.Box(-np.inf, np.inf, (kind.obs.dim,), np.float32)
-        if isinstance(kind.action, core.Box):
-            self.action_space: spaces.Space[Any] = spaces.Box(-1, 1, (kind.action.dim,), np.float32)
-        elif isinstance(kind.action, core.Discrete):
-            self.action_space = spaces.Discrete(kind.action.n)
-        else:
-            self.action_space = spaces.MultiDiscrete(list(kind.action.ns))
+        self.action_space: spaces.Space[Any] = learners(kind)
+        ns, first = ops.sizes(kind.action)[1], kind.obs.dim - kind.mask
+        ends = first + np.cumsum(ns)
+        self._masks = [slice(end - n, end) for n, end in zip(ns, ends.tolist(), strict=True)] if kind.mask else []
+        self._unmasked = bool(ns) and not kind.mask
         self._generators = Generators(env)
         self._task = statistics.task_reward(env)
         self._seed: int | None = None
@@ -77,6 +77,8 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
             raise self._fault(f"reset returned {_parts(result)}; it must return 2 values: observation, info (a dict)")
         obs = self._observe(result[0])
+        if self._masks:
+            self._check_masks(obs)
         if actions is None:
             return obs, {}
         total = 0.0
@@ -112,6 +114,13 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         if truncated.__class__ is not bool:
             truncated = self._flag("truncated", truncated)
         self._over = terminated or truncated
+        if self._masks:
+            self._check_masks(obs)
+        elif self._unmasked and "action_mask" in info:
+            self._unmasked = False
+            warnings.warn(
+                f"{self.name}: info has an action_mask after a step but not after reset, so it is not heeded", stacklevel=2
+            )
         told = numbers(info) if self._over else {}
         if self._task is not None:
             told[TASK_REWARD] = self._number(self._task.reward)
@@ -138,6 +147,14 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             return self._flatten(obs)
         except Fault as fault:
             raise self._fault(str(fault)) from None
+
+    def _check_masks(self, obs: Floats) -> None:
+        """Each choice has something that is allowed; or, at the end of an episode, is free."""
+        for columns in self._masks:
+            if not (obs[columns] > 0.5).any():
+                if not self._over:
+                    raise self._fault("the action mask allows nothing of a choice; each must have something that is allowed")
+                obs[columns] = 1
 
     def _number(self, reward: Any) -> float:
         """A reward that is not simply a float: an int, a bool, or an array of one number will do."""

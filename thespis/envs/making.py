@@ -24,7 +24,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 
 from thespis.config import nearest
 from thespis.core import Fault
-from thespis.envs import jaxed, spaces, spaces_json
+from thespis.envs import actions, jaxed, masks, spaces, spaces_json
 from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat, describe_error
 from thespis.envs.rows import Batched
@@ -42,7 +42,7 @@ def unsimulated(name: str, observation_space: gym.Space[Any], action_space: gym.
     def make(render_mode: str | None = None) -> Flat:
         raise Fault(f"env: {name} is recorded data; name an environment with these spaces")
 
-    return World(name, observation_space, action_space, spaces.spec(observation_space, action_space), make, simulated=False)
+    return World(name, observation_space, action_space, actions.spec(observation_space, action_space), make, simulated=False)
 
 
 def known(name: str) -> bool:
@@ -83,9 +83,12 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
     observed: Any = getattr(first, "observation_space", None)  # None: forgotten
     acted: Any = getattr(first, "action_space", None)
     try:
-        spec = spaces.spec(observed, acted)
+        spec = actions.spec(observed, acted)
         shape = spaces_json.to_json(observed), spaces_json.to_json(acted)
         limit = _limit(first)
+        if masked := masks.in_info(first):
+            observed = masks.Masked(first).observation_space
+            spec = actions.spec(observed, acted)
     except Fault as fault:
         raise Fault(f"{name}: {fault}") from None
     finally:
@@ -102,7 +105,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
             raise Fault(f"{name}: its spaces differ from one environment to the next; they must stay the same")
         if render_mode is not None:
             _shown(name, fresh, render_mode)
-        return Flat(fresh, name)
+        return Flat(masks.Masked(fresh) if masked else fresh, name)
 
     batch = partial(Batched, lambda n: jaxed.Rows(name, n)) if isinstance(env, str) and jaxed.ours(env) else None
     return World(name, observed, acted, spec._replace(horizon=limit), make, batch)

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import registry
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ActionObservation", "Counter", "Discount", "Observation", "OneStep", "TimeLimit", "Value"]
+__all__ = ["ActionObservation", "Counter", "Discount", "Gears", "Observation", "OneStep", "TimeLimit", "Value"]
 
 Obs = NDArray[np.float32]
 Step = tuple[Obs, float, bool, bool, dict[str, Any]]
@@ -162,6 +162,34 @@ class Counter(Probe):
         return digits[..., 0] + (digits[..., 1] << 20) + (digits[..., 2] << 40), digits[..., 3]
 
 
+class Gears(gym.Env[Obs, Any]):
+    """One step from an observation x in [-1, 1], with an action of parts: a gear k of three and a throttle u in [0, 2].
+
+    The reward is 1 - |x - c_k| - (u - v_k)^2, with c = -2/3, 0, 2/3 and v = 1.6, 0.4, 1. Known: the best gear is the one whose
+    c_k is nearest, the best throttle its v_k; the value is 1 - min_k |x - c_k|, 5/6 on average.
+    """
+
+    at, throttle = (-2 / 3, 0.0, 2 / 3), (1.6, 0.4, 1.0)
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Dict({"gear": spaces.Discrete(3), "throttle": spaces.Box(0, 2, (1,), np.float32)})
+        self.x = np.zeros(1, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.x = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.x, {}
+
+    def step(self, action: Any) -> Step:
+        return self.x, self.reward(float(self.x[0]), action), True, False, {}
+
+    @classmethod
+    def reward(cls, x: float, action: Any) -> float:
+        k, u = int(action["gear"]), float(action["throttle"][0])
+        return 1 - abs(x - cls.at[k]) - (u - cls.throttle[k]) ** 2
+
+
 for _kind in (OneStep, Value, Discount, Observation, ActionObservation, TimeLimit, Counter):
     for _suffix, _discrete in ("", False), ("Discrete", True):
         _id = f"thespis/{_kind.__name__}{_suffix}-v0"
@@ -172,3 +200,5 @@ for _kind in (OneStep, Value, Discount, Observation, ActionObservation, TimeLimi
                 max_episode_steps=10 if _kind is TimeLimit else None,
                 kwargs={"discrete": _discrete},
             )
+if "thespis/Gears-v0" not in registry:
+    gym.register("thespis/Gears-v0", entry_point="thespis.envs.probes:Gears")

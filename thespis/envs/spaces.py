@@ -1,4 +1,4 @@
-"""Gymnasium's spaces as the learner sees them: flat float32 observations, actions in [-1, 1], and a core.Spec.
+"""Gymnasium's spaces of observations as the learner sees them: flat and float32.
 
 A value that breaks its space is a `core.Fault` that names the entry, so flattening is also the guard of what a world says.
 """
@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from thespis import core
 from thespis.core import Fault
 
 __all__ = [
-    "affine", "flat_dim", "flatten", "flattener", "image", "scale_action", "spec", "translator", "unscale_action",
+    "array", "at", "choices", "flat_dim", "flatten", "flattener", "image", "masking", "ordered", "short",
 ]  # fmt: skip
 
 Floats = NDArray[np.float32]
@@ -68,7 +67,7 @@ def flat_dim(space: Space[Any], field: str = "observation_space") -> int:
 
 def flatten(space: Space[Any], obs: Any) -> Floats:
     """An observation of `space` as a fresh float32 vector (flat_dim,): images (uint8 from 0 to 255) scaled to [0, 1], other
-    arrays cast, choices one-hot, the parts of a Dict or Tuple joined in the space's order.
+    arrays cast, choices one-hot, the parts of a Dict or Tuple joined in the space's order, but a Dict's "action_mask" last.
 
     Fault: a wrong shape or kind, a part that is missing, a number that is not finite, a choice that does not exist.
     """
@@ -78,7 +77,19 @@ def flatten(space: Space[Any], obs: Any) -> Floats:
 def flattener(space: Space[Any]) -> Callable[[Any], Floats]:
     """`flatten` for one space, with all that depends on the space alone done once."""
     flat_dim(space)
-    return _flattener(space, "observation")
+    return _flattener(ordered(space), "observation")
+
+
+def masking(space: Space[Any]) -> Space[Any] | None:
+    """The part "action_mask" of a Dict of observations, where PettingZoo has it too."""
+    return space.spaces.get("action_mask") if isinstance(space, spaces.Dict) else None
+
+
+def ordered(space: Space[Any]) -> Space[Any]:
+    """A space of observations with its action mask last, as `flatten` has it."""
+    if not isinstance(space, spaces.Dict) or "action_mask" not in space.spaces:
+        return space
+    return spaces.Dict(sorted(space.spaces.items(), key=lambda item: item[0] == "action_mask"))
 
 
 def _flattener(space: Space[Any], field: str) -> Callable[[Any], Floats]:
@@ -90,13 +101,13 @@ def _flattener(space: Space[Any], field: str) -> Callable[[Any], Floats]:
         return _joined([(key, _flattener(part, f"{field}[{key!r}]")) for key, part in space.spaces.items()], Mapping, field)
     if isinstance(space, spaces.Tuple):
         return _joined([(i, _flattener(part, f"{field}[{i}]")) for i, part in enumerate(space.spaces)], (tuple, list), field)
-    return _array(space, field)
+    return array(space, field)
 
 
 def unflatten(space: Space[Any], rows: NDArray[Any]) -> Any:
     """The inverse of `flatten`, for rows (T, flat_dim) at once: an array (T, ...) of the space's dtype, in the parts of a Dict or
     Tuple where it has some."""
-    count = len(rows)
+    count, space = len(rows), ordered(space)
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else list(space.spaces)
         cut = np.cumsum([flat_dim(part) for part in parts])[:-1]
@@ -130,6 +141,7 @@ def images(space: Space[Any], start: int = 0) -> Iterator[tuple[int, int]]:
 
 def column(space: Space[Any], i: int, field: str = "observation") -> str:
     """The name of number i of what `flatten` gives: observation['arm'][1]."""
+    space = ordered(space)
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
             if i < flat_dim(part):
@@ -138,7 +150,8 @@ def column(space: Space[Any], i: int, field: str = "observation") -> str:
     return at(field, i, space.shape) if isinstance(space, spaces.Box | spaces.MultiBinary) else field
 
 
-def _array(space: Space[Any], field: str) -> Callable[[Any], Floats]:
+def array(space: Space[Any], field: str) -> Callable[[Any], Floats]:
+    """`flatten` for a Box or a MultiBinary."""
     shape = space.shape
     assert shape is not None
     scaled = image(space)
@@ -179,18 +192,18 @@ def _one_hot(space: spaces.Discrete[Any], field: str) -> Callable[[Any], Floats]
 def _one_hots(space: spaces.MultiDiscrete[Any], field: str) -> Callable[[Any], Floats]:
     shape, ns = space.shape, space.nvec.astype(np.int64).ravel()
     offset = np.cumsum(ns) - ns
-    choices = _choices(space, field)
+    checked = choices(ns, field)
 
     def flat(obs: Any) -> Floats:
         x = np.zeros(int(ns.sum()), np.float32)
-        x[offset + choices(obs, shape, space.start)] = 1
+        x[offset + checked(obs, shape, space.start)] = 1
         return x
 
     return flat
 
 
-def _choices(space: spaces.MultiDiscrete[Any], field: str) -> Callable[[Any, tuple[int, ...], Any], NDArray[np.int64]]:
-    ns = space.nvec.astype(np.int64).ravel()
+def choices(ns: NDArray[np.int64], field: str) -> Callable[[Any, tuple[int, ...], Any], NDArray[np.int64]]:
+    """(integers of that shape, the shape, where they start) -> as many choices, each counted from 0, the i-th one of ns[i]."""
 
     def checked(given: Any, shape: tuple[int, ...], start: Any) -> NDArray[np.int64]:
         try:
@@ -198,7 +211,7 @@ def _choices(space: spaces.MultiDiscrete[Any], field: str) -> Callable[[Any, tup
         except Exception:
             x = np.empty(0)
         if x.dtype.kind not in "iub" or x.shape != shape:
-            raise Fault(f"{field} is {short(given)}; it must be integers of shape {shape}")
+            raise Fault(f"{field} is {short(given)}; it must be {'integers' if shape else 'an integer'} of shape {shape}")
         i = (x.astype(np.int64) - start).ravel()
         wrong = (i < 0) | (i >= ns)
         if wrong.any():
@@ -220,107 +233,3 @@ def _joined(parts: list[tuple[Any, Callable[[Any], Floats]]], kind: Any, field: 
         return np.concatenate([part(obs[key]) for key, part in parts]) if parts else np.empty(0, np.float32)
 
     return flat
-
-
-# ------------------------------------------------------------------------------------------------------------- actions
-
-
-def spec(observation_space: Space[Any], action_space: Space[Any]) -> core.Spec:
-    """All that an algorithm may know of a world with these spaces.
-
-    Fault: a kind of space that is not supported, nothing to observe or to do, a Box of actions with a bound that is missing or
-    with no width.
-    """
-    dim = flat_dim(observation_space)
-    if dim == 0:
-        raise Fault("observation_space is empty; it must hold at least one number")
-    return core.Spec(core.Box(dim), _action(action_space), images=tuple(images(observation_space)))
-
-
-def _action(space: Space[Any]) -> core.Box | core.Discrete | core.MultiDiscrete:
-    if isinstance(space, spaces.Discrete):
-        return core.Discrete(flat_dim(space, "action_space"))
-    if isinstance(space, spaces.MultiDiscrete):
-        flat_dim(space, "action_space")
-        return core.MultiDiscrete(tuple(space.nvec.ravel().tolist()))
-    if not isinstance(space, spaces.Box):
-        raise Fault(f"action_space is a {type(space).__name__}; it must be a Box, Discrete or MultiDiscrete")
-    dim = flat_dim(space, "action_space")
-    if dim == 0:
-        raise Fault("action_space is empty; it must hold at least one number")
-    for side, bound in ("low", space.low), ("high", space.high):
-        # an integer Box without bounds carries its dtype's extremes; beyond 2^53 a float64 cannot tell integers apart anyway
-        wrong = ~np.isfinite(bound) if bound.dtype.kind == "f" else np.abs(bound.astype(np.float64)) > 2**53
-        if wrong.any():
-            i = int(wrong.argmax())
-            name = at(f"action_space.{side}", i, space.shape)
-            raise Fault(f"{name} is {bound.flat[i]}; every bound of an action must be finite")
-    if (space.low == space.high).any():
-        i = int((space.low == space.high).argmax())
-        raise Fault(f"{at('action_space', i, space.shape)} has low = high = {space.low.flat[i]}; low must be less than high")
-    return core.Box(dim)
-
-
-def scale_action(space: spaces.Box, action: ArrayLike) -> NDArray[Any]:
-    """A learner's action, (dim,) in [-1, 1], in the bounds, shape and dtype of `space`: affine, then clipped, so that neither
-    rounding nor an action beyond [-1, 1] leaves the bounds. Integers are rounded to the nearest.
-
-    Fault: a wrong shape, a number that is not finite, a space without finite bounds.
-    """
-    result: NDArray[Any] = translator(space)(action)
-    return result
-
-
-def unscale_action(space: spaces.Box, action: ArrayLike) -> Floats:
-    """The inverse of `scale_action`: an action of `space` as (dim,) float32 in [-1, 1]."""
-    middle, half, _, _ = affine(space)
-    _array(space, "action")(action)  # only its checks: float32 is too coarse for float64 bounds
-    return np.clip((np.asarray(action, np.float64).ravel() - middle) / half, -1, 1).astype(np.float32)
-
-
-def translator(space: Space[Any]) -> Callable[[Any], Any]:
-    """A function from a learner's action to one of `space`: `scale_action` for a Box; for choices, which the learner counts
-    from 0, an int or an array of `space`'s shape and dtype that counts from `space.start`.
-
-    Fault: as `spec` when made; when called, a wrong shape, a number that is not finite, a choice that does not exist.
-    """
-    kind = _action(space)
-    if isinstance(space, spaces.Box):
-        return _scaler(space)
-    if isinstance(space, spaces.MultiDiscrete):
-        shape, dtype, start, choices = space.shape, space.dtype, space.start, _choices(space, "action")
-        return lambda action: (choices(action, (len(kind.ns),), 0).reshape(shape) + start).astype(dtype)  # type: ignore[union-attr]
-    assert isinstance(space, spaces.Discrete)
-    n, first = int(space.n), int(space.start)
-
-    def choose(action: Any) -> int:
-        try:
-            i = operator.index(action)
-        except TypeError:
-            i = -1
-        if not 0 <= i < n:
-            raise Fault(f"action is {short(action)}; it must be an integer from 0 to {n - 1}")
-        return i + first
-
-    return choose
-
-
-def affine(space: spaces.Box) -> tuple[NDArray[np.float64], ...]:
-    """(middle, half of the width, low, high), each (dim,). Halved before they are added: the widest bounds would overflow."""
-    low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
-    return low / 2 + high / 2, high / 2 - low / 2, low, high
-
-
-def _scaler(space: spaces.Box) -> Callable[[Any], NDArray[Any]]:
-    middle, half, low, high = affine(space)
-    flat = _array(spaces.Box(-1, 1, (low.size,)), "action")
-    shape, dtype, whole = space.shape, space.dtype, space.dtype.kind in "iub"
-
-    def scale(action: Any) -> NDArray[Any]:
-        x = flat(action) * half  # float64 from here: casting to dtype is monotone, so what is clipped here stays in the bounds
-        x += middle
-        np.maximum(x, low, out=x)
-        np.minimum(x, high, out=x)
-        return (np.rint(x) if whole else x).astype(dtype).reshape(shape)
-
-    return scale

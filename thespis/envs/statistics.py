@@ -11,6 +11,7 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 from numpy.typing import NDArray
 
 from thespis.envs.generators import wrappers
+from thespis.envs.masks import Masked
 
 __all__ = ["Statistics", "TaskReward", "freeze", "gathering", "outermost", "pooled", "read", "task_reward", "write"]
 
@@ -98,6 +99,8 @@ def outermost(env: gym.Env[Any, Any]) -> NormalizeObservation[Any, Any, Any] | N
     for wrapper in wrappers(env):
         if type(wrapper) is NormalizeObservation:
             return wrapper
+        if isinstance(wrapper, Masked):  # it adds to what is observed, and changes nothing
+            continue
         if isinstance(wrapper, gym.ObservationWrapper) or wrapper.observation_space is not wrapper.env.observation_space:
             return None
     return None

@@ -21,7 +21,7 @@ class World:
     name: str
     """the id as it was given ("HalfCheetah-v5", "module:Env-v0"), or the name of the callable or class"""
     observation_space: gym.Space[Any]
-    """the environment's own"""
+    """the environment's own; where its infos have action masks, that of `masks.Masked`"""
     action_space: gym.Space[Any]
     """the environment's own"""
     spec: core.Spec

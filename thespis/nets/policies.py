@@ -1,4 +1,4 @@
-"""A distribution over actions of any kind of space, from one network."""
+"""A distribution over actions of any kind of space, from one network: a product of independent parts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, tanh
 
-from thespis.core import Box, MultiDiscrete, Params, Spec
+from thespis import ops
+from thespis.core import Box, Params, Spec
 from thespis.nets.blocks import orthogonal
 from thespis.nets.functions import Build, Net, own
-from thespis.ops import normal_log_prob
 
 Dist = tuple[Tensor, ...]
-"""(mean (B, A), log std (B, A)) of a Gaussian; or the log-probabilities of each choice, (B, n) each"""
+"""(mean (B, dim), log std (B, dim)) of a Gaussian, where actions have a vector; then the log-probabilities of each choice,
+(B, n) each. Between B and the last there may be more axes."""
 
 
 class Policy(NamedTuple):
-    """A Gaussian for a Box, its spread the same in every state and not squashed; independent choices for the discrete spaces."""
+    """Independent parts: a Gaussian for the vector, its spread the same in every state and not squashed; a softmax a choice.
+
+    A choice that the observation's action mask forbids has the probability 0.
+    """
 
     init: Callable[[], Params]
     apply: Callable[[Params, Tensor], Dist]
@@ -37,14 +41,58 @@ class Policy(NamedTuple):
 
 
 def outputs(spec: Spec) -> int:
-    """How many numbers the network gives for a state: a mean for each dimension, or a logit for each choice."""
-    kind = spec.action
-    return kind.dim if isinstance(kind, Box) else sum(kind.ns) if isinstance(kind, MultiDiscrete) else kind.n
+    """How many numbers the network gives for a state: a mean for each number of the vector, then a logit for each choice."""
+    dim, ns = ops.sizes(spec.action)
+    return dim + sum(ns)
 
 
 def policy(spec: Spec, net: Net, log_std: float = 0.0) -> Policy:
-    """`net`: obs -> outputs(spec). Where actions are a Box, a parameter "log_std" beside the network's starts at `log_std`."""
-    return _gaussian(spec.action.dim, net, log_std) if isinstance(spec.action, Box) else _choices(spec, net)
+    """`net`: obs -> outputs(spec). For a vector there is a parameter "log_std" beside the network's; it starts at `log_std`."""
+    dim, ns = ops.sizes(spec.action)
+    first = 2 if dim else 0  # where the choices begin in a Dist
+
+    def init() -> Params:
+        return {**net.init(), "log_std": torch.full((dim,), log_std)} if dim else net.init()
+
+    def apply(p: Params, obs: Tensor) -> Dist:
+        out, mask = net.apply({k: x for k, x in p.items() if k != "log_std"}, obs), ops.allowed(spec, obs)
+        if mask is not None and out.dim() > obs.dim():
+            mask = mask.unsqueeze(-2)
+        mean, logits = out[..., :dim], ops.masked(out[..., dim:], mask) if ns else out[..., dim:]
+        choices = tuple(part.log_softmax(-1) for part in logits.split(ns, -1)) if ns else ()
+        return (mean, p["log_std"].expand_as(mean), *choices) if dim else choices
+
+    def sample(d: Dist) -> Tensor:
+        vector = d[0] + d[1].exp() * torch.randn_like(d[0]) if dim else None
+        noisy = [logp - torch.empty_like(logp).exponential_().log() for logp in d[first:]]  # the largest of logits plus
+        return ops.joined(spec.action, vector, [x.argmax(-1) for x in noisy])  # Gumbel noise is a sample of the softmax
+
+    def mode(d: Dist) -> Tensor:
+        return ops.joined(spec.action, d[0] if dim else None, [logp.argmax(-1) for logp in d[first:]])
+
+    def log_prob(d: Dist, action: Tensor) -> Tensor:
+        vector, choices = ops.parts(spec.action, action)
+        each = [logp.gather(-1, a.expand(logp.shape[:-1])[..., None])[..., 0] for logp, a in zip(d[first:], choices, strict=True)]
+        if dim:
+            each.append(ops.normal_log_prob(d[0], d[1], vector))
+        return _total(each)
+
+    def entropy(d: Dist) -> Tensor:
+        each = [-(logp.exp() * logp).sum(-1) for logp in d[first:]]
+        return _total([*each, (d[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)] if dim else each)
+
+    def kl(p: Dist, q: Dist) -> Tensor:
+        each = [(a.exp() * (a - b)).sum(-1) for a, b in zip(p[first:], q[first:], strict=True)]
+        if dim:
+            ratio = (2 * (p[1] - q[1])).exp()
+            each.append((0.5 * (ratio + (p[0] - q[0]).square() * (-2 * q[1]).exp() - 1) + q[1] - p[1]).sum(-1))
+        return _total(each)
+
+    return Policy(init, apply, sample, mode, log_prob, entropy, kl)
+
+
+def _total(each: list[Tensor]) -> Tensor:
+    return each[0] if len(each) == 1 else torch.stack(each).sum(0)
 
 
 def actor_critic(
@@ -62,58 +110,10 @@ def bounded(spec: Spec, net: Net, log_std: tuple[float, float] = (-5.0, 2.0), sq
     stays within e^log_std, and what is drawn, and the likeliest, within [-1, 1]."""
     if not isinstance(spec.action, Box):
         return policy(spec, net)
-    plain = _gaussian(spec.action.dim, net, 0.0)
+    plain = policy(spec, net)
 
     def apply(p: Params, obs: Tensor) -> Dist:
         mean, spread = plain.apply(p, obs)
         return tanh(mean) if squash else mean, spread.clamp(*log_std)
 
     return plain._replace(apply=apply, sample=lambda d: plain.sample(d).clamp(-1, 1), mode=lambda d: d[0].clamp(-1, 1))
-
-
-def _gaussian(dim: int, net: Net, log_std: float) -> Policy:
-    def init() -> Params:
-        return {**net.init(), "log_std": torch.full((dim,), log_std)}
-
-    def apply(p: Params, obs: Tensor) -> Dist:
-        mean = net.apply({k: x for k, x in p.items() if k != "log_std"}, obs)
-        return mean, p["log_std"].expand_as(mean)
-
-    def log_prob(d: Dist, action: Tensor) -> Tensor:
-        mean, log_std = d
-        return normal_log_prob(mean, log_std, action)
-
-    def entropy(d: Dist) -> Tensor:
-        return (d[1] + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
-
-    def kl(p: Dist, q: Dist) -> Tensor:
-        ratio = (2 * (p[1] - q[1])).exp()
-        return (0.5 * (ratio + (p[0] - q[0]).square() * (-2 * q[1]).exp() - 1) + q[1] - p[1]).sum(-1)
-
-    return Policy(init, apply, lambda d: d[0] + d[1].exp() * torch.randn_like(d[0]), lambda d: d[0], log_prob, entropy, kl)
-
-
-def _choices(spec: Spec, net: Net) -> Policy:
-    several = isinstance(spec.action, MultiDiscrete)
-    ns = spec.action.ns if isinstance(spec.action, MultiDiscrete) else (outputs(spec),)
-
-    def apply(p: Params, obs: Tensor) -> Dist:
-        return tuple(part.log_softmax(-1) for part in net.apply(p, obs).split(ns, -1))
-
-    def pick(columns: list[Tensor]) -> Tensor:
-        return torch.stack(columns, -1) if several else columns[0]
-
-    def sample(d: Dist) -> Tensor:  # the largest of logits plus Gumbel noise is a sample of the softmax
-        return pick([(logp - torch.empty_like(logp).exponential_().log()).argmax(-1) for logp in d])
-
-    def log_prob(d: Dist, action: Tensor) -> Tensor:
-        each = action.unbind(-1) if several else (action,)
-        return torch.stack([logp.gather(-1, a[..., None])[..., 0] for logp, a in zip(d, each, strict=True)]).sum(0)
-
-    def entropy(d: Dist) -> Tensor:
-        return -torch.stack([(logp.exp() * logp).sum(-1) for logp in d]).sum(0)
-
-    def kl(p: Dist, q: Dist) -> Tensor:
-        return torch.stack([(a.exp() * (a - b)).sum(-1) for a, b in zip(p, q, strict=True)]).sum(0)
-
-    return Policy(net.init, apply, sample, lambda d: pick([logp.argmax(-1) for logp in d]), log_prob, entropy, kl)

@@ -9,9 +9,12 @@ from thespis.ops.scale import moments
 
 
 def whitened(x: Tensor, seen: Params, bound: float = 10.0) -> Tensor:
-    """x (..., D) by the mean and spread of all that were `seen` (see `moments`), within `bound`; 0 where none was."""
-    y = ((x - seen["mean"]) / (seen["var"] + 1e-8).sqrt()).clamp(-bound, bound)
-    return torch.where(seen["count"] < 1, 0.0, y)
+    """x (..., D) by the mean and spread of all that were `seen` (see `moments`), within `bound`; 0 where none was. What x has
+    beyond their D numbers, an action mask, stays as it is."""
+    dim = seen["mean"].shape[-1]
+    y = ((x[..., :dim] - seen["mean"]) / (seen["var"] + 1e-8).sqrt()).clamp(-bound, bound)
+    y = torch.where(seen["count"] < 1, 0.0, y)
+    return y if dim == x.shape[-1] else torch.cat([y, x[..., dim:]], -1)
 
 
 def first_moments(seen: Params, x: Tensor) -> Params:

@@ -34,8 +34,8 @@ def unseen(dim: int) -> Params:
 
 
 def moments(past: Params, x: Tensor) -> Params:
-    """{"count": (), "mean": (D,), "var": (D,)} of all rows so far, with those of x (..., D) added (Chan et al. 1983)."""
-    x = x.flatten(end_dim=-2)
+    """{"count": (), "mean": (D,), "var": (D,)} of all rows so far, with those of x (..., D or more) added (Chan et al. 1983)."""
+    x = x.flatten(end_dim=-2)[:, : past["mean"].shape[-1]]
     count = past["count"] + len(x)
     mean, var, part = x.mean(0), x.var(0, correction=0), len(x) / count
     shift = mean - past["mean"]

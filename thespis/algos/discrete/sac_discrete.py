@@ -2,7 +2,8 @@
 
 Paper: Christodoulou 2019, "Soft Actor-Critic for Discrete Action Settings", arXiv:1910.07207.
 Parent: sac, with the sampled action replaced by the sum over all of them.
-Departures: vectors in, so a network of two hidden layers stands where the paper has Atari's convolutions.
+Departures: vectors in, so a network of two hidden layers stands where the paper has Atari's convolutions; choices that an action
+mask forbids have the probability 0, and are no part of the uniform choice that the target entropy is measured by.
 Assumed: equation numbers are cited from memory; the target entropy of 0.98 log |A| is the author's code, not the paper.
 """
 
@@ -33,7 +34,7 @@ class Config:
     initial_alpha: Positive = 1.0
     """where a learned temperature starts (author's code)"""
     entropy_ratio: Fraction = 0.98
-    """target entropy is this times that of a uniform choice (author's code)"""
+    """target entropy is this times that of a uniform choice, among those allowed (author's code)"""
     gamma: Fraction = 0.99
     """discount (table 2)"""
     n_step: Count = 1
@@ -58,6 +59,9 @@ PRESETS = {
     )
 }  # fmt: skip
 
+TAKES = {"mask"}
+"""action masks"""
+
 
 @tree
 class State:
@@ -76,10 +80,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     actor_net = nets.own(actor, spec, obs_dim, choices) or nets.mlp((obs_dim, *cfg.hidden, choices))
     critic_net = nets.own(critic, spec, obs_dim, choices) or nets.mlp((obs_dim, *cfg.hidden, choices))
     critics = nets.ensemble(critic_net, cfg.critics)
-    target_entropy = cfg.entropy_ratio * math.log(choices)
 
     def pi(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:  # pi(.|s) and log pi(.|s), (B, choices)
-        logp = actor_net.apply(p, obs).log_softmax(-1)
+        logp = ops.masked(actor_net.apply(p, obs), ops.allowed(spec, obs)).log_softmax(-1)
         return logp.exp(), logp
 
     q = critics.apply  # (params, obs) -> (critics, B, choices)
@@ -99,8 +102,10 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         value = q(s.critic.params, b.obs).amin(0)
         return (prob * (alpha(s) * logp - value)).sum(-1).mean(), {"entropy": -(prob * logp).sum(-1).mean()}
 
-    def alpha_loss(p: Params, entropy: Tensor) -> tuple[Tensor, Metrics]:  # eq. 11, on log alpha
-        return p["x"] * (entropy - target_entropy), {}
+    def alpha_loss(p: Params, entropy: Tensor, b: Batch) -> tuple[Tensor, Metrics]:  # eq. 11, on log alpha
+        mask = ops.allowed(spec, b.obs)
+        uniform = math.log(choices) if mask is None else mask.type_as(p["x"]).sum(-1).log().mean()
+        return p["x"] * (entropy - cfg.entropy_ratio * uniform), {}
 
     def init() -> State:
         q0 = critics.init()
@@ -113,13 +118,13 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         actor, m2 = descend(s.actor, actor_loss, cfg.lr, s, b)
         s = replace(s, actor=actor)
         if cfg.alpha is None:
-            temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"])
+            temperature, m3 = descend(s.log_alpha, alpha_loss, cfg.lr, m2["entropy"], b)
             s, m2 = replace(s, log_alpha=temperature), m2 | m3
         s = replace(s, target=polyak(s.target, critic.params, cfg.tau))
         return s, m1 | m2 | {"alpha": alpha(s)}
 
     def act(p: Params, obs: Tensor, explore: bool) -> Tensor:
-        logits = actor_net.apply(p, obs)
+        logits = ops.masked(actor_net.apply(p, obs), ops.allowed(spec, obs))
         if explore:  # the largest of logits plus Gumbel noise is a sample of the softmax
             logits = logits - torch.empty_like(logits).exponential_().log()
         return logits.argmax(-1)

@@ -32,6 +32,10 @@ class Config:
     """transitions in an update (as in TD3+BC's code)"""
 
 
+TAKES = {"mask"}
+"""action masks"""
+
+
 @tree
 class State:
     actor: Trained

@@ -57,6 +57,10 @@ class Config:
     """rewards by the spread of discounted returns, within 10 (authors' code)"""
 
 
+TAKES = {"unbounded", "mask"}
+"""actions without bounds, and action masks"""
+
+
 @tree
 class State:
     actor: Trained
@@ -70,7 +74,7 @@ class State:
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
     """`actor(spec)` and `critic(spec)`: your own modules, obs -> means or logits (one after the other), obs -> value (B, 1)."""
     pi, critic_net = nets.actor_critic(spec, cfg.hidden, actor, critic)
-    value, obs_dim = critic_net.apply, spec.obs.dim
+    value, obs_dim = critic_net.apply, spec.obs.dim - spec.mask
 
     def view(seen: Params, obs: Tensor) -> Tensor:  # what the networks are shown
         return ops.whitened(obs, seen) if cfg.normalise_obs else obs

@@ -4,12 +4,12 @@ Paper: Ren et al. 2021, "Probabilistic Mixture-of-Experts for Efficient Deep Rei
 Parent: ppo, which it is with one component.
 Departures: actor, critic and Q-function are apart, each gradient shortened by itself (authors' code: one loss, one Adam); ties
 for the best are broken at random (theirs: the first wins); evaluation takes the likeliest component's mean; rewards and
-observations are scaled as in ppo. The routing's loss is the mean over components, as theirs (the paper's formula: the sum).
+observations are scaled as in ppo. The routing's loss is the mean over components, as theirs (the paper's formula: the sum). Where
+actions are choices, or have some, a component is a softmax for each, beside the Gaussian (the paper: Gaussians alone).
 Assumed: equations and numbers were read in the authors' code (quantumiracle/Popular-RL-Algorithms, pmoe_ppo.py, in the version
 whose density is the mixture's), where the routing climbs the surrogate too, through that density.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from thespis import nets, ops
 from thespis.config import Count, Fraction, Positive, Rate
-from thespis.core import Batch, Box, Fault, Learner, Metrics, Params, Spec, Trained, replace, tree
+from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import OnPolicy
 from thespis.optim import descend, fresh
 
@@ -57,10 +57,14 @@ class Config:
     """rewards by the spread of discounted returns, within 10 (authors' code)"""
 
 
+TAKES = {"unbounded", "mask"}
+"""actions without bounds, and action masks"""
+
+
 @tree
 class State:
     actor: Trained
-    """one network for all means; "log_std" (components, action); "routing" and "routing_bias" to the logits of the weights w"""
+    """one network for all means and logits of choices; "log_std" (components, dim); "routing" and "routing_bias" to log w"""
     critic: Trained
     q: Trained
     """what an action is worth, to say which component's is the best"""
@@ -69,29 +73,26 @@ class State:
 
 
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
-    """`actor(spec)` and `critic(spec)`: your own modules, obs -> all means, component by component, and obs -> value (B, 1)."""
-    if not isinstance(spec.action, Box):
-        raise Fault(f"pmoe_ppo: continuous actions (a Box) are needed, the environment's are {spec.action}")
-    obs_dim, action_dim, many, outputs = spec.obs.dim, spec.action.dim, cfg.components, cfg.components * spec.action.dim
-    means = nets.own(actor, spec, obs_dim, outputs) or nets.orthogonal((obs_dim, *cfg.hidden, outputs), torch.tanh, 0.01)
+    """`actor(spec)` and `critic(spec)`: your own modules, obs -> means or logits, component by component; obs -> value (B, 1)."""
+    obs_dim, many, each, (dim, _) = spec.obs.dim, cfg.components, nets.outputs(spec), ops.sizes(spec.action)
+    sizes = obs_dim, *cfg.hidden, many * each
+    every = nets.own(actor, spec, obs_dim, many * each) or nets.orthogonal(sizes, torch.tanh, 0.01)
+    pi = nets.policy(spec, nets.Net(every.init, lambda p, x: every.apply(p, x).unflatten(-1, (many, -1))))
     critic_net = nets.own(critic, spec, obs_dim, 1) or nets.orthogonal((obs_dim, *cfg.hidden, 1), torch.tanh, 1.0)
-    q_net, routing = nets.mlp((obs_dim + action_dim, *cfg.q_hidden, 1)), nets.mlp((obs_dim, many))
+    q_net, routing, seen_dim = nets.mlp((obs_dim + each, *cfg.q_hidden, 1)), nets.mlp((obs_dim, many)), obs_dim - spec.mask
 
-    def mixture(p: Params, obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # mean, log std (B, components, action); log w
-        net = {k: x for k, x in p.items() if k not in ("log_std", "routing", "routing_bias")}
-        mean = means.apply(net, obs).unflatten(-1, (many, -1))
-        return mean, p["log_std"].expand_as(mean), (obs @ p["routing"] + p["routing_bias"]).log_softmax(-1)
+    def mixture(p: Params, obs: Tensor) -> tuple[nets.Dist, Tensor]:  # each component's, (B, components, ...); log w
+        net = {k: x for k, x in p.items() if k not in ("routing", "routing_bias")}
+        return pi.apply(net, obs), (obs @ p["routing"] + p["routing_bias"]).log_softmax(-1)
 
-    def log_prob(dist: tuple[Tensor, Tensor, Tensor], action: Tensor) -> Tensor:  # log sum_k w_k N_k(a), (B,)
-        mean, log_std, logw = dist
-        noise = (action.unsqueeze(-2) - mean) * (-log_std).exp()
-        return (logw - (0.5 * (noise.square() + math.log(2 * math.pi)) + log_std).sum(-1)).logsumexp(-1)
+    def log_prob(dist: nets.Dist, logw: Tensor, action: Tensor) -> Tensor:  # log sum_k w_k N_k(a), (B,)
+        return (logw + pi.log_prob(dist, action[:, None])).logsumexp(-1)
 
     def value(p: Params, x: Tensor) -> Tensor:
         return critic_net.apply(p, x)[..., 0]
 
     def q(p: Params, obs: Tensor, action: Tensor) -> Tensor:
-        return q_net.apply(p, torch.cat([obs, action], -1))[..., 0]
+        return q_net.apply(p, torch.cat([obs, ops.features(spec.action, action)], -1))[..., 0]
 
     def view(seen: Params, obs: Tensor) -> Tensor:  # what the networks are shown
         return ops.whitened(obs, seen) if cfg.normalise_obs else obs
@@ -101,19 +102,18 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         old, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
         rows, told = ops.judged(shown, old, ahead, cfg.gamma * cfg.lam)
-        rows.extra["logp"] = log_prob(mixture(s.actor.params, rows.obs), rows.action)
+        rows.extra["logp"] = log_prob(*mixture(s.actor.params, rows.obs), rows.action)
         return replace(s, seen=ops.moments(s.seen, rollout.obs)) if cfg.normalise_obs else s, rows, told
 
     def best(s: State, b: Batch) -> Tensor:  # v(s), one-hot (B, components): whose sampled action is worth most
-        mean, log_std, _ = mixture(s.actor.params, b.obs)
-        action = mean + log_std.exp() * torch.randn_like(mean)
+        action = pi.sample(mixture(s.actor.params, b.obs)[0])
         worth = q(s.q.params, b.obs.unsqueeze(-2).expand(-1, many, -1), action)
         ties = torch.where(worth == worth.amax(-1, keepdim=True), torch.rand_like(worth), -1)
         return torch.zeros_like(worth).scatter(-1, ties.argmax(-1, keepdim=True), 1.0)
 
     def actor_loss(p: Params, best: Tensor, b: Batch) -> tuple[Tensor, Metrics]:  # ppo's, and mean_k (w_k(s) - v_k(s))^2
-        dist, advantage = mixture(p, b.obs), ops.standardised(b.extra["advantage"])
-        log_ratio, w = log_prob(dist, b.action) - b.extra["logp"], dist[2].exp()
+        (dist, logw), advantage = mixture(p, b.obs), ops.standardised(b.extra["advantage"])
+        log_ratio, w = log_prob(dist, logw, b.action) - b.extra["logp"], logw.exp()
         ratio, used = log_ratio.exp(), 1 / w.mean(0).square().sum()
         gain = torch.minimum(ratio * advantage, ratio.clamp(1 - cfg.clip, 1 + cfg.clip) * advantage).mean()
         clipped, kl = ((ratio - 1).abs() > cfg.clip).float().mean(), (ratio - 1 - log_ratio).mean()
@@ -131,8 +131,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
 
     def init() -> State:
         first = routing.init()
-        mixing = {"log_std": torch.zeros(many, action_dim), "routing": first["w0"], "routing_bias": first["b0"]}
-        return State(fresh(means.init() | mixing), fresh(critic_net.init()), fresh(q_net.init()), ops.unseen(obs_dim))
+        mixing = ({"log_std": torch.zeros(many, dim)} if dim else {}) | {"routing": first["w0"], "routing_bias": first["b0"]}
+        return State(fresh(every.init() | mixing), fresh(critic_net.init()), fresh(q_net.init()), ops.unseen(seen_dim))
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:
         numbers: dict[str, Any] = {"max_norm": cfg.max_norm, "eps": cfg.adam_eps}
@@ -142,10 +142,11 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return replace(s, actor=actor, critic=critic, q=worth), m1 | m2 | m3
 
     def act(p: dict[str, Params], obs: Tensor, explore: bool) -> Tensor:
-        mean, log_std, logw = mixture(p["actor"], view(p["seen"], obs))
+        dist, logw = mixture(p["actor"], view(p["seen"], obs))
+        action = pi.sample(dist) if explore else pi.mode(dist)
         if explore:  # the largest of logits plus Gumbel noise is a sample of the softmax
-            mean, logw = mean + log_std.exp() * torch.randn_like(mean), logw - torch.empty_like(logw).exponential_().log()
-        return mean.gather(-2, logw.argmax(-1)[:, None, None].expand(-1, -1, mean.shape[-1])).squeeze(-2)
+            logw = logw - torch.empty_like(logw).exponential_().log()
+        return ops.pick(action, logw.argmax(-1))
 
     return Learner(
         init, update, lambda s: {"actor": s.actor.params, "seen": s.seen}, act, prepare=prepare,

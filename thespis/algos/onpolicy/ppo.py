@@ -59,6 +59,9 @@ PRESETS = {
     "ppo_discrete": Config(rollout=128, epochs=4, batch_size=256, lr=1e-3, entropy_weight=0.01, normalise_reward=False),
 }
 
+TAKES = {"unbounded", "mask"}
+"""actions without bounds, and action masks"""
+
 
 @tree
 class State:
@@ -71,7 +74,7 @@ class State:
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.Build | None = None) -> Learner:
     """`actor(spec)` and `critic(spec)`: your own modules, obs -> means or logits (one after the other), obs -> value (B, 1)."""
     pi, critic_net = nets.actor_critic(spec, cfg.hidden, actor, critic)
-    value, obs_dim = critic_net.apply, spec.obs.dim
+    value, obs_dim = critic_net.apply, spec.obs.dim - spec.mask
 
     def view(seen: Params, obs: Tensor) -> Tensor:  # what the networks are shown
         return ops.whitened(obs, seen) if cfg.normalise_obs else obs
