@@ -190,7 +190,7 @@ def _value(x: Any) -> str:
 
 
 def _config(run: Run) -> str:
-    parts = {k: run.config[k] for k in ("algo", "algo_config", "run", "thespis") if k in run.config}
+    parts = {k: run.config[k] for k in ("algo", "algo_config", "run", "changes", "thespis") if k in run.config}
     text = html.escape(json.dumps(parts, indent=2))
     return f'<div class="card wide"><details><summary>Every number of the run</summary><pre>{text}</pre></details></div>'
 
