@@ -110,10 +110,10 @@ def test_a_run_on_the_data_that_another_made(run: Path, tmp_path: Path) -> None:
 
 
 class Parts(gym.Env):
-    observation_space = spaces.Dict(
+    observation_space: Any = spaces.Dict(
         {"eye": spaces.Box(0, 255, (2, 3), np.uint8), "at": spaces.Tuple((spaces.Discrete(3, start=4),))}
     )
-    action_space = spaces.Discrete(3, start=5)
+    action_space: Any = spaces.Discrete(3, start=5)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -125,7 +125,7 @@ class Parts(gym.Env):
         return {"eye": eye, "at": (np.int64(4 + self.t % 3),)}
 
     def step(self, action):
-        assert action in self.action_space
+        assert self.action_space.contains(action)
         self.t += 1
         return self.look(), 1.0, self.t == 6, False, {}
 
@@ -140,6 +140,42 @@ def test_parts_and_choices(tmp_path: Path) -> None:
         assert data.obs[:6, :3].argmax(1).tolist() == [0, 1, 2, 0, 1, 2]  # the parts of a Dict stand in the order of their names
         assert data.terminated.sum() == len(data.lengths) - (data is seen)
     assert set(played.action.tolist()) == {0, 1, 2}
+
+
+class Tools(Parts):
+    """An action of parts, of which a mask forbids one; a forbidden one is a fault."""
+
+    observation_space = spaces.Box(0, 6, (1,), np.float32)
+    action_space = spaces.Dict({"tool": spaces.Discrete(3, start=5), "aim": spaces.Box(0, 4, (2,), np.float64)})
+
+    def reset(self, *, seed=None, options=None):
+        obs, _ = super().reset(seed=seed)
+        return obs, self.info()
+
+    def look(self):
+        return np.full(1, self.t, np.float32)
+
+    def info(self):
+        return {"action_mask": (np.arange(3) != self.t % 3).astype(np.int8)}
+
+    def step(self, action):
+        assert action["tool"] - 5 != self.t % 3, "a forbidden tool"
+        obs, reward, *flags, _ = super().step(action)
+        return obs, reward, *flags, self.info()
+
+
+def test_actions_of_parts_and_their_masks(tmp_path: Path) -> None:
+    run = thespis.train("hybrid_sac", Tools, out=tmp_path / "run", steps=40, **TINY)
+    world = envs.world(Tools)
+    for options in {"episodes": 3, "noise": 0.5}, {"replay": True}, {"episodes": 3, "which": "random"}:
+        place = record(run, tmp_path / "-".join(map(str, options)), env=Tools, **options).path
+        data = dataset.read(place, world.observation_space, Tools.action_space, envs.spaces.flatten, envs.actions.unscale_action)
+        assert data.obs.shape[1] == 4
+        assert data.obs[:6, 0].tolist() == [0, 1, 2, 3, 4, 5]
+        aim, tool = data.action[:, :2], data.action[:, 2].astype(int)
+        assert np.abs(aim).max() <= 1
+        assert len(set(aim[:, 0].tolist())) > 5
+        assert data.obs[np.arange(len(tool)), 1 + tool].all(), "a forbidden tool was taken"
 
 
 @pytest.mark.parametrize("space", [Parts.observation_space, spaces.MultiDiscrete([[2, 3], [4, 2]]), spaces.MultiBinary((2, 2))])

@@ -1,15 +1,21 @@
 """Action masks, from both their places, down to the learner's row."""
 
+import dataclasses
+import types
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces as gs
 
 from thespis import core, envs
+from thespis.algorithms import algorithm, check_actions, tell_mask
 from thespis.core import Fault
 from thespis.envs import masks
+from thespis.policy import _normalising
 
 TREE = gs.Dict(
     {"gear": gs.Discrete(3), "push": gs.Box(0, 1, (2,)), "row": gs.Tuple([gs.MultiDiscrete([2, 2]), gs.MultiBinary(1)])}
@@ -125,3 +131,37 @@ def test_a_mask_that_only_steps_have_is_told_of_once():
         env.step(0)
     with warnings.catch_warnings(action="error"):
         env.step(0)
+
+
+def test_an_algorithm_that_does_not_heed_a_mask_says_so_in_one_line(capsys):
+    world, algo = envs.world(lambda: Few([1, 0, 1])), algorithm("sac_discrete")
+    tell_mask(algo, world)
+    assert capsys.readouterr().err == ""
+    deaf = dataclasses.replace(algo, name="deaf", family="own", file=algo.file)
+    vars(deaf)["module"] = types.SimpleNamespace()
+    tell_mask(deaf, world)
+    assert capsys.readouterr().err == "deaf does not heed the action mask of Few: it will take forbidden actions\n"
+
+
+def test_sac_says_which_bound_is_missing_and_how_to_give_it():
+    space = gs.Box(np.array([-1, -1], np.float32), np.array([1, np.inf], np.float32))
+    world = envs.world(lambda: Few(None, action_space=space))
+    with pytest.raises(Fault) as fault:
+        check_actions(algorithm("sac"), world)
+    said = str(fault.value)
+    assert said.startswith("sac: action_space.high[1] is inf, and every action needs two finite bounds: give the environment's")
+    assert "gymnasium.wrappers.TransformAction(env, lambda a: a, gymnasium.spaces.Box(-1, 1, (2,)))" in said
+    assert "\n" not in said
+    check_actions(algorithm("ppo"), world)
+
+
+def test_what_normalises_under_a_mask_is_found_and_the_mask_stays_as_it_is():
+    env = envs.world(lambda: gym.wrappers.NormalizeObservation(Few([1, 0, 1]))).make()
+    env.reset(seed=0)
+    found = env.gathered()
+    assert found["0.epsilon"] == pytest.approx(1e-8)
+    found |= {"0.mean": np.array([2.0]), "0.var": np.array([4.0])}
+    seen = []
+    learner = core.Learner(*[None] * 3, lambda p, obs, *rest: seen.append(obs), {}, None)
+    _normalising(learner, found, 1, Path("file")).act(None, torch.tensor([[6.0, 1, 0, 1]]), False)
+    assert seen[0][0].tolist() == pytest.approx([2, 1, 0, 1])
