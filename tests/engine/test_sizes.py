@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from safetensors.torch import load_file
 
 import thespis
 from thespis.core import Batch
@@ -22,10 +25,10 @@ ARM = spaces.Dict(arm=spaces.Box(-np.inf, np.inf, (2, 2)), n=spaces.Discrete(3),
         (9e4, 99.0, False, []),
         (1.0, 0.0, False, []),  # a goal not yet found
         (1.0, 0.05, False, []),
-        (1.0, -0.01, False, ["rewards are at most 0.01 in size"]),
+        (1.0, -0.01, False, ["rewards are at most 0.01 in size", "divide them by 0.01 "]),
         (1e5, 0.0, False, ["observation['arm'][1, 0] reaches 1e+05", "below 0.0078 there"]),  # 2^-7
         (1.7e9, 0.0, False, ["below 1.3e+02 there"]),  # 2^7
-        (1.0, -3e6, False, ["rewards are 3e+06 in size on average"]),
+        (1.0, -3e6, False, ["rewards are 3e+06 in size on average", "divide them by 1e+06 "]),
         (1.0, -3e6, True, []),  # the learner divides them
     ],
 )
@@ -34,9 +37,11 @@ def test_what_is_told(largest: float, reward: float, scaled: bool, wanted: list[
     obs = torch.ones(*rows, 9)
     obs[0, ..., 2] = -largest
     said: list[str] = []
-    sizes = Sizes(ARM, scaled, said.append)
-    for _ in range(2):  # once
-        sizes(Batch(obs, torch.zeros(*rows, 1), torch.full(rows, reward), torch.ones(rows), obs))
+    sizes = Sizes(ARM, scaled, None, said.append)
+    for factor in (1, 100):  # once: what comes later is in the same unit
+        given = torch.full(rows, reward) * factor
+        unit = next((float(w.split()[-1]) for w in wanted if "them by" in w), 1.0)
+        assert sizes(Batch(obs, torch.zeros(*rows, 1), given, torch.ones(rows), obs)).reward.equal(given / unit)
     assert len(said) == bool(wanted)
     assert all(words in said[0] for words in wanted)
 
@@ -78,3 +83,21 @@ def test_a_run_without_an_update_says_so_before_it_begins(tmp_path, capsys, algo
     thespis.train(algo, Prices, out=tmp_path / "run", steps=20, eval_episodes=1, sinks=(), panel=False, hidden=(4,))
     said = capsys.readouterr()
     assert (said.out + said.err).splitlines()[0] == words
+
+
+@pytest.mark.parametrize(("unit", "factor"), [(None, 0.1), (1e3, 1.0), (1.0, 1e3)])
+def test_rewards_of_thousands_are_learnt_from_as_those_of_one(tmp_path, unit, factor) -> None:
+    """Stopped and resumed, it is the run whose environment pays `factor` for 1,000."""
+    tiny = {"warmup": 20, "hidden": (8,), "batch_size": 8, "eval_episodes": 1, "eval_every": 30, "compile_after": -1, "sinks": ()}
+
+    def paying(x):
+        return lambda: gym.wrappers.TransformReward(gym.make("Pendulum-v1"), lambda r: x * r)
+
+    a = thespis.train("sac", paying(factor), steps=60, out=tmp_path / "a", panel=False, reward_unit=1.0, **tiny)
+    part = thespis.train("sac", paying(1e3), steps=40, out=tmp_path / "b", panel=False, reward_unit=unit, **tiny)
+    b = thespis.resume(part, 60, env=paying(1e3), panel=False)
+    x, y = (load_file(r.path / "policy" / "last.safetensors") for r in (a, b))
+    assert all(torch.allclose(x[k], y[k], atol=1e-4) for k in x)
+    rows = [[json.loads(line) for line in (r.path / "metrics.jsonl").read_text().splitlines()] for r in (a, b)]
+    values = [[row["eval/value_mean"] for row in each if "eval/value_mean" in row][-1] for each in rows]
+    assert values[1] == pytest.approx(1e3 / factor * values[0], rel=1e-2)  # in the task's unit

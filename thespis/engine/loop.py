@@ -90,7 +90,8 @@ class _Training:
         self.log = stack.enter_context(self._log(stack, panel))
         for note in (*large, *notes, *(data.notes if data else ())):
             self.log.note(note)
-        self.sizes = Sizes(world.observation_space, "return_scale" in learner.needs, self.log.note)
+        unit = run.reward_unit or self.progress.reward_unit or (1.0 if self.progress.updates else None)
+        self.sizes = Sizes(world.observation_space, "return_scale" in learner.needs, unit, self.log.note)
         self.stepper = Stepper(learner, state, run.compile_after, self.log.note, max_threads, run.precision == "bf16")
         self.stepper.updates = self.progress.updates
         self.probe = Probe(self.replay) if isinstance(self.replay, Recorded) and learner.value else None
@@ -183,7 +184,9 @@ class _Training:
 
     def value(self, obs: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.learner.value is not None
-        return self.learner.value(self.stepper.state, obs.to(self.run.device), action.to(self.run.device))
+        unit, device = self.sizes.unit or 1.0, self.run.device
+        value, bonus = self.learner.value(self.stepper.state, obs.to(device), action.to(device))
+        return value * unit, bonus * unit
 
     def explore(self, obs: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         return self.actor(self.policy(), obs, True, rows)
@@ -263,14 +266,12 @@ class _Training:
         """Updates until there have been `due`, or until the run is to stop, where that is to be heeded."""
         began, p, renew = time.perf_counter(), self.progress, self.learner.experience.reset_every
         if p.updates < due and isinstance(self.replay, Rollout):
-            rollout = tree_map(lambda x: x.to(self.run.device), self.replay.batch())
-            self.sizes(rollout)
+            rollout = self.sizes(tree_map(lambda x: x.to(self.run.device), self.replay.batch()))
             self.replay.learn_from(self.stepper.prepare(rollout))
         while p.updates < due and (not heed or self.ready(p.updates + 1)):
-            batch = self.source.sample()
-            self.sizes(batch)
+            batch = self.sizes(self.source.sample())
             self.stepper.step(batch if self.run.device == "cpu" else tree_map(lambda x: x.to(self.run.device), batch))
-            p.updates = self.stepper.updates
+            p.updates, p.reward_unit = self.stepper.updates, self.sizes.unit
             if renew and p.updates % renew == 0:
                 self.stepper.reset(team.first(self.learner.init()))
         p.seconds += time.perf_counter() - began

@@ -29,6 +29,8 @@ class Progress:
     """newest mean evaluation return"""
     evaluated: int = -1
     """step of the newest evaluation"""
+    reward_unit: float | None = None
+    """what updates divide rewards by; None: there was none yet"""
     episodes: list[Episode] = field(default_factory=list)
     """those that ended since the last row of metrics"""
     names: list[str] = field(default_factory=list)
@@ -40,7 +42,10 @@ class Progress:
     def read(cls, saved: dict[str, Any]) -> Progress:
         """What a checkpoint says; ValueError or TypeError where no run wrote that."""
         p = cls(**saved)
-        whole, numbers = (p.steps, p.updates, p.evaluated), [p.seconds, *(x for x in (p.best, p.last) if x is not None)]
+        whole, numbers = (
+            (p.steps, p.updates, p.evaluated),
+            [p.seconds, *(x for x in (p.best, p.last, p.reward_unit) if x is not None)],
+        )
         episodes = [_episode(*e) for e in p.episodes]
         if any(type(x) is not int for x in whole) or min(whole) < -1 or not all(math.isfinite(x) for x in numbers):
             raise ValueError("progress is not as a run writes it")

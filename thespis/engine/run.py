@@ -61,6 +61,8 @@ class Run:
     """scale observations by the mean and spread of the rows drawn so far, within 10; an algorithm's option of that name counts"""
     normalise_reward: bool = False
     """scale rewards by the spread of discounted returns, within 10; an algorithm's option of that name counts"""
+    reward_unit: Positive | None = None
+    """what updates divide rewards by; None: 1, or a power of ten where rewards are above 100 on average, or all below 0.05"""
     wandb_project: str = "thespis"
     """project of Weights & Biases, with the sink wandb"""
     wandb_entity: str | None = None

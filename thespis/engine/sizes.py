@@ -1,7 +1,9 @@
-"""Whether observations and rewards have a size that can be learnt from: what is said of those that have not."""
+"""Whether observations and rewards have a size that can be learnt from: what is said of those that have not, and the unit that
+rewards are brought to."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,8 @@ import numpy as np
 import torch
 from gymnasium import Space
 
-from thespis.core import Batch
+from thespis.core import Batch, replace
+from thespis.engine import team
 from thespis.envs import spaces
 
 OBSERVATION = 1e5
@@ -19,17 +22,23 @@ REWARDS = (0.05, 100.0)
 
 
 class Sizes:
-    """Looks at the first batch or rollout that it is given. `scaled`: the learner divides rewards by itself."""
+    """Looks at the first batch or rollout that it is given. `unit` is what rewards are divided by; None: that is found then. A
+    learner that is `scaled` divides them by itself."""
 
-    def __init__(self, observed: Space[Any], scaled: bool, say: Callable[[str], None]):
-        self.observed, self.scaled, self.say = observed, scaled, say
+    def __init__(self, observed: Space[Any], scaled: bool, unit: float | None, say: Callable[[str], None]):
+        self.observed, self.unit, self.say = observed, 1.0 if scaled else unit, say
         self.said: list[str] | None = None
 
-    def __call__(self, batch: Batch) -> None:
+    def __call__(self, batch: Batch) -> Batch:
+        """The same, its rewards in the unit."""
         if self.said is None:
-            self.said = [*self._observations(batch.obs), *([] if self.scaled else self._rewards(batch.reward))]
+            self.said = self._observations(batch.obs)
+            if self.unit is None:
+                self.unit = self._unit(batch.reward)
             for line in self.said:
                 self.say(line)
+        unit = self.unit or 1.0
+        return batch if unit == 1 else replace(batch, reward=batch.reward / unit)
 
     def _observations(self, obs: torch.Tensor) -> list[str]:
         largest = obs.flatten(end_dim=-2).abs().amax(0)
@@ -42,12 +51,16 @@ class Sizes:
             "--normalise-obs"
         ]
 
-    def _rewards(self, reward: torch.Tensor) -> list[str]:
+    def _unit(self, reward: torch.Tensor) -> float:
+        """1, or the power of ten that is next to the size of rewards that little can be learnt from."""
         mean, largest = float(reward.abs().mean(dtype=torch.float64)), float(reward.abs().max())
-        if mean < REWARDS[1] and not 0 < largest < REWARDS[0]:
-            return []
-        size = f"{mean:.3g} in size on average" if mean >= REWARDS[1] else f"at most {largest:.3g} in size"
-        return [
-            f"rewards are {size} until now: step sizes and temperatures are made for rewards of about 1, so learning may be very "
-            "slow; scale them in the environment, as gymnasium.wrappers.TransformReward does, or see --normalise-reward"
-        ]
+        size = mean if mean >= REWARDS[1] else largest if 0 < largest < REWARDS[0] else 1.0
+        unit = 10.0 ** float(team.first(torch.tensor(round(math.log10(size)))))
+        if unit != 1:
+            words = f"{mean:.3g} in size on average" if unit > 1 else f"at most {largest:.3g} in size"
+            assert self.said is not None
+            self.said.append(
+                f"rewards are {words} until now, and step sizes and temperatures are made for rewards of about 1: "
+                f"updates divide them by {unit:g} (--reward-unit 1: they do not)"
+            )
+        return unit
