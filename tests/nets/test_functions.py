@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thespis.core import Box, Fault, Params, Spec
-from thespis.nets import ensemble, mlp, module, own
+from thespis.nets import custom, ensemble, mlp, module
 
 SIZES = (5, 7, 6, 2)
 
@@ -165,14 +165,14 @@ def test_own_modules_gradient_is_torchs() -> None:
 
 def test_own_is_built_from_the_spec_and_only_where_given() -> None:
     spec = Spec(Box(5), Box(2))
-    assert own(None, spec, 5, 2) is None
+    assert custom(None, spec, 5, 2) is None
     seen: list[Spec] = []
 
     def build(spec: Spec) -> nn.Module:
         seen.append(spec)
         return nn.Linear(spec.obs.dim, spec.action.dim)
 
-    net = own(build, spec, 5, 2)
+    net = custom(build, spec, 5, 2)
     assert net is not None
     assert set(net.init()) == {"weight", "bias"}
     assert set(seen) == {spec}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from thespis.ops import expectation, held_noise, project, quantile_huber, support, zeta
+from thespis.ops import expectation, project, quantile_huber, repeated_noise, support, zeta
 
 F64 = torch.float64
 
@@ -73,7 +73,7 @@ def test_noise_is_held_until_its_steps_are_over_in_each_row_by_itself() -> None:
     memory = {"noise": torch.zeros(rows, 2), "left": torch.zeros(rows, dtype=torch.int64)}
     seen = []
     for _ in range(steps):
-        before, memory = memory, held_noise(memory, 2.0, 16)
+        before, memory = memory, repeated_noise(memory, 2.0, 16)
         fresh = (memory["noise"] != before["noise"]).any(-1)
         assert torch.equal(fresh, before["left"] == 0)
         assert torch.equal(memory["left"][~fresh], before["left"][~fresh] - 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from thespis.core import Batch
-from thespis.ops import first_moments, judged, unseen, whitened
+from thespis.ops import first_moments, unseen, whitened, with_advantages
 
 F64 = torch.float64
 T, N, D = 4, 3, 2
@@ -25,7 +25,7 @@ def rollout() -> Batch:
 
 def test_rows_are_the_rollouts_steps_with_advantage_value_and_target(rollout) -> None:
     value, ahead = torch.randn(2, T, N, dtype=F64)
-    rows, told = judged(rollout, value, ahead, 0.7)
+    rows, told = with_advantages(rollout, value, ahead, 0.7)
     assert rows.extra.keys() == {"advantage", "value", "target"}
     targets, advantages = [], []
     for n in range(N):
@@ -48,7 +48,7 @@ def test_rewards_are_scaled_where_their_returns_spread_is_known(rollout) -> None
     rollout.reward[0, 0] = 1e3
     rollout.extra["return_std"] = torch.full((T, N), 4.0, dtype=F64)
     nothing = torch.zeros(T, N, dtype=F64)
-    rows, _ = judged(rollout, nothing, nothing, 0.0)
+    rows, _ = with_advantages(rollout, nothing, nothing, 0.0)
     assert rows.reward[0] == rows.extra["advantage"][0] == 10
     torch.testing.assert_close(rows.reward[1:], rollout.reward.flatten()[1:] / math.sqrt(16 + 1e-8))
 
@@ -56,7 +56,7 @@ def test_rewards_are_scaled_where_their_returns_spread_is_known(rollout) -> None
 def test_what_is_told_is_a_number_for_a_single_row() -> None:
     one = torch.ones(1, 1)
     b = Batch(one[..., None], one, one, one, one[..., None], {"ended": torch.ones(1, 1, dtype=torch.bool)})
-    assert judged(b, one, one, 0.9)[1]["explained"].isfinite()
+    assert with_advantages(b, one, one, 0.9)[1]["explained"].isfinite()
 
 
 def test_whitened_is_by_what_was_seen_and_within_ten() -> None:

@@ -69,7 +69,7 @@ def module(build: Callable[[], nn.Module], inputs: int, outputs: int) -> Net:
     return Net(init, apply)
 
 
-def own(build: Build | None, spec: Spec, inputs: int, outputs: int) -> Net | None:
+def custom(build: Build | None, spec: Spec, inputs: int, outputs: int) -> Net | None:
     """The user's module, where one was given."""
     if build is None:
         return None

@@ -12,7 +12,7 @@ from torch import Tensor, tanh
 from thespis import ops
 from thespis.core import Box, Params, Spec
 from thespis.nets.blocks import orthogonal
-from thespis.nets.functions import Build, Net, own
+from thespis.nets.functions import Build, Net, custom
 
 Dist = tuple[Tensor, ...]
 """(mean (B, dim), log std (B, dim)) of a Gaussian, where actions have a vector; then the log-probabilities of each choice,
@@ -100,8 +100,8 @@ def actor_critic(
 ) -> tuple[Policy, Net]:
     """A policy, and a network obs -> value (B,): tanh and orthogonal, as on-policy codes start them, or the user's modules."""
     obs, out = spec.obs.dim, outputs(spec)
-    pi = policy(spec, own(actor, spec, obs, out) or orthogonal((obs, *hidden, out), tanh, 0.01))
-    net = own(critic, spec, obs, 1) or orthogonal((obs, *hidden, 1), tanh, 1.0)
+    pi = policy(spec, custom(actor, spec, obs, out) or orthogonal((obs, *hidden, out), tanh, 0.01))
+    net = custom(critic, spec, obs, 1) or orthogonal((obs, *hidden, 1), tanh, 1.0)
     return pi, Net(net.init, lambda p, x: net.apply(p, x)[..., 0])
 
 

@@ -2,18 +2,19 @@
 
 from thespis.ops.actions import allowed, combinations, features, joined, masked, parts, pick, ravelled, sizes, unravelled
 from thespis.ops.advantage import gae
-from thespis.ops.distribution import expectation, held_noise, project, quantile_huber, support, zeta
+from thespis.ops.distribution import expectation, project, quantile_huber, repeated_noise, support, zeta
 from thespis.ops.gaussian import squashed_log_prob, squashed_sample
 from thespis.ops.nearest import keyed, nearest
 from thespis.ops.normal import normal_log_prob
 from thespis.ops.returns import backup
-from thespis.ops.rollouts import first_moments, judged, whitened
+from thespis.ops.rollouts import first_moments, whitened, with_advantages
 from thespis.ops.scale import between, cosine, mean_and_std, moments, normalised, return_scale, standardised, unseen
 from thespis.ops.solve import conjugate_gradient
 
 __all__ = [
-    "allowed", "backup", "between", "combinations", "conjugate_gradient", "cosine", "expectation", "features", "first_moments",
-    "gae", "held_noise", "joined", "judged", "keyed", "masked", "mean_and_std", "moments", "nearest", "normal_log_prob",
-    "normalised", "parts", "pick", "project", "quantile_huber", "ravelled", "return_scale", "sizes", "squashed_log_prob",
-    "squashed_sample", "standardised", "support", "unravelled", "unseen", "whitened", "zeta",
+    "allowed", "backup", "between", "combinations", "conjugate_gradient", "cosine", "expectation", "features",
+    "first_moments", "gae", "joined", "keyed", "masked", "mean_and_std", "moments", "nearest", "normal_log_prob",
+    "normalised", "parts", "pick", "project", "quantile_huber", "ravelled", "repeated_noise", "return_scale", "sizes",
+    "squashed_log_prob", "squashed_sample", "standardised", "support", "unravelled", "unseen", "whitened", "with_advantages",
+    "zeta",
 ]  # fmt: skip

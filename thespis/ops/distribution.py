@@ -47,7 +47,7 @@ def zeta(like: Tensor, exponent: float, longest: int) -> Tensor:
     return 1 + (torch.rand(*like.shape, 1, device=like.device) >= below).sum(-1)
 
 
-def held_noise(memory: dict[str, Tensor], exponent: float, longest: int) -> dict[str, Tensor]:
+def repeated_noise(memory: dict[str, Tensor], exponent: float, longest: int) -> dict[str, Tensor]:
     """The memory {"noise": (N, A), "left": (N,)} a step on: normal noise, drawn anew where no step of it is left.
 
     How many steps it is held for is drawn with it, by `zeta`.

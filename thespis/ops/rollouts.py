@@ -23,7 +23,7 @@ def first_moments(seen: Params, x: Tensor) -> Params:
     return {k: torch.where(seen["count"] < 1, own[k], seen[k]) for k in own}
 
 
-def judged(rollout: Batch, value: Tensor, next_value: Tensor, decay: float) -> tuple[Batch, Metrics]:
+def with_advantages(rollout: Batch, value: Tensor, next_value: Tensor, decay: float) -> tuple[Batch, Metrics]:
     """The rows (T * N, ...) of a rollout (T, N, ...), with columns "advantage", "value", and "target", which is their sum.
 
     value and next_value (T, N) are what obs and next_obs were thought to be worth; the rest is as in `gae`. Where the rollout has

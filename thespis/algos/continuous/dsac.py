@@ -71,8 +71,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     if not isinstance(spec.action, Box):
         raise Fault(f"dsac: continuous actions (a Box) are needed, the environment's are {spec.action}")
     obs_dim, action_dim = spec.obs.dim, spec.action.dim
-    actor_net = nets.own(actor, spec, obs_dim, 2 * action_dim) or nets.mlp((obs_dim, *cfg.hidden, 2 * action_dim), gelu)
-    critic_net = nets.own(critic, spec, obs_dim + action_dim, 2) or nets.mlp((obs_dim + action_dim, *cfg.hidden, 2), gelu)
+    actor_net = nets.custom(actor, spec, obs_dim, 2 * action_dim) or nets.mlp((obs_dim, *cfg.hidden, 2 * action_dim), gelu)
+    critic_net = nets.custom(critic, spec, obs_dim + action_dim, 2) or nets.mlp((obs_dim + action_dim, *cfg.hidden, 2), gelu)
     target_entropy = cfg.entropy_per_dim * action_dim
 
     def gaussian(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:

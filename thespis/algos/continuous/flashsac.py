@@ -134,7 +134,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
     def act(p: dict, obs: Tensor, explore: bool, memory: Params, look: Tensor) -> tuple[Tensor, Params]:
         mean, log_std = gaussian(actor_net.apply(p["params"], p["stats"], obs))
         if explore:
-            memory = ops.held_noise(memory, cfg.zeta, cfg.noise_repeat)
+            memory = ops.repeated_noise(memory, cfg.zeta, cfg.noise_repeat)
         return (mean + explore * log_std.exp() * memory["noise"]).tanh(), memory
 
     return Learner(

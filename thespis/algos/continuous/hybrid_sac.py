@@ -84,8 +84,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         raise Fault(f"hybrid_sac: at most {MOST} combinations of choices are taken one by one, {spec.action} has {choices:,}")
     vectors = choices if cfg.per_choice and dim else 1
     outputs = choices + 2 * vectors * dim
-    actor_net = nets.own(actor, spec, obs_dim, outputs) or nets.mlp((obs_dim, *cfg.hidden, outputs))
-    critic_net = nets.own(critic, spec, obs_dim + dim, choices) or nets.mlp((obs_dim + dim, *cfg.hidden, choices))
+    actor_net = nets.custom(actor, spec, obs_dim, outputs) or nets.mlp((obs_dim, *cfg.hidden, outputs))
+    critic_net = nets.custom(critic, spec, obs_dim + dim, choices) or nets.mlp((obs_dim + dim, *cfg.hidden, choices))
     critics = nets.ensemble(critic_net, cfg.critics)
 
     def heads(

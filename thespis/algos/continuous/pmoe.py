@@ -74,9 +74,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         raise Fault(f"pmoe: continuous actions (a Box) are needed, the environment's are {spec.action}")
     obs_dim, action_dim, many = spec.obs.dim, spec.action.dim, cfg.components
     outputs = 2 * many * action_dim
-    actor_net = nets.own(actor, spec, obs_dim, outputs) or nets.mlp((obs_dim, *cfg.hidden, outputs))
+    actor_net = nets.custom(actor, spec, obs_dim, outputs) or nets.mlp((obs_dim, *cfg.hidden, outputs))
     routing_net = nets.mlp((obs_dim, many))
-    critic_net = nets.own(critic, spec, obs_dim + action_dim, 1) or nets.mlp((obs_dim + action_dim, *cfg.hidden, 1))
+    critic_net = nets.custom(critic, spec, obs_dim + action_dim, 1) or nets.mlp((obs_dim + action_dim, *cfg.hidden, 1))
     critics = nets.ensemble(critic_net, cfg.critics)
     target_entropy = cfg.entropy_per_dim * action_dim
     warmup = 10 * min(spec.horizon or 1_000, 1_000) if cfg.warmup is None else cfg.warmup

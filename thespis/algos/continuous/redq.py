@@ -102,9 +102,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         raise Fault(f"dropout is {cfg.dropout}; allowed where net is {cfg.net}: 0")
     obs_dim, action_dim = spec.obs.dim, spec.action.dim
     plain, widths = "mlp" if cfg.net == "normed" else cfg.net, cfg.critic_hidden or cfg.hidden
-    actor_net = nets.own(actor, spec, obs_dim, 2 * action_dim) or nets.layers(plain, (obs_dim, *cfg.hidden, 2 * action_dim))
+    actor_net = nets.custom(actor, spec, obs_dim, 2 * action_dim) or nets.layers(plain, (obs_dim, *cfg.hidden, 2 * action_dim))
     sizes = (obs_dim + action_dim, *widths, 1)
-    critic_net = nets.own(critic, spec, sizes[0], 1) or nets.layers(cfg.net, sizes, cfg.dropout)
+    critic_net = nets.custom(critic, spec, sizes[0], 1) or nets.layers(cfg.net, sizes, cfg.dropout)
     critics = nets.ensemble(critic_net, cfg.critics)
     target_entropy, delay = cfg.entropy_per_dim * action_dim, cfg.delay or max(round(cfg.updates_per_step), 1)
 

@@ -67,8 +67,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     if not isinstance(spec.action, Box):
         raise Fault(f"sac: continuous actions (a Box) are needed, the environment's are {spec.action}")
     obs_dim, act_dim = spec.obs.dim, spec.action.dim
-    actor_net = nets.own(actor, spec, obs_dim, 2 * act_dim) or nets.mlp((obs_dim, *cfg.hidden, 2 * act_dim), start=cfg.start)
-    critic_net = nets.own(critic, spec, obs_dim + act_dim, 1) or nets.mlp((obs_dim + act_dim, *cfg.hidden, 1), start=cfg.start)
+    actor_net = nets.custom(actor, spec, obs_dim, 2 * act_dim) or nets.mlp((obs_dim, *cfg.hidden, 2 * act_dim), start=cfg.start)
+    critic_net = nets.custom(critic, spec, obs_dim + act_dim, 1) or nets.mlp((obs_dim + act_dim, *cfg.hidden, 1), start=cfg.start)
     critics = nets.ensemble(critic_net, cfg.critics)
     warmup = 10 * min(spec.horizon or 1_000, 1_000) if cfg.warmup is None else cfg.warmup
 

@@ -73,8 +73,8 @@ def make(cfg: Config, spec: Spec, critic: nets.Build | None = None, model: nets.
     obs_dim, action_dim = spec.obs.dim, spec.action.dim
     both = obs_dim + action_dim
     actor = nets.unroller((obs_dim, *cfg.hidden), action_dim, 2 * action_dim)
-    critics = nets.ensemble(nets.own(critic, spec, both, 1) or nets.mlp((both, *cfg.hidden, 1)), cfg.critics)
-    world = nets.own(model, spec, both, obs_dim) or nets.mlp((both, *cfg.model_hidden, obs_dim))
+    critics = nets.ensemble(nets.custom(critic, spec, both, 1) or nets.mlp((both, *cfg.hidden, 1)), cfg.critics)
+    world = nets.custom(model, spec, both, obs_dim) or nets.mlp((both, *cfg.model_hidden, obs_dim))
     target_entropy = cfg.entropy_per_dim * action_dim
 
     def gaussian(p: Params, previous: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:

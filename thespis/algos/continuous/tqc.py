@@ -74,9 +74,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     if cfg.drop >= cfg.quantiles:
         raise Fault(f"drop is {cfg.drop}; allowed: less than quantiles, {cfg.quantiles}")
     obs_dim, action_dim = spec.obs.dim, spec.action.dim
-    actor_net = nets.own(actor, spec, obs_dim, 2 * action_dim) or nets.mlp((obs_dim, *cfg.hidden, 2 * action_dim))
+    actor_net = nets.custom(actor, spec, obs_dim, 2 * action_dim) or nets.mlp((obs_dim, *cfg.hidden, 2 * action_dim))
     sizes = (obs_dim + action_dim, *cfg.critic_hidden, cfg.quantiles)
-    critics = nets.ensemble(nets.own(critic, spec, sizes[0], sizes[-1]) or nets.mlp(sizes), cfg.critics)
+    critics = nets.ensemble(nets.custom(critic, spec, sizes[0], sizes[-1]) or nets.mlp(sizes), cfg.critics)
     kept = cfg.critics * (cfg.quantiles - cfg.drop)
 
     def gaussian(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:

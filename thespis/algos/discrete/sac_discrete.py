@@ -77,8 +77,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     if not isinstance(spec.action, Discrete):
         raise Fault(f"sac_discrete: discrete actions are needed, the environment's are {spec.action}")
     obs_dim, choices = spec.obs.dim, spec.action.n
-    actor_net = nets.own(actor, spec, obs_dim, choices) or nets.mlp((obs_dim, *cfg.hidden, choices))
-    critic_net = nets.own(critic, spec, obs_dim, choices) or nets.mlp((obs_dim, *cfg.hidden, choices))
+    actor_net = nets.custom(actor, spec, obs_dim, choices) or nets.mlp((obs_dim, *cfg.hidden, choices))
+    critic_net = nets.custom(critic, spec, obs_dim, choices) or nets.mlp((obs_dim, *cfg.hidden, choices))
     critics = nets.ensemble(critic_net, cfg.critics)
 
     def pi(p: Params, obs: Tensor) -> tuple[Tensor, Tensor]:  # pi(.|s) and log pi(.|s), (B, choices)

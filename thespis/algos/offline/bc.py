@@ -46,7 +46,7 @@ class State:
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None) -> Learner:
     """`actor(spec)`: your own module, obs -> a Box's means before their tanh, or the logits of every choice."""
     sizes = (spec.obs.dim, *cfg.hidden, nets.outputs(spec))
-    pi = nets.bounded(spec, nets.own(actor, spec, sizes[0], sizes[-1]) or nets.mlp(sizes), cfg.log_std)
+    pi = nets.bounded(spec, nets.custom(actor, spec, sizes[0], sizes[-1]) or nets.mlp(sizes), cfg.log_std)
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:
         d = pi.apply(p, ops.normalised(b.obs, s.seen))

@@ -64,8 +64,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     if not isinstance(spec.action, Box):
         raise Fault(f"iql: continuous actions (a Box) are needed, the environment's are {spec.action}")
     obs_dim, action_dim = spec.obs.dim, spec.action.dim
-    actor_net = nets.own(actor, spec, obs_dim, action_dim) or nets.mlp((obs_dim, *cfg.hidden, action_dim))
-    critic_net = nets.own(critic, spec, obs_dim + action_dim, 1) or nets.mlp((obs_dim + action_dim, *cfg.hidden, 1))
+    actor_net = nets.custom(actor, spec, obs_dim, action_dim) or nets.mlp((obs_dim, *cfg.hidden, action_dim))
+    critic_net = nets.custom(critic, spec, obs_dim + action_dim, 1) or nets.mlp((obs_dim + action_dim, *cfg.hidden, 1))
     pi, critics = nets.bounded(spec, actor_net, cfg.log_std), nets.ensemble(critic_net, cfg.critics)
     value_net = nets.mlp((obs_dim, *cfg.hidden, 1))
 

@@ -81,7 +81,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None) -> Learner:
     if not isinstance(spec.action, Box):
         raise Fault(f"odice: continuous actions (a Box) are needed, the environment's are {spec.action}")
     obs_dim, sizes = spec.obs.dim, (spec.obs.dim, *cfg.hidden)
-    actor_net = nets.own(actor, spec, obs_dim, spec.action.dim) or nets.mlp((*sizes, spec.action.dim))
+    actor_net = nets.custom(actor, spec, obs_dim, spec.action.dim) or nets.mlp((*sizes, spec.action.dim))
     pi = nets.bounded(spec, actor_net, cfg.log_std, cfg.squash)
     value_net = nets.ensemble(nets.layers("normed" if cfg.norm else "mlp", (*sizes, 1)), cfg.values)
 

@@ -110,7 +110,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         seen = ops.first_moments(s.seen, rollout.obs)
         shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         before, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
-        rows, metrics = ops.judged(shown, before, ahead, cfg.gamma * cfg.lam)
+        rows, metrics = ops.with_advantages(shown, before, ahead, cfg.gamma * cfg.lam)
         old, new = pi.apply(s.actor.params, rows.obs), s.actor
         for _ in range(cfg.inner_steps):
             new, said = descend(

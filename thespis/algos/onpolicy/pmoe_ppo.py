@@ -76,9 +76,9 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     """`actor(spec)` and `critic(spec)`: your own modules, obs -> means or logits, component by component; obs -> value (B, 1)."""
     obs_dim, many, each, (dim, _) = spec.obs.dim, cfg.components, nets.outputs(spec), ops.sizes(spec.action)
     sizes = obs_dim, *cfg.hidden, many * each
-    every = nets.own(actor, spec, obs_dim, many * each) or nets.orthogonal(sizes, torch.tanh, 0.01)
+    every = nets.custom(actor, spec, obs_dim, many * each) or nets.orthogonal(sizes, torch.tanh, 0.01)
     pi = nets.policy(spec, nets.Net(every.init, lambda p, x: every.apply(p, x).unflatten(-1, (many, -1))))
-    critic_net = nets.own(critic, spec, obs_dim, 1) or nets.orthogonal((obs_dim, *cfg.hidden, 1), torch.tanh, 1.0)
+    critic_net = nets.custom(critic, spec, obs_dim, 1) or nets.orthogonal((obs_dim, *cfg.hidden, 1), torch.tanh, 1.0)
     q_net, routing, seen_dim = nets.mlp((obs_dim + each, *cfg.q_hidden, 1)), nets.mlp((obs_dim, many)), obs_dim - spec.mask
 
     def mixture(p: Params, obs: Tensor) -> tuple[nets.Dist, Tensor]:  # each component's, (B, components, ...); log w
@@ -101,7 +101,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         seen = ops.first_moments(s.seen, rollout.obs)
         shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         old, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
-        rows, told = ops.judged(shown, old, ahead, cfg.gamma * cfg.lam)
+        rows, told = ops.with_advantages(shown, old, ahead, cfg.gamma * cfg.lam)
         rows.extra["logp"] = log_prob(*mixture(s.actor.params, rows.obs), rows.action)
         return replace(s, seen=ops.moments(s.seen, rollout.obs)) if cfg.normalise_obs else s, rows, told
 

@@ -83,7 +83,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         seen = ops.first_moments(s.seen, rollout.obs)
         shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         old, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
-        rows, told = ops.judged(shown, old, ahead, cfg.gamma * cfg.lam)
+        rows, told = ops.with_advantages(shown, old, ahead, cfg.gamma * cfg.lam)
         rows.extra["logp"] = pi.log_prob(pi.apply(s.actor.params, rows.obs), rows.action)
         return replace(s, seen=ops.moments(s.seen, rollout.obs)) if cfg.normalise_obs else s, rows, told
 

@@ -109,7 +109,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         seen = ops.first_moments(s.seen, rollout.obs)
         shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         old, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
-        rows, m1 = ops.judged(shown, old, ahead, cfg.gamma * cfg.lam)
+        rows, m1 = ops.with_advantages(shown, old, ahead, cfg.gamma * cfg.lam)
         rows.extra["logp"] = pi.log_prob(pi.apply(s.actor, rows.obs), rows.action)
         new, m2 = step(s.actor, rows)
         seen = ops.moments(s.seen, rollout.obs) if cfg.normalise_obs else s.seen
