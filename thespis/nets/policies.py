@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, tanh
 
 from thespis import ops
-from thespis.core import Box, Params, Spec
+from thespis.core import Params, Spec
 from thespis.nets.blocks import orthogonal
 from thespis.nets.functions import Build, Net, custom
 
@@ -106,14 +106,18 @@ def actor_critic(
 
 
 def bounded(spec: Spec, net: Net, log_std: tuple[float, float] = (-5.0, 2.0), squash: bool = True) -> Policy:
-    """As `policy`, for actions of a Box that are given rather than drawn: the mean goes through a tanh where `squash`, the spread
+    """As `policy`, for vectors that are given rather than drawn: the mean goes through a tanh where `squash`, the spread
     stays within e^log_std, and what is drawn, and the likeliest, within [-1, 1]."""
-    if not isinstance(spec.action, Box):
-        return policy(spec, net)
     plain = policy(spec, net)
+    if not ops.sizes(spec.action)[0]:
+        return plain
 
     def apply(p: Params, obs: Tensor) -> Dist:
-        mean, spread = plain.apply(p, obs)
-        return tanh(mean) if squash else mean, spread.clamp(*log_std)
+        mean, spread, *choices = plain.apply(p, obs)
+        return (tanh(mean) if squash else mean, spread.clamp(*log_std), *choices)
 
-    return plain._replace(apply=apply, sample=lambda d: plain.sample(d).clamp(-1, 1), mode=lambda d: d[0].clamp(-1, 1))
+    def within(action: Tensor) -> Tensor:
+        vector, choices = ops.parts(spec.action, action)
+        return ops.joined(spec.action, vector.clamp(-1, 1), choices)
+
+    return plain._replace(apply=apply, sample=lambda d: within(plain.sample(d)), mode=lambda d: within(plain.mode(d)))
