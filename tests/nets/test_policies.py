@@ -166,6 +166,7 @@ def test_observations_are_whitened_and_their_masks_are_not():
     seen = ops.moments(past, x)
     assert seen["mean"].tolist() == [4, 0]
     torch.testing.assert_close(ops.whitened(x, seen), torch.tensor([[-1.0, -1, 1, 0], [1, 1, 0, 1]]))
+    torch.testing.assert_close(ops.normalised(x, ops.mean_and_std(x[:, :2], 0)), torch.tensor([[-1.0, -1, 1, 0], [1, 1, 0, 1]]))
 
 
 @pytest.mark.parametrize("kind", [Box(2), Discrete(4), MultiDiscrete((2, 3)), Mixed(2, (2, 3))])

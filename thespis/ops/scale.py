@@ -49,5 +49,7 @@ def mean_and_std(x: Tensor, more: float) -> Params:
 
 
 def normalised(x: Tensor, by: Params) -> Tensor:
-    """x (..., D) by what `mean_and_std` found."""
-    return (x - by["mean"]) / by["std"]
+    """x (..., D) by what `mean_and_std` found. What x has beyond these D numbers, an action mask, stays as it is."""
+    dim = by["mean"].shape[-1]
+    y = (x[..., :dim] - by["mean"]) / by["std"]
+    return y if dim == x.shape[-1] else torch.cat([y, x[..., dim:]], -1)

@@ -45,7 +45,7 @@ class State:
 
 def make(cfg: Config, spec: Spec, actor: nets.Build | None = None) -> Learner:
     """`actor(spec)`: your own module, obs -> a Box's means before their tanh, or the logits of every choice."""
-    sizes = (spec.obs.dim, *cfg.hidden, nets.outputs(spec))
+    sizes, seen_dim = (spec.obs.dim, *cfg.hidden, nets.outputs(spec)), spec.obs.dim - spec.mask
     pi = nets.bounded(spec, nets.custom(actor, spec, sizes[0], sizes[-1]) or nets.mlp(sizes), cfg.log_std)
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:
@@ -53,10 +53,10 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None) -> Learner:
         return -pi.log_prob(d, b.action).mean(), {"entropy": pi.entropy(d).mean()}
 
     def init() -> State:
-        return State(fresh(pi.init()), {"mean": torch.zeros(spec.obs.dim), "std": torch.ones(spec.obs.dim)})
+        return State(fresh(pi.init()), {"mean": torch.zeros(seen_dim), "std": torch.ones(seen_dim)})
 
     def given(s: State, data: Batch) -> State:
-        return replace(s, seen=ops.mean_and_std(data.obs, 1e-3)) if cfg.normalise else s
+        return replace(s, seen=ops.mean_and_std(data.obs[:, :seen_dim], 1e-3)) if cfg.normalise else s
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:
         new, metrics = descend(s.actor, actor_loss, cfg.lr, s, b)
