@@ -134,7 +134,7 @@ def test_a_policy_with_a_bit_flipped_is_not_believed(run):
         data = file.read_bytes()
         for at in range(0, len(data), 37):
             file.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
-            assert name in refused(thespis.load, run)
+            assert "policy/last." in refused(thespis.load, run)  # of either, where the name of the checksum is what has changed
         file.write_bytes(data)
     save_file(load_file(file := run / "policy/last.safetensors"), file)  # the same, without its checksum
     assert "checksum" in refused(thespis.load, run)

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load, save
 
 import thespis
-from thespis import api, envs
+from thespis import api, envs, training
 from thespis.core import Fault, leaves
 from thespis.data import dataset
 from thespis.engine import checkpoint, loop
@@ -157,7 +157,7 @@ def of_resume(run):
     """All that a resume brings back; nothing is trained."""
     found = []
 
-    def held(self, stop):
+    def held(self):
         ring, p = self.replay, self.progress
         ring = {
             "obs": torch.from_numpy(ring.obs),
@@ -167,9 +167,8 @@ def of_resume(run):
             "steps": torch.tensor(ring.steps),
         }
         found.append([checkpoint._checksum(leaves(self.stepper.state) | ring | self.collector.save()[1]), repr(p)])
-        return True
 
-    loop._Training.loop = held
+    loop._Training.loop, training._draw = held, lambda folder: None
     thespis.resume(run, panel=False)
     return found[0]
 
