@@ -41,7 +41,7 @@ def estimate(
     folder = path_of(run)
     policy = load(folder, which, algo=algo, **parts)
     *_, world = open_run(folder, env, algo)
-    rows = dataset.read(data, world.observation_space, world.action_space, envs.spaces.flatten, envs.actions.unscale_action)
+    rows = dataset.read(data, world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
     gamma = policy.learner.experience.gamma if gamma is None else gamma
 
     def act(obs: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from thespis.directory import place
 from thespis.engine import checkpoint, fetch
 from thespis.envs import actions
 from thespis.envs.flat import describe_error
-from thespis.envs.spaces import flat_dim, image, ordered
+from thespis.envs.observations import flat_dim, image, ordered
 from thespis.envs.spaces_json import to_json
 
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
@@ -134,7 +134,7 @@ class Acting(nn.Module):
         action, memory = self.learner.act(params, obs, False, memory, inputs["look"])
         return self._translated(action) | {f"next_memory_{k}": memory[k] for k in self.memory}
 
-    def _translated(self, row: Tensor) -> dict[str, Tensor]:  # as envs.actions.translator
+    def _translated(self, row: Tensor) -> dict[str, Tensor]:  # as envs.spaces.translator
         vector, taken = ops.parts(self.kind, row)
         choices, out = list(taken), {}
         for name, space in self.acts.items():

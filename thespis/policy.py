@@ -69,7 +69,7 @@ class Policy:
                 raise Fault(f"mask is {len(given)} masks; it must be one for each of the {len(rows)} observations")
             each = [envs.masks.of(self.action_space, one, "mask") for one in given]
             rows = [{"observation": row, "action_mask": one} for row, one in zip(rows, each, strict=True)]
-        flatten, translate = envs.spaces.flattener(self.observation_space), envs.actions.translator(self.action_space)
+        flatten, translate = envs.spaces.flattener(self.observation_space), envs.spaces.translator(self.action_space)
         if not rows:
             raise Fault("observation is a batch of none; it must have one or more")
         flat = torch.from_numpy(np.stack([flatten(row) for row in rows]))

@@ -111,7 +111,7 @@ class _Watched(gym.Wrapper[Any, Any, Any, Any]):
 
 def _played(world: envs.World, policy: Policy | None, asked: _Asked, seed: int) -> Iterator[Episode]:
     """Episodes in the environment's own terms, guarded as a live run's are."""
-    rng, translate = np.random.default_rng(seed), envs.actions.translator(world.action_space)
+    rng, translate = np.random.default_rng(seed), envs.spaces.translator(world.action_space)
     flat, kind = world.make(), world.spec.action
     flat.env = watched = _Watched(flat.env)
     actor = None if policy is None else Actor(policy.learner, 1)
@@ -140,7 +140,7 @@ def _played(world: envs.World, policy: Policy | None, asked: _Asked, seed: int) 
 
 def _seen(part: Replay, world: envs.World) -> Iterator[Episode]:
     """What a replay holds, from the oldest step on: an episode of each environment after the other."""
-    translate, n = envs.actions.translator(world.action_space), part.num_envs
+    translate, n = envs.spaces.translator(world.action_space), part.num_envs
     for env in range(n):
         row = (np.arange(part.oldest(), part.steps) * n + env) % len(part.obs)
         over = part.ended[row]
@@ -165,7 +165,7 @@ def _stacked(values: list[Any], space: gym.Space[Any]) -> Any:
 def inspect(source: Source, env: Env | None = None, out: str | Path | None = None) -> dict[str, Any]:
     """What is in a dataset: numbers, and where they can be drawn a picture, OUT (default: beside the dataset, as NAME.png)."""
     world = world_of(env, source)
-    data = dataset.read(source, world.observation_space, world.action_space, envs.spaces.flatten, envs.actions.unscale_action)
+    data = dataset.read(source, world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
     found = drawing.numbers(data.obs, data.action, data.reward, data.terminated, data.lengths)
     name = dataset.origin(source).name
     picture = place(out) if out else Path(f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', name)}.png")

@@ -324,7 +324,7 @@ def _dataset(source: Source | None, world: envs.World) -> Dataset | None:
     if source is None:
         return None
     spaces = world.observation_space, world.action_space
-    return dataset.read(source, *spaces, envs.spaces.flatten, envs.actions.unscale_action)
+    return dataset.read(source, *spaces, envs.spaces.flatten, envs.spaces.unscale_action)
 
 
 def _train(

@@ -29,7 +29,7 @@ def columns(**more: Any) -> dict[str, Any]:
 
 
 def read(source: Any, seen: Any = SEEN, acts: Any = ACTS) -> Dataset:
-    return dataset.read(source, seen, acts, envs.spaces.flatten, envs.actions.unscale_action)
+    return dataset.read(source, seen, acts, envs.spaces.flatten, envs.spaces.unscale_action)
 
 
 def stored(given: dict[str, Any], place: Path, kind: str) -> Path:

@@ -82,7 +82,7 @@ def stacked(values: list[Any]) -> Any:
 
 
 def read(name: str | Path, env: gym.Env) -> Dataset:
-    return dataset.read(str(name), env.observation_space, env.action_space, envs.spaces.flatten, envs.actions.unscale_action)
+    return dataset.read(str(name), env.observation_space, env.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def live(env: gym.Env, episodes: list[EpisodeBuffer]) -> dict[str, np.ndarray]:
         for t in range(len(episode.rewards)):
             raw = np.asarray(episode.actions[t])
             if isinstance(env.action_space, spaces.Box):
-                action = envs.actions.unscale_action(env.action_space, raw)
+                action = envs.spaces.unscale_action(env.action_space, raw)
             else:
                 action = raw - env.action_space.start
             out["obs"].append(obs)

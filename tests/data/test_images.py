@@ -12,7 +12,7 @@ from gymnasium import spaces
 from thespis.core import Batch, Box, OffPolicy, Spec, leaves
 from thespis.data import OnPolicy, Replay, Rollout, Shards, memory
 from thespis.envs.actions import spec
-from thespis.envs.spaces import flatten
+from thespis.envs.observations import flatten
 
 PICTURE = spaces.Box(0, 255, (4, 3, 3), np.uint8)
 ARM = spaces.Box(-np.inf, np.inf, (2,), np.float32)

@@ -22,7 +22,7 @@ TINY = {"hidden": (8,), "batch_size": 16, "warmup": 30, "eval_episodes": 1, "com
 
 
 def read(place: Any, env: gym.Env) -> dataset.Dataset:
-    return dataset.read(place, env.observation_space, env.action_space, envs.spaces.flatten, envs.actions.unscale_action)
+    return dataset.read(place, env.observation_space, env.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_actions_of_parts_and_their_masks(tmp_path: Path) -> None:
     world = envs.world(Tools)
     for options in {"episodes": 3, "noise": 0.5}, {"replay": True}, {"episodes": 3, "which": "random"}:
         place = record(run, tmp_path / "-".join(map(str, options)), env=Tools, **options).path
-        data = dataset.read(place, world.observation_space, Tools.action_space, envs.spaces.flatten, envs.actions.unscale_action)
+        data = dataset.read(place, world.observation_space, Tools.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
         assert data.obs.shape[1] == 4
         assert data.obs[:6, 0].tolist() == [0, 1, 2, 3, 4, 5]
         aim, tool = data.action[:, :2], data.action[:, 2].astype(int)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import thespis
 from thespis.core import Batch
 from thespis.engine.sizes import Sizes
-from thespis.envs.spaces import column, flatten
+from thespis.envs.observations import column, flatten
 
 ARM = spaces.Dict(arm=spaces.Box(-np.inf, np.inf, (2, 2)), n=spaces.Discrete(3), t=spaces.Tuple((spaces.MultiBinary(2),)))
 

@@ -226,7 +226,7 @@ def test_every_part_of_an_action_and_its_mask(tmp_path, name, observed, space, f
 def row_of(space, action):
     """The columns of the mask that belong to what was taken."""
     kind = envs.actions.spec(OBS, space).action
-    choices = ops.parts(kind, torch.as_tensor(envs.actions.unscale_action(space, action)))[1]
+    choices = ops.parts(kind, torch.as_tensor(envs.spaces.unscale_action(space, action)))[1]
     ns = ops.sizes(kind)[1]
     return [int(first) + int(c) for first, c in zip(np.cumsum([0, *ns]), choices, strict=False)]
 

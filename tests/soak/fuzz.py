@@ -183,7 +183,7 @@ def of_metrics(run):
 def of_data(folder):
     env = of_data.env = getattr(of_data, "env", None) or gym.make("Pendulum-v1")
     spaces = env.observation_space, env.action_space
-    return dataset.read(str(folder), *spaces, envs.spaces.flatten, envs.actions.unscale_action).digest()
+    return dataset.read(str(folder), *spaces, envs.spaces.flatten, envs.spaces.unscale_action).digest()
 
 
 KINDS = {  # what is mutated, and how it is read; where bytes alone are mutated, what a checksum covers must be as it was

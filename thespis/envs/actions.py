@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thespis import core, ops
 from thespis.core import Fault
-from thespis.envs.spaces import KINDS, Floats, array, at, choices, flat_dim, images, masking, ordered, short
+from thespis.envs.observations import KINDS, Floats, array, at, choices, flat_dim, images, masking, ordered, short
 
 __all__ = [
     "affine",

@@ -20,7 +20,7 @@ from thespis.core import Fault
 from thespis.envs import statistics
 from thespis.envs.actions import learners, spec, translator
 from thespis.envs.generators import Generators
-from thespis.envs.spaces import LARGEST, Floats, flattener, short
+from thespis.envs.observations import LARGEST, Floats, flattener, short
 
 __all__ = ["MOST", "Flat", "numbers"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from thespis.config import nearest
 from thespis.core import Fault
 from thespis.envs.flat import numbers
-from thespis.envs.spaces import Floats
+from thespis.envs.observations import Floats
 from thespis.envs.vector import Mask
 
 __all__ = ["One", "Rows", "ours", "single"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from thespis.core import Fault
 from thespis.envs.actions import choice_sizes, leaves
-from thespis.envs.spaces import masking, short
+from thespis.envs.observations import masking, short
 
 __all__ = ["Masked", "in_info", "of", "split"]
 

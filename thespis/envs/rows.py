@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from thespis.core import Fault
 from thespis.envs.flat import describe_error
-from thespis.envs.spaces import LARGEST, Floats, at
+from thespis.envs.observations import LARGEST, Floats, at
 from thespis.envs.statistics import Statistics
 from thespis.envs.vector import Mask, Vector
 from thespis.envs.world import World

@@ -10,7 +10,7 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
 from thespis.core import Fault
-from thespis.envs.spaces import LIMIT, flat_dim, short
+from thespis.envs.observations import LIMIT, flat_dim, short
 
 __all__ = ["from_json", "to_json"]
 
