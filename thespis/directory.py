@@ -65,13 +65,18 @@ def world_of(env: Env | None, source: Source | None = None, args: Sequence[str] 
         raise Fault(f"data: {origin.name}: {fault}") from None
 
 
+def title(algo: Algorithm, env: str, seed: int) -> str:
+    """What a run is called; no path of an own algorithm's file is in it."""
+    return f"{Path(algo.name).name} on {env}, seed {seed}"
+
+
 def describe(
     algo: Algorithm, cfg: Any, run: Run, world: envs.World, own_parts: Sequence[str] = (), own_env: bool = False,
     data: Dataset | None = None, own_data: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What config.json says of a run."""
     return {
-        "title": f"{Path(algo.name).name} on {world.name}, seed {run.seed}",
+        "title": title(algo, world.name, run.seed),
         "algo": algo.name,
         "algo_sha256": digest(algo),
         "algo_config": config.to_json(cfg),

@@ -21,7 +21,7 @@ from thespis import config, envs
 from thespis.algorithms import Algorithm, algorithm, check_actions, digest, fitting, part_names, tell_mask
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
-from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, world_of
+from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, title, world_of
 from thespis.engine import checkpoint, fetch, loop, memory, team
 from thespis.engine import start as beginning
 from thespis.engine.lock import alone
@@ -54,8 +54,7 @@ def train(
     if panel not in (None, True, False):
         raise Fault(f"panel is {panel!r}; allowed: True, False or None")
     found = algorithm(algo)
-    if isinstance(args := options.get("env_args"), dict):
-        options["env_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in args.items())
+    _name_env_args(options)
     world = world_of(env, data, options.get("env_args", ()))
     parts = {k: options.pop(k) for k in part_names(found) if k in options}
     arrays = data if isinstance(data, Mapping) else None
@@ -74,6 +73,12 @@ def quietly(quiet: bool = True) -> Iterator[None]:
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
+
+
+def _name_env_args(options: dict[str, Any]) -> None:
+    """A dictionary of the environment's arguments as `Run` has them, in place."""
+    if isinstance(args := options.get("env_args"), dict):
+        options["env_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in args.items())
 
 
 def configure(
@@ -242,8 +247,7 @@ def resume(
     may change. `data`: the arrays again, where it learns from some.
     """
     folder = path_of(path)
-    if isinstance(args := options.get("env_args"), dict):
-        options["env_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in args.items())
+    _name_env_args(options)
     about, found, cfg, run, world = open_run(folder, env, algo, options.get("env_args"))
     checkpoint.no_links(folder)
     parts = {k: options.pop(k) for k in (*about["own_parts"], *part_names(found)) if k in options}
@@ -284,7 +288,7 @@ def resume(
         about["run"] |= {k: v for k, v in config.to_json(run).items() if k in options or k == "env"}
         if env is not None and run.env != old_run.env:
             about["own_env"] = not isinstance(env, str)
-            about["title"] = f"{Path(found.name).name} on {run.env}, seed {run.seed}"
+            about["title"] = title(found, world.name, run.seed)
         if (count := _schedule_updates(cfg, learner, run)) and "schedule_updates" not in about:
             about["schedule_updates"] = count
         if not checkpoint.has_saved(folder) and isinstance(start_from := about.get("start"), dict):

@@ -34,7 +34,8 @@ class Sizes:
         if self.said is None:
             self.said = self._observations(batch.obs)
             if self.unit is None:
-                self.unit = self._unit(batch.reward)
+                self.unit, lines = self._unit(batch.reward)
+                self.said += lines
             for line in self.said:
                 self.say(line)
         unit = self.unit or 1.0
@@ -51,16 +52,15 @@ class Sizes:
             "--normalise-obs"
         ]
 
-    def _unit(self, reward: torch.Tensor) -> float:
-        """1, or the power of ten that is next to the size of rewards that little can be learnt from."""
+    def _unit(self, reward: torch.Tensor) -> tuple[float, list[str]]:
+        """1, or the power of ten that is next to the size of rewards that little can be learnt from, and what is said of it."""
         mean, largest = float(reward.abs().mean(dtype=torch.float64)), float(reward.abs().max())
         size = mean if mean >= REWARDS[1] else largest if 0 < largest < REWARDS[0] else 1.0
         unit = 10.0 ** float(team.first(torch.tensor(round(math.log10(size)))))
-        if unit != 1:
-            words = f"{mean:.3g} in size on average" if unit > 1 else f"at most {largest:.3g} in size"
-            assert self.said is not None
-            self.said.append(
-                f"rewards are {words} until now, and step sizes and temperatures are made for rewards of about 1: "
-                f"updates divide them by {unit:g} (--reward-unit 1: they do not)"
-            )
-        return unit
+        if unit == 1:
+            return unit, []
+        words = f"{mean:.3g} in size on average" if unit > 1 else f"at most {largest:.3g} in size"
+        return unit, [
+            f"rewards are {words} until now, and step sizes and temperatures are made for rewards of about 1: "
+            f"updates divide them by {unit:g} (--reward-unit 1: they do not)"
+        ]
