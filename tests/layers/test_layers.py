@@ -9,8 +9,8 @@ import pytest
 HOUSE = Path(__file__).parents[2] / "thespis"
 
 FLOOR = {
-    **dict.fromkeys(("fault", "core", "config", "ops"), 1),
-    **dict.fromkeys(("data", "envs", "worlds", "nets", "optim"), 2),
+    **dict.fromkeys(("fault", "core", "config", "ops", "turns"), 1),
+    **dict.fromkeys(("data", "envs", "worlds", "nets", "optim", "lm"), 2),
     **dict.fromkeys(("engine", "algos", "report"), 3),
     **dict.fromkeys(
         (

@@ -1,0 +1,159 @@
+"""What was played by an actor that writes, and what a loss is given of it. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R rows of T tokens, padded on the right, and columns of the same shape, each of the token at its place.
+
+    `mask` is True where the actor wrote the token: only there a loss looks. Padding is False in it; which id fills it is free,
+    since attention looks backwards alone.
+    """
+
+    tokens: Tensor  # (R, T) int64
+    mask: Tensor  # (R, T) bool
+    columns: dict[str, Tensor] = field(default_factory=dict)  # each (R, T)
+
+    def __getattr__(self, name: str) -> Tensor:
+        try:
+            return self.__dict__["columns"][name]
+        except KeyError:
+            raise AttributeError(f"rows have no column {name!r}") from None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def also(self, **columns: Tensor) -> Rows:
+        """The same rows with further columns (R, T)."""
+        return replace(self, columns=self.columns | columns)
+
+    def take(self, index: Tensor | slice) -> Rows:
+        """Some of the rows, in the order of `index`."""
+        return Rows(self.tokens[index], self.mask[index], {k: v[index] for k, v in self.columns.items()})
+
+    def parts(self, size: int) -> Iterator[Rows]:
+        """All rows, in pieces of at most `size` tokens (padding counts), but of one row at least."""
+        step = max(size // max(self.tokens.shape[1], 1), 1)
+        for first in range(0, len(self), step):
+            yield self.take(slice(first, first + step))
+
+
+@dataclass(frozen=True)
+class Out:
+    """What a model says about rows of tokens; every tensor is aligned with `rows.tokens`.
+
+    `logp` (R, T) is the log-probability of the token at each place that the actor wrote, given what stands before it, in the
+    distribution that it is drawn from; 0 elsewhere. `logits` are only ever made at these places.
+    """
+
+    logp: Tensor
+    rows: Rows | None = None
+    hidden: Tensor | None = None  # (R, T, H): what was known when the token at the place had been read
+    score: Callable[[Tensor], Tensor] | None = None  # (P, H) -> (P, V), logits divided by the temperature
+    modules: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def places(self) -> Tensor:
+        """(R, T - 1) bool: where what predicts a written token stands."""
+        assert self.rows is not None
+        return self.rows.mask[:, 1:]
+
+    @property
+    def logits(self) -> Tensor:
+        """(P, V) at the P places before written tokens, row by row."""
+        assert self.hidden is not None
+        assert self.score is not None
+        return self.score(self.hidden[:, :-1][self.places])
+
+    def entropy(self) -> Tensor:
+        """(R, T): of the distribution that each written token was drawn from, in nats; 0 elsewhere."""
+        logp = self.logits.log_softmax(-1)
+        return self.placed(-(logp.exp() * logp).sum(-1))
+
+    def placed(self, values: Tensor) -> Tensor:
+        """(P,) values of written tokens to their places in (R, T)."""
+        inner = torch.zeros(self.places.shape, dtype=values.dtype, device=values.device).masked_scatter(self.places, values)
+        return torch.nn.functional.pad(inner, (1, 0))
+
+    def heads(self, name: str, hidden: Tensor) -> Tensor:
+        """(R, T, H) -> (R, T): a head of one number."""
+        return self.modules[name](hidden).squeeze(-1)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """R episodes, one a row, and their N turns, an episode's one after the other."""
+
+    tokens: Tensor  # (R, T) int64, padded on the right
+    said: Tensor  # (R, T) int64: the turn that sampled this token; -1: it was given, or is padding
+    logp: Tensor  # (R, T) float32, of sampled tokens in the distribution that they were drawn from; 0 elsewhere
+    row: Tensor  # (N,) int64: the row of each turn
+    start: Tensor  # (N,) int64: the place of its first sampled token
+    reward: Tensor  # (N,) float32
+    discount: Tensor  # (N,) float32: gamma, 0 where the episode terminated with this turn
+    ended: Tensor  # (N,) bool: the last turn of its episode, terminated or cut off
+    group: Tensor  # (N,) int64: episodes of one task share a number, 0 .. groups - 1
+    cut: Tensor  # (N,) bool: the answer was cut off at the limit of tokens
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(N,) to the tokens that each turn sampled: (R, T), 0 elsewhere."""
+        return torch.where(self.said >= 0, values[self.said.clamp(min=0)], torch.zeros((), dtype=values.dtype))
+
+    def before(self, values: Tensor) -> Tensor:
+        """(N,) to the place before each turn, where the value of a state is read: (R, T), 0 elsewhere."""
+        out = torch.zeros(self.tokens.shape, dtype=values.dtype)
+        out[self.row, self.start - 1] = values
+        return out
+
+    def rows(self, **columns: Tensor) -> Rows:
+        """As a loss is given them; `sampled` is the log-probability that the sampler told."""
+        return Rows(self.tokens, self.said >= 0, {"sampled": self.logp, **columns})
+
+    def returns(self) -> Tensor:
+        """(R,): the undiscounted sum of each episode's rewards."""
+        return torch.zeros(len(self.tokens)).index_add(0, self.row, self.reward)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Played:
+    """How a learner that plays is fed."""
+
+    questions: int
+    """tasks in an update"""
+    group: int
+    """episodes of each"""
+    gamma: float = 1.0
+
+
+@dataclass(frozen=True)
+class Written:
+    """How a learner of written answers is fed."""
+
+    batch_size: int
+    """rows in an update"""
+
+
+@dataclass(frozen=True)
+class TextLearner:
+    """An algorithm of the language wing, as the engine sees it. Every number that learns is in State or in a model of it."""
+
+    init: Callable[[Any], Any]
+    """model -> State"""
+    update: Callable[[Any, Any], tuple[Any, dict[str, Tensor]]]
+    """(state, turns; of Written: rows) -> (state, metrics); changes the models of the state in place, and nothing else"""
+    policy: Callable[[Any], Any]
+    """state -> the model that speaks"""
+    losses: dict[str, Callable[..., tuple[Tensor, dict[str, Tensor]]]]
+    """by name: (out, rows) -> (sum, metrics); none calls a model"""
+    experience: Played | Written
