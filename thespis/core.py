@@ -84,6 +84,7 @@ class Spec(NamedTuple):
     horizon: int | None = None
     """steps after which an episode is cut off, where there is such a limit"""
     images: tuple[tuple[int, int], ...] = ()  # (start, stop) of an observation's columns that are bytes / 255, as an image's
+    shapes: tuple[tuple[int, ...], ...] = ()  # of each of these images, as the environment has it: (height, width, channels), ...
     bounded: bool = True  # whether every number of an action has two bounds; one that has not reaches the environment as it is
     mask: int = 0
     """the last numbers of an observation that are its action mask, one a choice: 1 where it is allowed, else 0"""
@@ -133,6 +134,9 @@ class OffPolicy:
     """which of the dataset's episodes are demonstrations: quantiles of return, 0 the worst"""
     pretrain: int = 0
     """updates before the first step, where the run has a dataset"""
+    frames: int = 1
+    """observations that a row of a batch has side by side, the newest last; at an episode's start the first stands for those that
+    are missing"""
 
 
 @dataclass(frozen=True)

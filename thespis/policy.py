@@ -17,7 +17,7 @@ from thespis import config, envs
 from thespis.algorithms import algorithm
 from thespis.core import Fault, Learner, leaves, rebuild, replace
 from thespis.directory import Result, built_in, given_parts, path_of, read_about
-from thespis.engine import checkpoint, fetch
+from thespis.engine import checkpoint, fetch, frames
 from thespis.engine.act import Actor
 from thespis.engine.normalise import normalised
 from thespis.engine.run import Run
@@ -42,8 +42,8 @@ class Policy:
         self.reset()
 
     def reset(self, rows: Sequence[int] | None = None) -> None:
-        """Before an episode's first step, where the policy remembers (srl, flashsac); the others need no such word. `rows` of a
-        batch, or None: all."""
+        """Before an episode's first step, where the policy remembers (srl, flashsac, frame_stack); others need no such word.
+        `rows` of a batch, or None: all."""
         if rows is None:
             object.__setattr__(self, "_actor", Actor(self.learner, 1))
         else:
@@ -137,7 +137,9 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
         raise Fault(f"{file}: {fault}") from None
     cfg = config.build(found.module.Config, about["algo_config"], f"{file}: ")
     run = config.build(Run, about["run"], f"{file}: ")
-    learner = normalised(found.module.make(cfg, spec, **given_parts(found, about, parts)), found.name, spec, run)
+    seen = frames.side_by_side(spec, run.frame_stack)
+    made = frames.fed(found.module.make(cfg, seen, **given_parts(found, about, parts)), found.name, run.frame_stack)
+    learner = frames.acting(normalised(made, found.name, seen, run), spec)
     blank = _blank(learner, file)
     file = file.with_suffix(".safetensors")
     saved = checkpoint.read_tensors(file, sealed)

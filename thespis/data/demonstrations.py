@@ -46,7 +46,9 @@ class Demonstrations:
 def filled(spec: Spec, data: Dataset, feed: Any, needs: frozenset[str], device: str = "cpu") -> Replay:
     """A Replay of the whole dataset, with gamma and n_step of `feed`."""
     steps, ends = len(data.reward), torch.from_numpy(np.cumsum(data.lengths) - 1)
-    sized = OffPolicy(feed.gamma, feed.n_step, feed.batch_size, replay_size=steps, warmup=0, updates_per_step=1.0)
+    sized = OffPolicy(
+        feed.gamma, feed.n_step, feed.batch_size, replay_size=steps, warmup=0, updates_per_step=1.0, frames=feed.frames
+    )
     replay = Replay(spec, sized, needs=needs, device=device)
     columns = {k: torch.from_numpy(getattr(data, k)) for k in ("obs", "action", "reward", "terminated")}
     ended, finals = torch.zeros(steps, dtype=torch.bool).index_fill(0, ends, True), torch.from_numpy(data.last)

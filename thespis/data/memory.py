@@ -10,7 +10,8 @@ from thespis.data.rollout import OnPolicy
 def memory(spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int) -> list[tuple[str, int, int]]:
     """Of each option that says how much experience is in memory at once: its name, how much, and the bytes of each unit of it."""
     action = empty_actions(spec, 1).nbytes
-    row = 2 * 4 * spec.obs.dim + action + 6  # of a batch: two observations, action, reward, two flags
+    frames = 1 if isinstance(feed, OnPolicy) else feed.frames
+    row = 2 * 4 * frames * spec.obs.dim + action + 6  # of a batch: two observations, action, reward, two flags
     if isinstance(feed, OnPolicy):
         return [("rollout", feed.rollout, num_envs * row)]
     batch = "batch_size", feed.batch_size, row

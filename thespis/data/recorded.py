@@ -24,9 +24,10 @@ class Offline:
     n_step: int
     batch_size: int
     reset_every: int | None = None
-    """as in OffPolicy, and so are the two below"""
+    """as in OffPolicy, and so are those below"""
     demo_fraction: float = 0.0
     demo_slice: tuple[float, float] = (0.0, 1.0)
+    frames: int = 1
     warmup: ClassVar[int] = 0
     look_every: ClassVar[int] = 1
     pretrain: ClassVar[int] = 0
@@ -34,7 +35,7 @@ class Offline:
 
 def offline(feed: OffPolicy) -> Offline:
     """How an off-policy learner is fed where its run takes no steps."""
-    return Offline(feed.gamma, feed.n_step, feed.batch_size, feed.reset_every, feed.demo_fraction, feed.demo_slice)
+    return Offline(feed.gamma, feed.n_step, feed.batch_size, feed.reset_every, feed.demo_fraction, feed.demo_slice, feed.frames)
 
 
 class Recorded:

@@ -40,7 +40,8 @@ class Replay:
             raise ValueError(f"a learner needs {sorted(unknown)}; a replay gives {EXTRAS}")
         self.spec, self.feed, self.num_envs, self.needs, self.device = spec, feed, num_envs, needs, device
         self.scale = ReturnScale(num_envs, feed.gamma)
-        self.length = max(feed.replay_size // num_envs, 1)  # steps that are held
+        self.context = feed.frames - 1  # steps that are held for what later ones show of them, and not drawn
+        self.length = max(feed.replay_size // num_envs, 1) + self.context  # steps that are held
         rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
         self.there: Callable[[np.ndarray], Any] = partial(Resident, device=device) if device != "cpu" else lambda zeros: zeros
         self.observations: Callable[[int], Any] = partial(observations, spec, self.there)
@@ -57,7 +58,7 @@ class Replay:
 
     def __len__(self) -> int:
         """Transitions that can be sampled."""
-        return min(self.steps, self.length) * self.num_envs
+        return min(self.steps, self.length - self.context) * self.num_envs
 
     @property
     def added(self) -> int:
@@ -153,8 +154,23 @@ class Replay:
         if "demo" in self.needs:
             extra["demo"] = torch.zeros(len(row))
         discount = discount * ~self.terminated[last]
-        columns = self.obs[row], self.action[row], reward, discount, next_obs
+        obs = self.obs[row] if feed.frames == 1 else self._frames(row, feed.frames)
+        if feed.frames > 1:
+            next_obs = torch.cat([self._frames(last, feed.frames - 1), torch.as_tensor(next_obs)], -1)
+        columns = obs, self.action[row], reward, discount, next_obs
         return Batch(*map(torch.as_tensor, columns), extra)  # type: ignore[call-arg, arg-type]
+
+    def _frames(self, row: np.ndarray, count: int) -> Tensor:
+        """(B, count * obs): what was seen at each row (B,) and before it in its episode, the newest last; an episode's first
+        observation stands for those that are missing."""
+        ring, first = len(self.reward), (self.steps - self.length) * self.num_envs if self.steps > self.length else 0
+        age = (row - first) % ring  # counted from the oldest held
+        rows = [row]
+        for _ in range(count - 1):
+            before = (rows[0] - self.num_envs) % ring
+            age = age - self.num_envs
+            rows.insert(0, np.where(self.ended[before] | (age < 0), rows[0], before))
+        return torch.as_tensor(self.obs[np.stack(rows, 1)]).flatten(1)
 
     # ------------------------------------------------------------------------------------------------- to and from disk
 

@@ -22,6 +22,8 @@ class Run:
     """environments that are stepped side by side"""
     env_args: tuple[str, ...] = ()
     """arguments of the environment, each as name=value; a value is JSON, or else text (from Python also a dictionary)"""
+    frame_stack: Count = 1
+    """observations that the learner sees side by side, the newest last, where one shows no speed; the replay stores each once"""
     vector: Literal["sync", "async"] = "sync"
     """step the environments in this process, or each in a process of its own (pays where a step takes more than about 1 ms)"""
     collectors: Natural = 0
@@ -87,5 +89,5 @@ WATCHING = {
     "wandb_group", "wandb_tags",
 }  # fmt: skip
 """options that bear on how a run is watched and kept, not on what it learns: it may go on with others and be the same run"""
-FIXED = {"seed", "num_envs", "collectors", "data", "offline"}
+FIXED = {"seed", "num_envs", "frame_stack", "collectors", "data", "offline"}
 """options that what a run has kept is laid out by: it cannot go on with others"""

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thespis import core, ops
 from thespis.core import Fault
-from thespis.envs.observations import KINDS, Floats, array, at, choices, flat_dim, images, masking, ordered, short
+from thespis.envs.observations import KINDS, Floats, array, at, choices, flat_dim, images, masking, ordered, shapes, short
 
 __all__ = [
     "affine",
@@ -54,7 +54,8 @@ def spec(observation_space: Space[Any], action_space: Space[Any]) -> core.Spec:
             raise Fault(f"observation_space['action_mask'] has {mask} numbers; it must have one for each choice: {many}")
         if mask == dim:
             raise Fault("observation_space has the part 'action_mask' alone; it must hold something to observe too")
-    return core.Spec(core.Box(dim), kind, images=tuple(images(ordered(observation_space))), bounded=bounded, mask=mask)
+    seen = ordered(observation_space)
+    return core.Spec(core.Box(dim), kind, images=images(seen), shapes=shapes(seen), bounded=bounded, mask=mask)
 
 
 def leaves(space: Space[Any], field: str = "action") -> Iterator[tuple[str, Any]]:

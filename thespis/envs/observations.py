@@ -129,14 +129,23 @@ def image(space: Space[Any]) -> bool:
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and bool((space.high - space.low == 255).all())
 
 
-def images(space: Space[Any], start: int = 0) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each image in what `flatten` gives, counted from `start`."""
+def images(space: Space[Any]) -> tuple[tuple[int, int], ...]:
+    """(start, stop) of each image in what `flatten` gives."""
+    return tuple((start, start + flat_dim(part)) for start, part in _images(space, 0))
+
+
+def shapes(space: Space[Any]) -> tuple[tuple[int, ...], ...]:
+    """The shape of each of `images`."""
+    return tuple(part.shape or () for _, part in _images(space, 0))
+
+
+def _images(space: Space[Any], start: int) -> Iterator[tuple[int, Space[Any]]]:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
-            yield from images(part, start)
+            yield from _images(part, start)
             start += flat_dim(part)
     elif image(space):
-        yield start, start + flat_dim(space)
+        yield start, space
 
 
 def column(space: Space[Any], i: int, field: str = "observation") -> str:
