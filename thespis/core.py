@@ -126,17 +126,11 @@ class OffPolicy:
     """updates for each environment step after the warm-up"""
     look_every: int = 1
     """while collecting, steps between the observations that the policy sees"""
-    reset_every: int | None = None
-    """updates after which every tensor of State starts anew; the replay stays"""
-    demo_fraction: float = 0.0
-    """part of each batch that is drawn from the demonstrations of a run's dataset"""
-    demo_slice: tuple[float, float] = (0.0, 1.0)
-    """which of the dataset's episodes are demonstrations: quantiles of return, 0 the worst"""
-    pretrain: int = 0
-    """updates before the first step, where the run has a dataset"""
-    frames: int = 1
-    """observations that a row of a batch has side by side, the newest last; at an episode's start the first stands for those that
-    are missing"""
+    reset_every: int | None = None  # updates after which every tensor of State starts anew; the replay stays
+    demo_fraction: float = 0.0  # part of each batch that is drawn from the demonstrations of a run's dataset
+    demo_slice: tuple[float, float] = (0.0, 1.0)  # which of its episodes these are: quantiles of return, 0 the worst
+    pretrain: int = 0  # updates before the first step, where the run has a dataset
+    frames: int = 1  # observations side by side in a row of a batch, the newest last (data/replay.py)
 
 
 @dataclass(frozen=True)
