@@ -15,6 +15,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ Build = Callable[..., Any]
 """(render_mode=... or nothing) -> an environment, as far as one can know"""
 
 
+PROVIDERS = {
+    "dm_control/": ("dm-control", "shimmy", "dm_control"),
+    "Fetch|Hand|Adroit|PointMaze|AntMaze|FrankaKitchen": ("robotics", "gymnasium_robotics"),
+}
+"""what an id begins with: the extra that brings it, the package that registers it, and what that needs"""
+
+
 def unsimulated(name: str, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> World:
     """A World of recorded data alone."""
 
@@ -47,7 +55,11 @@ def unsimulated(name: str, observation_space: gym.Space[Any], action_space: gym.
 
 def known(name: str) -> bool:
     """Whether an id is found without importing a module that only the id names."""
-    return name in registry or jaxed.ours(name)
+    return name in registry or jaxed.ours(name) or _provider(name) is not None
+
+
+def _provider(key: str) -> tuple[str, ...] | None:
+    return next((found for ids, found in PROVIDERS.items() if re.match(ids, key)), None)
 
 
 def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args: Mapping[str, Any] | None = None) -> World:
@@ -153,6 +165,12 @@ def _from_id(name: str, args: dict[str, Any]) -> Build:
             importlib.import_module(module)
         except Exception as error:
             raise Fault(f"env is {name!r}; its module cannot be imported ({describe_error(error)})") from error
+    if key not in registry and not module and (provider := _provider(key)):
+        extra, *packages = provider
+        if missing := [p for p in packages if find_spec(p) is None]:
+            raise Fault(f"env is {name!r}, which {missing[0]} brings: pip install 'thespis[{extra}]'")
+        with warnings.catch_warnings(action="ignore"):
+            importlib.import_module(packages[0])
     spec = registry.get(key)
     if spec is None:
         near = _near(key)
