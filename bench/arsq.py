@@ -32,7 +32,7 @@ from torch import Tensor
 from thespis import api, envs, nets
 from thespis.algos.continuous import arsq
 from thespis.core import Batch, Box, Learner, Metrics, Params, Spec, Trained
-from thespis.data import Replay
+from thespis.data import Replay, dataset
 from thespis.engine import checkpoint
 from thespis.optim import descend, fresh
 
@@ -199,7 +199,7 @@ def run_hopper(seeds: list[int]) -> None:
             rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             kept = [{"step": r["step"], "return_mean": r["eval/return_mean"]} for r in rows if "eval/return_mean" in r]
             write_rows(path, kept)
-    found = api.dataset.read(str(place), *_spaces())
+    found = dataset.read(str(place), *_spaces())
     returns = found.returns()
     about = {"steps": len(found.reward), "episodes": len(returns), "digest": found.digest(), "mean": float(returns.mean())}
     about |= {

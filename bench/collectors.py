@@ -76,17 +76,15 @@ def main() -> None:
     medians = {count: statistics.median(r) for count, r in rates.items()}
     result = {
         "what": "SAC, environment steps per second by collectors, where a step of the environment takes 10 ms of waiting",
-        "rounds": args.rounds, "seconds_a_run": args.seconds,
+        "rounds": args.rounds, "load_average": [round(x, 1) for x in load], "seconds_a_run": args.seconds,
         "steps_per_second": {str(c): spread(r) for c, r in rates.items()},
         "of_linear_from_one": {str(c): medians[c] / medians[1] / c for c in COUNTS},
         "of_the_environment": {str(c): medians[c] * WAIT / c for c in COUNTS},
     }  # fmt: skip
-    record(result, args.out, f"; load average {', '.join(f'{x:.1f}' for x in load)}")
-    if args.out:
-        draw(rates, args.out.with_suffix(".png"))
+    record(result, args.out, draw(rates))
 
 
-def draw(rates: dict[int, list[float]], path: Path) -> None:
+def draw(rates: dict[int, list[float]]) -> Any:
     figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
     axes.plot(COUNTS, [c / WAIT for c in COUNTS], "--", color="grey", label="the environments' own pace")
     for count, values in rates.items():
@@ -94,7 +92,7 @@ def draw(rates: dict[int, list[float]], path: Path) -> None:
     axes.plot(COUNTS, [statistics.median(rates[c]) for c in COUNTS], color="tab:blue", label="median of the rounds")
     axes.set(xlabel="collectors", ylabel="environment steps a second", xticks=COUNTS, xlim=(0, 8.4), ylim=(0, None))
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 if __name__ == "__main__":

@@ -74,14 +74,12 @@ def main() -> None:
     result = {
         "what": "environment steps per second with random actions, by the number of environments",
         "device": f"JAX {jax.__version__} on {jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
-        "rounds": args.rounds, "seconds_a_round": args.seconds, "steps_per_second": figures,
+        "rounds": args.rounds, "load_average": [round(x, 1) for x in load], "seconds_a_round": args.seconds, "steps_per_second": figures,
     }  # fmt: skip
-    record(result, args.out, f"; load average {', '.join(f'{x:.1f}' for x in load)}")
-    if args.out:
-        draw(result, args.out.with_suffix(".png"))
+    record(result, args.out, draw(result))
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
+def draw(result: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
@@ -96,7 +94,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.set(xlabel="environments", ylabel="environment steps a second", title="simulators alone, random actions, two cores")
     plain(axes)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def told(rates: list[float], seconds: dict[str, float]) -> dict[str, Any]:

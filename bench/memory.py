@@ -96,7 +96,7 @@ def replays() -> dict[str, Any]:
     }
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
+def draw(result: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.4), layout="constrained")
@@ -106,7 +106,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.set(xlabel="million steps held", ylabel="GB", title=env, ylim=(0, None), xlim=(0, None))
         plain(axes)
     figure.axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def main() -> None:
@@ -117,9 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.grow:
         result = replays()
-        record(result, args.out)
-        if args.out:
-            draw(result, args.out.with_suffix(".png"))
+        record(result, args.out, draw(result))
         return
     result = {
         "what": "peak resident memory of SAC in MB, 100,000 steps stored, 200 updates done",

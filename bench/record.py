@@ -64,8 +64,8 @@ def band(axes: Any, x: Sequence[float] | np.ndarray, table: np.ndarray, colour: 
     axes.fill_between(x, table.min(0), table.max(0), color=colour, alpha=0.15, lw=0)
 
 
-def record(result: dict[str, Any], out: Path | None) -> None:
-    """Prints `result` and where it comes from, and writes both to `out`, where there is one."""
+def record(result: dict[str, Any], out: Path | None, figure: Any = None) -> None:
+    """Prints `result` and where it comes from, and writes both to `out`, where there is one, and the figure beside it."""
     result = result | {
         "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "commit": commit(),
@@ -76,3 +76,5 @@ def record(result: dict[str, Any], out: Path | None) -> None:
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n")
+        if figure is not None:
+            figure.savefig(out.with_suffix(".png"), dpi=160)

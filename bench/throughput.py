@@ -156,7 +156,7 @@ def told(rates: dict[str, list[float]]) -> dict[str, Any]:
     return {"steps_per_second": {peer: quartiles(r) for peer, r in rates.items()}, "ratio": against(rates)}
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
+def draw(result: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
@@ -173,7 +173,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.set(xlabel="environments", ylabel="environment steps a second", ylim=(0, None), title=f"SAC on {result['env']}")
     plain(axes)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def main() -> None:
@@ -201,9 +201,7 @@ def main() -> None:
         result["num_envs"] = {str(n): measured(n) for n in (1, 2, 4, 8, 16)}
     else:
         result |= {"num_envs": num_envs} | measured(num_envs)
-    record(result, args.out)
-    if args.grow and args.out:
-        draw(result, args.out.with_suffix(".png"))
+    record(result, args.out, draw(result) if args.grow else None)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def run(name: str, row: dict[str, Any], seeds: list[int], curves: list[str]) -> 
             print(which, seed, seen[-1], flush=True)
 
 
-def report(name: str, row: dict[str, Any]) -> dict[str, Any]:
+def report(name: str, row: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -116,9 +116,8 @@ def report(name: str, row: dict[str, Any]) -> dict[str, Any]:
         raise SystemExit(f"no curve of {name} is done: python bench/time_to_return.py run {name}")
     axes.axhline(row["target"], color="#8a929c", lw=1, ls="--")
     dress(axes, row["what"], "minutes since the start, all included", "a line a seed")
-    figure.savefig(HERE / "results" / f"{name}.png", dpi=160)
     what = f"minutes until an evaluation reaches {row['target']:,}"
-    return {"what": what, "env": row["env"], "how": row["how"], "curves": told}
+    return {"what": what, "env": row["env"], "how": row["how"], "curves": told}, figure
 
 
 def main() -> None:
@@ -128,7 +127,8 @@ def main() -> None:
         run(args.row, row, seeds, curves)
     else:
         made = {"made_by": f"python bench/time_to_return.py run {args.row}", "made_at": args.commit} if args.commit else {}
-        record(report(args.row, row) | made, HERE / "results" / f"{args.row}.json")
+        result, figure = report(args.row, row)
+        record(result | made, HERE / "results" / f"{args.row}.json", figure)
 
 
 if __name__ == "__main__":

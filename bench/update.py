@@ -116,7 +116,7 @@ def growth(args: argparse.Namespace) -> dict[str, Any]:
     return {"what": "one update of SAC on HalfCheetah-v5's dimensions against batch (width 256) and width (batch 256)", **out}
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
+def draw(result: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
@@ -138,7 +138,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     figure.axes[0].set_ylabel("one update (ms)")
     figure.axes[0].legend(frameon=False)
     figure.suptitle(f"SAC on HalfCheetah-v5's dimensions, {result['threads']} thread{'s' * (result['threads'] > 1)}", fontsize=10)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def main() -> None:
@@ -155,9 +155,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     how = {"device": args.device, "threads": args.threads, "rounds": args.rounds}
     result = (growth if args.grow else paper_sizes)(args) | how
-    record(result, args.out)
-    if args.out and args.grow:
-        draw(result, args.out.with_suffix(".png"))
+    record(result, args.out, draw(result) if args.grow else None)
 
 
 if __name__ == "__main__":
