@@ -74,7 +74,8 @@ def main() -> None:
     result = {
         "what": "environment steps per second with random actions, by the number of environments",
         "device": f"JAX {jax.__version__} on {jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
-        "rounds": args.rounds, "load_average": [round(x, 1) for x in load], "seconds_a_round": args.seconds, "steps_per_second": figures,
+        "rounds": args.rounds, "load_average": [round(x, 1) for x in load],
+        "seconds_a_round": args.seconds, "steps_per_second": figures,
     }  # fmt: skip
     record(result, args.out, draw(result))
 
