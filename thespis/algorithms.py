@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,7 +103,7 @@ def digest(found: Algorithm) -> str:
 
 
 def takes(algo: Algorithm) -> set[str]:
-    """What it takes beyond what every algorithm does: "unbounded" actions, the action "mask"."""
+    """What it takes beyond what every algorithm does: "unbounded" actions, the action "mask", "images" as images."""
     return set(getattr(algo.module, "TAKES", ()))
 
 
@@ -125,6 +125,17 @@ def tell_mask(algo: Algorithm, world: Any) -> None:
     """Says that the world's action mask is not heeded, where it is not."""
     if world.spec.mask and "mask" not in takes(algo):
         print(f"{algo.name} does not heed the action mask of {world.name}: it will take forbidden actions", file=sys.stderr)
+
+
+def tell_images(algo: Algorithm, world: Any, parts: Mapping[str, Any]) -> None:
+    """Says that the world's images are one long vector to an algorithm without convolutions that was given no networks."""
+    if world.spec.images and "images" not in takes(algo) and not parts:
+        others = [name for name, other in algorithms().items() if other.family != "own" and "images" in takes(other)]
+        print(
+            f"{algo.name} sees the images of {world.name} as one long vector, and learns little from it: take "
+            f"{' or '.join(others)} with --frame-stack 3, or give networks of your own (docs/pixels.md)",
+            file=sys.stderr,
+        )
 
 
 def part_names(found: Algorithm) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from thespis import config, envs
-from thespis.algorithms import Algorithm, algorithm, check_actions, digest, fitting, part_names, tell_mask
+from thespis.algorithms import Algorithm, algorithm, check_actions, digest, fitting, part_names, tell_images, tell_mask
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
 from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, title, world_of
@@ -106,6 +106,7 @@ def start(
     source = run.data if arrays is None else arrays
     learner = ready(algo, cfg, run, world, parts, source)  # every fault of the input is told before anything is written
     tell_mask(algo, world)
+    tell_images(algo, world, parts)
     data = _dataset(source, world)
     if run.data and not (kept := dataset.find(run.data)).is_relative_to(dataset.root()):
         run = dataclasses.replace(run, data=str(kept.resolve()))  # a folder is found again from anywhere

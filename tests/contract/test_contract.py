@@ -38,6 +38,7 @@ ALGORITHMS = {
     for entry in pkgutil.iter_modules(importlib.import_module(f"thespis.algos.{family.name}").__path__)
 }
 WORLDS = [
+    Spec(Box(228), Box(2), images=((1, 226),), shapes=((15, 15),)),
     Spec(Box(8), Mixed(2, (2, 3)), mask=5), Spec(Box(3), Box(2)), Spec(Box(7), Discrete(4), mask=4),
     Spec(Box(3), MultiDiscrete((2, 3))),
 ]  # fmt: skip
@@ -60,6 +61,8 @@ def made(algo: types.ModuleType, cfg: Any = None) -> tuple[Learner, Spec]:
     for spec in WORLDS:
         if spec.mask and "mask" not in getattr(algo, "TAKES", ()):
             spec = spec._replace(mask=0)  # it is told nothing of masks
+        if spec.images and "images" not in getattr(algo, "TAKES", ()):
+            continue
         try:
             return algo.make(cfg or small(algo), spec), spec
         except Fault:

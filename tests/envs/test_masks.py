@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces as gs
 
 from thespis import core, envs
-from thespis.algorithms import algorithm, check_actions, tell_mask
+from thespis.algorithms import algorithm, check_actions, tell_images, tell_mask
 from thespis.core import Fault
 from thespis.envs import masks
 from thespis.policy import _normalising
@@ -165,3 +165,14 @@ def test_what_normalises_under_a_mask_is_found_and_the_mask_stays_as_it_is():
     learner = core.Learner(*[None] * 3, lambda p, obs, *rest: seen.append(obs), {}, None)
     _normalising(learner, found, 1, Path("file")).act(None, torch.tensor([[6.0, 1, 0, 1]]), False)
     assert seen[0][0].tolist() == pytest.approx([2, 1, 0, 1])
+
+
+def test_an_algorithm_without_convolutions_says_what_to_take_for_images(capsys):
+    world = envs.world("thespis/PixelPendulum-v0")
+    tell_images(algorithm("drq_v2"), world, {})
+    tell_images(algorithm("sac"), world, {"actor": object(), "critic": object()})
+    tell_images(algorithm("sac"), envs.world("Pendulum-v1"), {})
+    assert capsys.readouterr().err == ""
+    tell_images(algorithm("sac"), world, {})
+    told = "sac sees the images of thespis/PixelPendulum-v0 as one long vector, and learns little from it: take drq_v2 with --"
+    assert capsys.readouterr().err.startswith(told)

@@ -127,3 +127,38 @@ def test_two_peaks() -> None:
     tops = a[1:-1][(r[1:-1] > r[:-2]) & (r[1:-1] > r[2:])]
     np.testing.assert_allclose(tops, [-0.6, 0, 0.6], atol=1e-9)
     assert gym.make("thespis/TwoPeaks-v0", decoy=0.9).unwrapped.reward(np.array(0.0)) == pytest.approx(0.9)
+
+
+# --------------------------------------------------------------------------------------------------------------- pendulums
+
+
+def test_pendulums_are_gymnasiums_and_show_less() -> None:
+    whole, hidden, pixels = (gym.make(name) for name in ("Pendulum-v1", "thespis/HiddenPendulum-v0", "thespis/PixelPendulum-v0"))
+    rng = np.random.default_rng(0)
+    obs = whole.reset(seed=3)[0]
+    np.testing.assert_allclose(hidden.reset(seed=3)[0], obs[:2], atol=1e-6)
+    pixels.reset(seed=3)
+    for _ in range(200):
+        action = rng.uniform(-2, 2, 1).astype(np.float32)
+        obs, *wanted = whole.step(action)
+        seen, *found = hidden.step(action)
+        picture, *drawn = pixels.step(action)
+        np.testing.assert_allclose(seen, obs[:2], atol=1e-6)
+        assert found == drawn == [float(wanted[0]), *wanted[1:]]
+        drawn_anew = pixels.unwrapped.draw(float(np.arctan2(obs[1], obs[0]))).astype(int)
+        np.testing.assert_allclose(picture, drawn_anew, atol=1)
+    assert found[2] is True  # cut off
+
+
+def test_a_picture_is_the_rod_where_it_is() -> None:
+    env = gym.make("thespis/PixelPendulum-v0", size=64).unwrapped
+    step = 2.6 / 63
+    for angle in (0.0, 0.4, np.pi / 2, -2.0, np.pi):
+        picture = env.draw(angle)[..., 0].astype(float)
+        assert picture.shape == (64, 64)
+        assert picture.max() == 255
+        assert picture.sum() / 255 * step**2 == pytest.approx(0.24 + np.pi * 0.12**2, rel=0.02)  # a stripe with round ends
+        row, column = (np.indices(picture.shape) * picture).sum((1, 2)) / picture.sum()  # its middle is half a rod away
+        right, up = column * step - 1.3, 1.3 - row * step
+        np.testing.assert_allclose((right, up), (np.sin(angle) / 2, np.cos(angle) / 2), atol=0.01)
+    assert gym.make("thespis/PixelPendulum-v0", render_mode="rgb_array").unwrapped.metadata["render_modes"] == ["rgb_array"]

@@ -3,12 +3,14 @@
 from thespis.nets.blocks import BatchNet, bottleneck, copies, orthogonal, simba
 from thespis.nets.functions import Build, Net, custom, ensemble, mlp, module
 from thespis.nets.normed import layers, normed
+from thespis.nets.parts import joined, part
+from thespis.nets.pixels import Pixels, pixels, shifts, trunk
 from thespis.nets.policies import Dist, Policy, actor_critic, bounded, outputs, policy
 from thespis.nets.recurrent import Cell, Recurrent, gru, unroller
 from thespis.nets.renormed import renormed
 
 __all__ = [
-    "BatchNet", "Build", "Cell", "Dist", "Net", "Policy", "Recurrent", "actor_critic", "bottleneck", "bounded", "copies",
-    "custom", "ensemble", "gru", "layers", "mlp", "module", "normed", "orthogonal", "outputs", "policy", "renormed", "simba",
-    "unroller",
+    "BatchNet", "Build", "Cell", "Dist", "Net", "Pixels", "Policy", "Recurrent", "actor_critic", "bottleneck", "bounded",
+    "copies", "custom", "ensemble", "gru", "joined", "layers", "mlp", "module", "normed", "orthogonal", "outputs", "part",
+    "pixels", "policy", "renormed", "shifts", "simba", "trunk", "unroller",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thespis.core import Params
 from thespis.nets.functions import mlp
+from thespis.nets.parts import joined, part
 
 
 class Cell(NamedTuple):
@@ -51,17 +52,13 @@ def unroller(sizes: Sequence[int], inputs: int, outputs: int) -> Recurrent:
     encoder, cell, head = mlp(sizes), gru(inputs, sizes[-1]), mlp((sizes[-1], outputs))
 
     def init() -> Params:
-        parts = {"encoder": encoder.init(), "cell": cell.init(), "head": head.init()}
-        return {f"{part}.{name}": x for part, params in parts.items() for name, x in params.items()}
-
-    def of(p: Params, part: str) -> Params:
-        return {name.removeprefix(f"{part}."): x for name, x in p.items() if name.startswith(f"{part}.")}
+        return joined(encoder=encoder.init(), cell=cell.init(), head=head.init())
 
     def start(p: Params, obs: Tensor) -> Tensor:
-        return encoder.apply(of(p, "encoder"), obs)
+        return encoder.apply(part(p, "encoder"), obs)
 
     def step(p: Params, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = cell.apply(of(p, "cell"), x, hidden)
-        return head.apply(of(p, "head"), hidden), hidden
+        hidden = cell.apply(part(p, "cell"), x, hidden)
+        return head.apply(part(p, "head"), hidden), hidden
 
     return Recurrent(init, start, step)

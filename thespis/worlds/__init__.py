@@ -5,7 +5,9 @@ import gymnasium as gym
 from gymnasium.envs.registration import registry
 
 WORLDS = {
+    "HiddenPendulum": ("pendulums", 200),
     "MultiGoal": ("points", 30),
+    "PixelPendulum": ("pendulums", 200),
     "TwoPeaks": ("bandits", None),
 }
 """the name of the class: (its module in here, steps after which an episode is cut off)"""
