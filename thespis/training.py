@@ -105,6 +105,9 @@ def start(
     run = dataclasses.replace(run, env=world.name)
     source = run.data if arrays is None else arrays
     learner = ready(algo, cfg, run, world, parts, source)  # every fault of the input is told before anything is written
+    if getattr(cfg, "warmup", 0) is None and isinstance(feed := learner.experience, OffPolicy):
+        cfg = dataclasses.replace(cfg, warmup=min(feed.warmup, run.steps // 100))  # a short run does not spend itself at random
+        learner = dataclasses.replace(learner, experience=dataclasses.replace(feed, warmup=cfg.warmup))
     tell_mask(algo, world)
     tell_images(algo, world, parts)
     data = _dataset(source, world)

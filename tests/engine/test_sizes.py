@@ -73,16 +73,27 @@ def test_a_run_that_diverges_on_them_names_them(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("algo", "words"),
+    ("algo", "options", "words"),
     [
-        ("sac", "all 20 steps are warm-up (10,000 random steps): nothing will be learnt; see --warmup"),
-        ("ppo", "all 20 steps are less than a rollout: nothing will be learnt; see --rollout"),
+        ("sac", {"warmup": 10_000}, "all 20 steps are warm-up (10,000 random steps): nothing will be learnt; see --warmup"),
+        ("td3", {}, "all 20 steps are warm-up (25,000 random steps): nothing will be learnt; see --warmup"),
+        ("ppo", {}, "all 20 steps are less than a rollout: nothing will be learnt; see --rollout"),
     ],
 )
-def test_a_run_without_an_update_says_so_before_it_begins(tmp_path, capsys, algo: str, words: str) -> None:
-    thespis.train(algo, Prices, out=tmp_path / "run", steps=20, eval_episodes=1, sinks=(), panel=False, hidden=(4,))
+def test_a_run_without_an_update_says_so_before_it_begins(tmp_path, capsys, algo: str, options: dict, words: str) -> None:
+    thespis.train(algo, Prices, out=tmp_path / "run", steps=20, eval_episodes=1, sinks=(), panel=False, hidden=(4,), **options)
     said = capsys.readouterr()
     assert (said.out + said.err).splitlines()[0] == words
+
+
+@pytest.mark.parametrize(("limit", "given", "random"), [(200, None, 2), (200, 20, 20), (200, 0, 0), (-1, None, 2), (1, 200, 200)])
+def test_a_default_warm_up_takes_at_most_a_hundredth_of_a_run(
+    tmp_path, limit: int | None, given: int | None, random: int
+) -> None:
+    tiny = {"hidden": (4,), "batch_size": 4, "eval_episodes": 0, "compile_after": -1, "sinks": (), "panel": False}
+    tiny |= {"steps": 200, "warmup": given}
+    run = thespis.train("sac", lambda: gym.make("Pendulum-v1", max_episode_steps=limit), out=tmp_path / "run", **tiny)
+    assert json.loads((run.path / "config.json").read_text())["algo_config"]["warmup"] == random
 
 
 @pytest.mark.parametrize(("unit", "factor"), [(None, 0.1), (1e3, 1.0), (1.0, 1e3)])

@@ -52,7 +52,7 @@ class Config:
     replay_size: Count = 1_000_000
     """transitions kept (authors' code)"""
     warmup: Natural | None = None
-    """uniformly random environment steps before the first update; None: 10 longest episodes, at most 10,000"""
+    """uniformly random steps before the first update; None: least of 10 longest episodes, 10,000, steps / 100"""
     updates_per_step: Positive = 1.0
     """gradient steps for each environment step (authors' code)"""
 

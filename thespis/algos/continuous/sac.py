@@ -48,7 +48,7 @@ class Config:
     replay_size: Count = 1_000_000
     """transitions kept (table 1)"""
     warmup: Natural | None = None
-    """uniformly random environment steps before the first update; None: 10 longest episodes (official code), at most 10,000"""
+    """uniformly random steps before the first update; None: least of 10 longest episodes (official code), 10,000, steps / 100"""
     updates_per_step: Positive = 1.0
     """gradient steps for each environment step (table 1)"""
 
