@@ -103,14 +103,16 @@ def digest(found: Algorithm) -> str:
 
 
 def takes(algo: Algorithm) -> set[str]:
-    """What it takes beyond what every algorithm does: "unbounded" actions, the action "mask", "images" as images."""
+    """What it takes beyond what all do: "unbounded" actions, the action "mask", "images" as images, several "rewards"."""
     return set(getattr(algo.module, "TAKES", ()))
 
 
 def check_actions(algo: Algorithm, world: Any) -> None:
-    """Fault: the world's actions have no bounds, and the algorithm needs them."""
+    """Fault: the world's actions have no bounds, and the algorithm needs them; it has several rewards, and the algorithm learns
+    from one."""
     from thespis.envs.actions import missing_bound
 
+    _check_rewards(algo, world)
     if world.spec.bounded or "unbounded" in takes(algo):
         return
     raise Fault(
@@ -118,6 +120,16 @@ def check_actions(algo: Algorithm, world: Any) -> None:
         "action_space the lowest and highest useful value, or wrap it: gymnasium.wrappers.TransformAction(env, lambda a: a, "
         f"gymnasium.spaces.Box(-1, 1, {world.action_space.shape})); 'thespis list --for {world.name}' names the algorithms that "
         "need none"
+    )
+
+
+def _check_rewards(algo: Algorithm, world: Any) -> None:
+    if (many := len(world.spec.rewards)) == 1 or "rewards" in takes(algo):
+        return
+    names, ones = ", ".join(world.spec.rewards), ",".join("1" * many)
+    raise Fault(
+        f"weights: {world.name} has {many} rewards ({names}), and {algo.name} learns from one: give each a weight in their "
+        f"sum, as --weights {ones} (weights=)"
     )
 
 

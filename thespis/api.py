@@ -49,7 +49,9 @@ def evaluate(
     With `explore` actions are sampled as in training. An episode of more than `steps` steps is "cut" (default: as in the run's
     evaluations). With `every` the policy sees a new observation only every so many steps. In between it goes on with the
     sequence that it planned (srl) or, if it has no memory, repeats its action. "info" has the mean of each number that the
-    environment says in `info` at an episode's last step. With `render="human"` the episodes are shown in a window, one by one.
+    environment says in `info` at an episode's last step. Of several rewards, a return is their weighted sum, or their sum
+    without weights, and "mean_returns" has the mean of each by name. With `render="human"` the episodes are shown in a window,
+    one by one.
     """
     if render not in (None, "human"):
         raise Fault(f"render is {render!r}; allowed: 'human'")
@@ -86,6 +88,8 @@ def evaluate(
             window.close()
     out = {"mean_return": result["return_mean"], "std_return": result["return_std"], "returns": result["returns"]}
     out |= {"mean_length": result["length_mean"], "cut": result["cut"], "info": Progress().means(result["infos"])}
+    if rewards := {name.removeprefix("return/"): x for name, x in result.items() if name.startswith("return/")}:
+        out["mean_returns"] = rewards
     return out | {"step": step, "every": every} | film
 
 

@@ -444,6 +444,8 @@ def evaluate(args: list[str]) -> int:
     sampled = ", actions sampled" if given.explore else ""
     cut = f", {result['cut']} of them cut" if result["cut"] else ""
     print(f"{spread} over {given.episodes} episodes{cut}, policy of step {result['step']:,}{sampled}{seen}")
+    for name, value in result.get("mean_returns", {}).items():
+        print(f"{name:8} {value:.3g}")
     for name, value in result["info"].items():
         if "success" in name:
             print(f"{name:8} {value:.3g}")
@@ -479,6 +481,9 @@ def compare(args: list[str]) -> int:
         table.add_row(Text(row["group"]), str(row["seeds"]), *_statistics(row))
     Console().print(f"[bold]{found['axis']}[/bold] at step {row['step']:,} on {', '.join(row['environments'])}", highlight=False)
     Console().print(table)
+    for row in found["groups"]:
+        if row["returns"]:
+            print(f"{row['group']}: {', '.join(f'{name} {value:.3g}' for name, value in row['returns'].items())}")
     for row in found["improvement"]:
         low, high = row["interval95"]
         print(f"P({row['group']} > {row['other']}) = {row['probability']:.2f} ({low:.2f} to {high:.2f})")

@@ -79,7 +79,7 @@ class Spec(NamedTuple):
 
     obs: Box
     action: Box | Discrete | MultiDiscrete | Mixed
-    rewards: int = 1
+    rewards: tuple[str, ...] = ("reward",)  # the name of each that a step gives
     agents: int = 1
     horizon: int | None = None
     """steps after which an episode is cut off, where there is such a limit"""
@@ -96,8 +96,8 @@ class Batch:
 
     obs: Tensor  # (B, obs)
     action: Tensor  # (B, dim) of a Box, (B,) of Discrete, (B, choices) of MultiDiscrete, (B, dim + choices) of Mixed
-    reward: Tensor  # (B,), the discounted sum of n rewards
-    discount: Tensor  # (B,)
+    reward: Tensor  # (B,), the discounted sum of n rewards; (B, R) where a step gives R
+    discount: Tensor  # as reward
     next_obs: Tensor  # (B, obs)
     extra: dict[str, Tensor] = field(default_factory=dict)  # further columns that a learner `needs`, each (B, ...)
 

@@ -90,6 +90,7 @@ def describe(
         "data": data and data.digest(),
         "observation_space": envs.spaces_json.to_json(world.observation_space),
         "action_space": envs.spaces_json.to_json(world.action_space),
+        "rewards": list(world.spec.rewards),
         "thespis": thespis.__version__,
         "origin": origin(),
     }
@@ -144,14 +145,14 @@ def open_run(
     cfg, run = config.build(found.module.Config, about["algo_config"], f"{file}: "), config.build(Run, about["run"], f"{file}: ")
     if env is None and about.get("no_env"):
         both = (envs.spaces_json.from_json(about.get(f"{kind}_space")) for kind in ("observation", "action"))
-        return about, found, cfg, run, envs.unsimulated(run.env or "data", *both)
+        return about, found, cfg, run, envs.weighted(envs.unsimulated(run.env or "data", *both), run.weights)
     if env is None and (about["own_env"] or not envs.known(run.env or "")):
         why = "an environment of your own" if about["own_env"] else "which is not registered here"
         raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")
     args = () if isinstance(env, gym.Env) else run.env_args if args is None else args  # an instance has them already
     world = world_of(run.env if env is None else env, None, args)
     same_spaces(world, about, folder)
-    return about, found, cfg, run, world
+    return about, found, cfg, run, envs.weighted(world, run.weights)
 
 
 def same_spaces(world: envs.World, about: dict[str, Any], where: object) -> None:

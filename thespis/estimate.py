@@ -41,7 +41,10 @@ def estimate(
     folder = path_of(run)
     policy = load(folder, which, algo=algo, **parts)
     *_, world = open_run(folder, env, algo)
+    if ops.reward_shape(world.spec):
+        raise Fault(f"estimate: {world.name} has {len(world.rewards)} rewards; it values a run with weights (--weights) alone")
     rows = dataset.read(data, world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
+    rows = rows.weighted(world.rewards, world.weights)
     gamma = policy.learner.experience.gamma if gamma is None else gamma
 
     def act(obs: Tensor) -> Tensor:

@@ -137,6 +137,10 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
         raise Fault(f"{file}: {fault}") from None
     cfg = config.build(found.module.Config, about["algo_config"], f"{file}: ")
     run = config.build(Run, about["run"], f"{file}: ")
+    named = about.get("rewards", spec.rewards)
+    if not isinstance(named, list | tuple) or not named or not all(isinstance(name, str) for name in named):
+        raise Fault(f"{file} is damaged: rewards must be names")
+    spec = spec._replace(rewards=tuple(named))
     seen = frames.side_by_side(spec, run.frame_stack)
     made = frames.fed(found.module.make(cfg, seen, **given_parts(found, about, parts)), found.name, run.frame_stack)
     learner = frames.acting(normalised(made, found.name, seen, run), spec)

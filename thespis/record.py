@@ -23,6 +23,7 @@ from thespis.directory import Env, Result, open_run, path_of, place, world_of
 from thespis.engine import checkpoint, fetch
 from thespis.engine.act import Actor
 from thespis.engine.collect import random_actions
+from thespis.envs.flat import TASK_REWARD
 from thespis.policy import Policy, load
 from thespis.report import dataset as drawing
 
@@ -62,6 +63,8 @@ def record(
     if replay:
         if asked.noise or which != "last":
             raise Fault("replay: what a run has seen is as it is; leave out noise and which")
+        if world.weights:
+            raise Fault("replay: the run keeps the weighted sum of its rewards alone; leave it out, to record its policy")
         feed = found.module.make(cfg, world.spec, **parts).experience
         if settings.offline or not isinstance(feed, OffPolicy):
             raise Fault(f"replay: {folder} keeps nothing of what it has seen; leave it out, to record its policy")
@@ -80,7 +83,7 @@ def record(
     def kept() -> Iterator[Episode]:
         nonlocal steps
         for episode in made:
-            returns.append(float(np.sum(episode.rewards)))
+            returns.append(float(world.total(episode.rewards).sum()))
             steps += len(episode.rewards)
             yield episode
 
@@ -130,8 +133,8 @@ def _played(world: envs.World, policy: Policy | None, asked: _Asked, seed: int) 
                     if isinstance(kind, Box) and asked.noise:
                         chosen = np.clip(chosen + asked.noise * rng.normal(size=kind.dim), -1, 1).astype(np.float32)
                 actions.append(translate(chosen))
-                obs, reward, terminated, truncated, _ = flat.step(chosen)
-                rewards.append(reward)
+                obs, reward, terminated, truncated, info = flat.step(chosen)
+                rewards.append(info[TASK_REWARD] if world.weights else reward)
             seen = _stacked(watched.seen, world.observation_space)
             yield Episode(seen, _stacked(actions, world.action_space), np.array(rewards), terminated, truncated, start)
     finally:
@@ -166,7 +169,8 @@ def inspect(source: Source, env: Env | None = None, out: str | Path | None = Non
     """What is in a dataset: numbers, and where they can be drawn a picture, OUT (default: beside the dataset, as NAME.png)."""
     world = world_of(env, source)
     data = dataset.read(source, world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action)
-    found = drawing.numbers(data.obs, data.action, data.reward, data.terminated, data.lengths)
+    reward = data.reward if data.reward.ndim == 1 else data.reward.sum(1)
+    found = drawing.numbers(data.obs, data.action, reward, data.terminated, data.lengths)
     name = dataset.origin(source).name
     picture = place(out) if out else Path(f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', name)}.png")
     drawing.picture(found, data.obs, data.action, name).savefig(picture, dpi=150)

@@ -76,9 +76,13 @@ def quietly(quiet: bool = True) -> Iterator[None]:
 
 
 def _name_env_args(options: dict[str, Any]) -> None:
-    """A dictionary of the environment's arguments as `Run` has them, in place."""
+    """The environment's arguments and the weights of its rewards, a dictionary each, as `Run` has them, in place."""
     if isinstance(args := options.get("env_args"), dict):
         options["env_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in args.items())
+    if isinstance(weights := options.get("weights"), Mapping):
+        options["weights"] = tuple(f"{name}={value}" for name, value in weights.items())
+    elif weights is not None:
+        options["weights"] = (weights,) if isinstance(weights, str) else tuple(map(str, weights))
 
 
 def configure(
@@ -102,7 +106,7 @@ def start(
     start_from: str | Path | Result | None = None,
 ) -> Result:  # fmt: skip
     """A new run directory, and the training in it."""
-    run = dataclasses.replace(run, env=world.name)
+    run, world = dataclasses.replace(run, env=world.name), envs.weighted(world, run.weights)
     source = run.data if arrays is None else arrays
     learner = ready(algo, cfg, run, world, parts, source)  # every fault of the input is told before anything is written
     if getattr(cfg, "warmup", 0) is None and isinstance(feed := learner.experience, OffPolicy):
@@ -333,7 +337,7 @@ def _dataset(source: Source | None, world: envs.World) -> Dataset | None:
     if source is None:
         return None
     spaces = world.observation_space, world.action_space
-    return dataset.read(source, *spaces, envs.spaces.flatten, envs.spaces.unscale_action)
+    return dataset.read(source, *spaces, envs.spaces.flatten, envs.spaces.unscale_action).weighted(world.rewards, world.weights)
 
 
 def _train(

@@ -122,7 +122,7 @@ def test_choices_are_read_as_whole_numbers() -> None:
         ({"rewards": np.arange(5.0)}, "observations has 6 rows; with 5 rewards it must have as many"),
         ({"rewards": np.array([0, 1, np.nan, 3, 4, 5])}, "rewards[2] is nan; it must be finite in float32"),
         ({"rewards": np.array([0, 1, 2, 1e39, 4, 5])}, "rewards[3] is 1e+39; it must be finite in float32"),
-        ({"rewards": np.zeros((6, 2))}, "rewards must be one number a step, it has the shape (6, 2)"),
+        ({"rewards": np.zeros((6, 2, 1))}, "rewards must be one number a step, it has the shape (6, 2, 1)"),
         ({"terminals": np.array([0, 0, 2, 0, 0, 0])}, "terminals must be 0 or 1"),
         ({"observations": np.full((6, 2), np.inf)}, "observation[0, 0] is inf"),
         ({"observations": np.zeros((6, 3))}, "observations are rows of the shape (3,); the environment's have (2,)"),

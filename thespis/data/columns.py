@@ -2,7 +2,7 @@
 
     observations (T, ...)       what was seen before the action
     actions (T, ...)            numbers, or whole numbers where they are choices
-    rewards (T,)
+    rewards (T,), or (T, R) of several
     terminals (T,)              1 where the episode ended there by itself (also: terminations)
     timeouts (T,)               1 where it was cut off there (also: truncations); may be absent
     next_observations (T, ...)  what was seen after it; may be absent
@@ -100,7 +100,8 @@ def _columns(source: Source) -> dict[str, np.ndarray]:
             raise Fault(f"{where}: {name} has {len(column)} rows; with {steps} rewards it must have as many")
     if not steps:
         raise Fault(f"{where}: there are no steps")
-    for name in ("rewards", "terminals", "timeouts"):
+    several = found["rewards"].ndim == 2 and found["rewards"].shape[1] > 1
+    for name in ("terminals", "timeouts") if several else ("rewards", "terminals", "timeouts"):
         if name in found and found[name].size != steps:
             raise Fault(f"{where}: {name} must be one number a step, it has the shape {found[name].shape}")
         if name in found:
@@ -185,7 +186,7 @@ def _dataset(
     action = acted(_fitting(actions, action_space.shape or (), "actions"), action_space, unscale, beyond)
     with np.errstate(over="ignore"):
         reward = found["rewards"].astype(np.float32)
-    if not (sane := np.isfinite(reward)).all():
+    if not (sane := np.isfinite(reward.reshape(steps, -1)).all(1)).all():
         raise Fault(f"rewards[{sane.argmin()}] is {found['rewards'][sane.argmin()]}; it must be finite in float32")
     for name in ("terminals", "timeouts"):
         if name in found and not np.isin(found[name], (0, 1)).all():

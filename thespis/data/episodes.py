@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ class Dataset:
     action: np.ndarray
     """(T, ...)"""
     reward: np.ndarray
-    """(T,)"""
+    """(T,), or (T, R) of several rewards"""
     terminated: np.ndarray
     """(T,)"""
     lengths: np.ndarray
@@ -36,8 +36,19 @@ class Dataset:
     """what a person should know of it, a line each"""
 
     def returns(self) -> np.ndarray:
-        """(episodes,), undiscounted."""
-        return np.add.reduceat(self.reward.astype(np.float64), np.cumsum(self.lengths) - self.lengths)
+        """(episodes,), undiscounted; of several rewards their sum."""
+        reward = self.reward.astype(np.float64)
+        return np.add.reduceat(reward if reward.ndim == 1 else reward.sum(1), np.cumsum(self.lengths) - self.lengths)
+
+    def weighted(self, rewards: Sequence[str], weights: Sequence[float]) -> Dataset:
+        """As a world with these rewards has it, whose learner is given their sum by `weights`, if there are some. Fault: a step
+        has not as many."""
+        wanted = self.reward.shape[:1] if len(rewards) == 1 else (len(self.reward), len(rewards))
+        if self.reward.shape != wanted:
+            many, names = self.reward[0].size, f"{len(rewards)}: {', '.join(rewards)}"
+            hint = "; give a weight for each with weights" if len(rewards) == 1 else ""
+            raise Fault(f"data: a step has {many} rewards, and the environment's are {names}{hint}")
+        return replace(self, reward=(self.reward @ np.array(weights)).astype(np.float32)) if weights else self
 
     def digest(self) -> str:
         """A checksum of all its numbers: with the same one, the same is learnt."""

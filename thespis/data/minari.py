@@ -20,7 +20,7 @@ from thespis.data.episodes import Beyond, Convert, Dataset, Origin, acted, rows
 from thespis.data.hdf5 import DAMAGE, Reader, opener
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""of an episode: observations (T + 1, obs), actions (T, ...), rewards (T,), terminated (T,)"""
+"""of an episode: observations (T + 1, obs), actions (T, ...), rewards (T,) or (T, R), terminated (T,)"""
 
 MOST = 2**24
 """numbers that a space may hold; more is taken for damage"""
@@ -76,7 +76,7 @@ class Episode(NamedTuple):
     actions: Any
     """an array (T, ...), or such arrays in the parts of a Dict or Tuple"""
     rewards: np.ndarray
-    """(T,)"""
+    """(T,), or (T, R) of several"""
     terminated: bool
     truncated: bool
     seed: int | None
@@ -144,7 +144,7 @@ def _episode(
     obs = rows(part("observations", observation_space), observation_space, flatten)
     action = acted(part("actions", action_space), action_space, unscale, beyond)
     reward, *flags = (part(key) for key in ("rewards", "terminations", "truncations"))
-    if {x.ndim for x in (reward, *flags)} != {1}:
+    if {x.ndim for x in flags} != {1} or reward.ndim not in (1, 2):
         raise Fault("rewards, terminations and truncations must be one number a step")
     terminated, truncated = (flag.astype(bool) for flag in flags)
     steps = len(reward)

@@ -147,10 +147,10 @@ def _rows(spec: Spec, feed: Any, data: Dataset, needs: frozenset[str]) -> Batch:
 def _scale(data: Dataset, gamma: float) -> dict[str, Tensor]:
     """ "return_std" and "return_max" (T,), as in data/replay.py, over the whole dataset."""
     ends = np.cumsum(data.lengths)
-    past, place, all_past = np.zeros(len(data.lengths)), ends - data.lengths, np.zeros(len(data.reward))
+    past, place, all_past = np.zeros((len(ends), *data.reward.shape[1:])), ends - data.lengths, np.zeros(data.reward.shape)
     for t in range(int(data.lengths.max())):  # a step of every episode that is as long
         on = t < data.lengths
         past[on] = gamma * past[on] + data.reward[place[on] + t]
         all_past[place[on] + t] = past[on]
-    std, largest = float(all_past.std()), float(np.abs(all_past).max())
-    return {"return_std": torch.full((len(all_past),), std), "return_max": torch.full((len(all_past),), largest)}
+    found = {"return_std": all_past.std(0), "return_max": np.abs(all_past).max(0)}
+    return {k: torch.as_tensor(v).float().expand(all_past.shape).clone() for k, v in found.items()}

@@ -21,7 +21,7 @@ from thespis.data.images import observations, stored
 
 EXTRAS = ("previous", "return_scale", "demo")
 """What `Learner.needs` may name. "previous" (B, action): the action before, zeros at an episode's start.
-"return_scale": "return_std" and "return_max" (B,), of the discounted return so far over all steps of the run.
+"return_scale": "return_std" and "return_max", as reward, of the discounted return so far over all steps of the run.
 "demo" (B,): 1 where drawn as a demonstration (data/demonstrations.py), else 0."""
 COLUMNS = ("obs", "action", "reward", "terminated", "ended")
 
@@ -39,7 +39,7 @@ class Replay:
         if unknown := needs.difference(EXTRAS):
             raise ValueError(f"a learner needs {sorted(unknown)}; a replay gives {EXTRAS}")
         self.spec, self.feed, self.num_envs, self.needs, self.device = spec, feed, num_envs, needs, device
-        self.scale = ReturnScale(num_envs, feed.gamma)
+        self.scale = ReturnScale(num_envs, feed.gamma, ops.reward_shape(spec))
         self.context = feed.frames - 1  # steps that are held for what later ones show of them, and not drawn
         self.length = max(feed.replay_size // num_envs, 1) + self.context  # steps that are held
         rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
@@ -47,7 +47,7 @@ class Replay:
         self.observations: Callable[[int], Any] = partial(observations, spec, self.there)
         self.obs = self.observations(rows)
         self.action = self.there(empty_actions(spec, rows))
-        self.reward = np.zeros(rows, np.float32)
+        self.reward = np.zeros((rows, *ops.reward_shape(spec)), np.float32)
         self.terminated = np.zeros(rows, bool)
         self.ended = np.zeros(rows, bool)  # terminated or cut off
         self.final_at = np.zeros(rows, np.int32)  # where ended: the place in `finals`
@@ -87,7 +87,7 @@ class Replay:
         truncated: np.ndarray,
         last: np.ndarray,
     ) -> None:
-        """One step of every environment: obs and last (N, obs), action (N, ...), the others (N,).
+        """One step of every environment: obs and last (N, obs), action (N, ...), reward (N,) or (N, R), the others (N,).
 
         `last` is what the step returned: where an episode ended, its true last observation, never the next one's first.
         """
@@ -138,7 +138,7 @@ class Replay:
         for n in range(1, feed.n_step):
             on = ~self.ended[last] & (young + n * n_envs < held)
             last = np.where(on, (last + n_envs) % ring, last)
-            reward = reward + np.where(on, discount * self.reward[last], np.float32(0))
+            reward = reward + np.where(on, discount * self.reward[last].T, np.float32(0)).T
             discount = np.where(on, discount * np.float32(feed.gamma), discount)
         next_obs, ended = self.obs[(last + n_envs) % ring], self.ended[last]
         if ended.any():
@@ -154,6 +154,8 @@ class Replay:
         if "demo" in self.needs:
             extra["demo"] = torch.zeros(len(row))
         discount = discount * ~self.terminated[last]
+        if reward.ndim > 1:
+            discount = np.repeat(discount[:, None], reward.shape[1], 1)
         obs = self.obs[row] if feed.frames == 1 else self._frames(row, feed.frames)
         if feed.frames > 1:
             next_obs = torch.cat([self._frames(last, feed.frames - 1), torch.as_tensor(next_obs)], -1)
@@ -248,27 +250,28 @@ def updates(feed: OffPolicy, steps: int) -> int:
 
 
 class ReturnScale:
-    """Spread and largest magnitude of each step's discounted return so far, G <- gamma G + r, afresh in each episode."""
+    """Spread and largest magnitude of each step's discounted return so far, G <- gamma G + r, afresh in each episode; of each
+    reward by itself."""
 
-    def __init__(self, num_envs: int, gamma: float):
-        self.gamma, self.past = gamma, torch.zeros(num_envs, dtype=torch.float64)
-        self.moments = torch.zeros(4, dtype=torch.float64)  # count, mean, sum of squared deviations, largest magnitude
+    def __init__(self, num_envs: int, gamma: float, shape: tuple[int, ...] = ()):
+        self.gamma, self.past = gamma, torch.zeros(num_envs, *shape, dtype=torch.float64)
+        self.moments = torch.zeros(4, *shape, dtype=torch.float64)  # count, mean, sum of squared deviations, largest magnitude
 
     def add(self, reward: np.ndarray, ended: np.ndarray) -> None:
-        """One step of every environment, both (N,)."""
+        """One step of every environment: reward (N,) or (N, R), ended (N,)."""
         now = self.gamma * self.past + torch.from_numpy(reward)
         count, mean, squares, largest = self.moments
         total = count + len(now)  # Chan et al. 1983: the moments of two groups, joined
-        shift = now.mean() - mean
-        squares = squares + (now - now.mean()).square().sum() + shift**2 * count * len(now) / total
-        moments = [total, mean + shift * len(now) / total, squares, torch.maximum(largest, now.abs().max())]
+        shift = now.mean(0) - mean
+        squares = squares + (now - now.mean(0)).square().sum(0) + shift**2 * count * len(now) / total
+        moments = [total, mean + shift * len(now) / total, squares, torch.maximum(largest, now.abs().amax(0))]
         self.moments.copy_(torch.stack(moments))  # in place: shards share them
-        self.past = now * torch.from_numpy(~ended)
+        self.past = now * torch.from_numpy(~ended).view(-1, *[1] * (now.ndim - 1))
 
     def columns(self, rows: int) -> dict[str, Tensor]:
         count, _, squares, largest = self.moments
         std = (squares / count.clamp(min=1)).sqrt()
-        return {"return_std": std.float().expand(rows).clone(), "return_max": largest.float().expand(rows).clone()}
+        return {k: v.float().expand(rows, *v.shape).clone() for k, v in (("return_std", std), ("return_max", largest))}
 
     def tensors(self) -> dict[str, Tensor]:
         return {"past": self.past, "moments": self.moments.clone()}

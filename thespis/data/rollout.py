@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thespis import ops
 from thespis.core import Batch, Spec, tree_map
 from thespis.data.replay import ReturnScale, empty_actions
 
@@ -50,11 +51,11 @@ class Rollout:
         if unknown := needs.difference(EXTRAS):
             raise ValueError(f"a learner needs {sorted(unknown)}; a rollout gives {EXTRAS}")
         self.feed, self.num_envs, self.needs, self.length = feed, num_envs, needs, feed.rollout
-        self.scale = ReturnScale(num_envs, feed.gamma)
+        self.scale = ReturnScale(num_envs, feed.gamma, ops.reward_shape(spec))
         shape = (feed.rollout, num_envs)
         self.obs, self.next_obs = torch.zeros(2, *shape, spec.obs.dim)
         self.action = torch.from_numpy(empty_actions(spec, feed.rollout * num_envs)).unflatten(0, shape)
-        self.reward = torch.zeros(shape)
+        self.reward = torch.zeros(*shape, *ops.reward_shape(spec))
         self.terminated, self.ended = torch.zeros(2, *shape, dtype=torch.bool)
         self.steps = 0  # ever added
         self.rng = torch.Generator().manual_seed(seed)
@@ -79,7 +80,7 @@ class Rollout:
         self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray,
         last: np.ndarray,
     ) -> None:  # fmt: skip
-        """One step of every environment: obs and last (N, obs), action (N, ...), the others (N,)."""
+        """One step of every environment: obs and last (N, obs), action (N, ...), reward (N,) or (N, R), the others (N,)."""
         t = self.steps % self.length
         row = (obs, action, reward, terminated, terminated | truncated, last)
         for name, value in zip(COLUMNS, row, strict=True):
@@ -98,8 +99,10 @@ class Rollout:
         extra = {"ended": self.ended}
         if "return_scale" in self.needs:
             columns = self.scale.columns(self.length * self.num_envs)
-            extra |= {k: v.reshape(self.length, self.num_envs) for k, v in columns.items()}
+            extra |= {k: v.reshape(self.reward.shape) for k, v in columns.items()}
         discount = self.feed.gamma * ~self.terminated
+        if self.reward.ndim > 2:
+            discount = discount[..., None].expand_as(self.reward)
         return Batch(self.obs, self.action, self.reward, discount, self.next_obs, extra)
 
     def learn_from(self, rows: Batch) -> None:

@@ -49,7 +49,7 @@ class Collector:
         self.rng = np.random.default_rng(seed)
         self.seeds = [0] * self.n
         self.actions: list[list[np.ndarray]] = [[] for _ in range(self.n)]
-        self.returns = np.zeros(self.n)
+        self.returns = np.zeros_like(envs.task_reward)
         self.obs = np.zeros((self.n, spec.obs.dim), np.float32)
         self.over = np.ones(self.n, bool)  # whose next step begins with a reset
         self.gathered = envs.gathered()  # by wrappers that normalise, before each current episode
@@ -74,8 +74,11 @@ class Collector:
         for i in range(self.n):
             self.actions[i].append(action[i])
         self.obs, self.over = last, terminated | truncated
-        ended = np.flatnonzero(self.over).tolist()
-        return [(float(self.returns[i]), len(self.actions[i]), self.envs.infos.get(i, {})) for i in ended]
+        return [self._episode(i) for i in np.flatnonzero(self.over).tolist()]
+
+    def _episode(self, i: int) -> Episode:
+        world, infos = self.envs.world, self.envs.infos.get(i, {})
+        return float(world.total(self.returns[i])), len(self.actions[i]), world.named(self.returns[i]) | infos
 
     def _reset(self) -> None:
         """A new episode, from a new seed, for whoever's is over."""
@@ -133,10 +136,11 @@ class Collector:
     def restore(self, json: dict[str, Any], tensors: dict[str, Tensor], say: Callable[[str], None]) -> None:
         """Re-enacts each current episode: its reset seed, then its actions. Where that leads elsewhere, a new one begins."""
         self.rng.bit_generator.state = json["rng"]
-        self.seeds, self.returns = [int(seed) for seed in json["seeds"]], np.array(json["returns"], float)
+        shape, self.returns = self.returns.shape, np.array(json["returns"], float)
+        self.seeds = [int(seed) for seed in json["seeds"]]
         episodes = [tensors[f"actions.{i}"].numpy() for i in range(self.n)]
         self.actions, self.over = [list(actions) for actions in episodes], np.array(json["over"], bool)
-        if {(len(self.seeds),), self.returns.shape, self.over.shape} != {(self.n,)}:
+        if {(len(self.seeds),), self.over.shape} != {(self.n,)} or self.returns.shape != shape:
             raise ValueError(f"there must be {self.n} seeds, returns and flags")
         self.obs = tensors["obs"].numpy().reshape(self.obs.shape).copy()
         names = [[k for k in tensors if k.startswith(f"gathered.{i}.")] for i in range(self.n)]

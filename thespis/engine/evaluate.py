@@ -62,11 +62,12 @@ class Evaluator:
         nothing from the run's generators.
 
         `begin` is told the numbers (k,) of the episodes that begin again. With `value` also "value_mean", what it says of the
-        first steps, and "discounted_mean", what came of them: see `Course.came`. Before each step `watch` is told how many
+        first steps, and "discounted_mean", what came of them: see `Course.came`. Of several rewards, returns are their weighted
+        sum, or their sum, and "return/NAME" is the mean of each. Before each step `watch` is told how many
         episodes have ended and how long the others are; what it raises ends the evaluation. Diverged: an action that is not
         finite.
         """
-        returns, lengths = np.zeros(len(self.seeds)), np.zeros(len(self.seeds), int)
+        every, lengths = np.zeros((len(self.seeds), *self.envs.task_reward.shape[1:])), np.zeros(len(self.seeds), int)
         values: list[tuple[float, float]] = []
         cut, infos = 0, list[dict[str, float]]()
         with seeded(self.device, 0), torch.no_grad():
@@ -74,10 +75,11 @@ class Evaluator:
                 group = slice(first, first + self.envs.num_envs)
                 courses = [Course(value) for _ in self.seeds[group]] if value else []
                 found = self._group(act, begin, first, self.seeds[group], courses, infos, watch)
-                returns[group], lengths[group], terminated, longest = found
+                every[group], lengths[group], terminated, longest = found
                 cut += int(longest.sum())
                 values += [course.came(gamma, over) for course, over in zip(courses, terminated.tolist(), strict=False)]
         values_came = dict(zip(("value_mean", "discounted_mean"), np.mean(values, 0).tolist(), strict=True)) if values else {}
+        returns = self.envs.world.total(every)
         return {
             "return_mean": float(returns.mean()),
             "return_std": float(returns.std()),
@@ -85,6 +87,7 @@ class Evaluator:
             "length_mean": float(lengths.mean()),
             "cut": cut,
             "infos": infos,
+            **self.envs.world.named(every.mean(0)),
             **values_came,
         }
 
@@ -96,7 +99,7 @@ class Evaluator:
         terminated, and whether they were cut. Their steps go to `courses`, where these are wanted, and what they end with to
         `infos`."""
         envs, n = self.envs, self.envs.num_envs
-        returns, lengths, failures = np.zeros(n), np.zeros(n, int), np.zeros(n, int)
+        returns, lengths, failures = np.zeros_like(envs.task_reward), np.zeros(n, int), np.zeros(n, int)
         ended, cut = np.zeros(n, bool), np.zeros(n, bool)
         running = fresh = np.arange(n) < len(seeds)
         while running.any():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+from thespis import ops
 from thespis.core import Fault, Learner
 from thespis.engine import evaluate
 from thespis.engine.act import Actor
@@ -28,7 +29,7 @@ class Evaluations:
         they are then; `skip` is told of faults that are survived."""
         self.learner, self.world, self.run, self.log, self.stop = learner, world, run, log, stop
         self.collector = collector if isinstance(collector, Collector) else None
-        self.policy, self.value = policy, value if learner.value else None
+        self.policy, self.value = policy, value if learner.value and not ops.reward_shape(world.spec) else None
         self.said: set[str] = set()
         """what is noted once only"""
         self.evaluator = self._evaluator(seed, skip)

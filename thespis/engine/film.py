@@ -46,7 +46,7 @@ def record(
         while not over and step < longest:
             action = act(torch.from_numpy(obs)[None], torch.zeros(1, dtype=torch.int64)).cpu().numpy()[0]
             obs, reward, terminated, truncated, _ = env.step(action)
-            step, total, over = step + 1, total + reward, terminated or truncated
+            step, total, over = step + 1, total + float(np.sum(reward)), terminated or truncated
             stills.add(frame := env.render(), step, total)
             if write:
                 write.send(np.ascontiguousarray(frame))

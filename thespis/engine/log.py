@@ -166,7 +166,7 @@ class Log:
             parts += [forecast["speed"], f"left {forecast['left']}"]
         if "eval/return_mean" in scalars:
             parts.append(f"return {_spread(scalars['eval/return_mean'], scalars.get('eval/return_std'))}")
-        parts += [f"{_bare(k)} {_number(v)}" for k, v in scalars.items() if k.startswith("eval/info/") and _is_success(k)]
+        parts += [f"{_bare(k)} {_number(v)}" for k, v in scalars.items() if k.startswith("eval/") and _is_shown(k)]
         return "  ".join(
             parts + [f"{k.removeprefix('train/')} {_number(v)}" for k, v in scalars.items() if k.startswith("train/")]
         )
@@ -184,7 +184,7 @@ class Log:
         if self.best:
             returns["best"] = f"{_spread(self.best[1])} at {self.best[0]:,}"
         lines.append(_pairs(returns))
-        told = [k for k in self.last if k.startswith("episode/") and ("/info/" not in k or _is_success(k))]
+        told = [k for k in self.last if k.startswith("episode/") and ("/info/" not in k or _is_shown(k))]
         if episode := {_bare(k): _number(self.last[k]) for k in told}:
             lines.append(Text("episode     ", "dim") + _pairs(episode))
         others = [(k, v) for k, v in self.last.items() if not k.startswith(("eval/", "episode/", "time/"))]
@@ -353,9 +353,9 @@ def _bare(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _is_success(name: str) -> bool:
-    """Of all that environments say in `info`, what is shown on the terminal too."""
-    return "success" in name
+def _is_shown(name: str) -> bool:
+    """Of all that environments say in `info`, what is shown on the terminal too; and the returns of several rewards."""
+    return ("/info/" in name and "success" in name) or "/return/" in name
 
 
 def _number(value: float) -> str:

@@ -91,10 +91,11 @@ class _Training:
         for note in (*large, *notes, *(data.notes if data else ())):
             self.log.note(note)
         unit = run.reward_unit or self.progress.reward_unit or (1.0 if self.progress.updates else None)
+        one = len(world.spec.rewards) == 1  # of several rewards a critic says several values
         self.sizes = Sizes(world.observation_space, "return_scale" in learner.needs, unit, self.log.note)
         self.stepper = Stepper(learner, state, run.compile_after, self.log.note, max_threads, run.precision == "bf16")
         self.stepper.updates = self.progress.updates
-        self.probe = Probe(self.replay) if isinstance(self.replay, Recorded) and learner.value else None
+        self.probe = Probe(self.replay) if isinstance(self.replay, Recorded) and learner.value and one else None
         self.collector = self._collector(stack, seeds[2])
         compiled = learner if learner.memory else replace(learner, act=self.stepper.acting(run.num_envs))
         self.actor = Actor(compiled, run.num_envs, learner.experience.look_every, run.device)
@@ -302,7 +303,7 @@ class _Training:
         if p.episodes:
             returns, lengths, infos = zip(*p.episodes, strict=True)
             row |= {"episode/return": float(np.mean(returns)), "episode/length": float(np.mean(lengths))}
-            row |= {f"episode/info/{name}": mean for name, mean in p.means(infos).items()}
+            row |= {f"episode/{name}": mean for name, mean in p.metrics(infos).items()}
             p.episodes = []
         if isinstance(self.collector, Collectors):
             row |= self.collector.metrics()
@@ -334,7 +335,7 @@ class _Training:
             p.faults = faults  # those of an evaluation that will be done again, whole
             return
         for which in ("", "sampled_"):
-            result |= {f"{which}info/{k}": v for k, v in p.means(result.pop(f"{which}infos", ())).items()}
+            result |= {f"{which}{k}": v for k, v in p.metrics(result.pop(f"{which}infos", ())).items()}
         p.last, p.evaluated = result["return_mean"], p.steps
         self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()} | self._faults())
         self.judge()

@@ -12,7 +12,7 @@ import numpy as np
 NAMES = 100
 """of numbers that a run's environments say in `info`; those that come after them are left out"""
 Episode = tuple[float, int, dict[str, float]]
-"""an episode's return, its length, and the numbers of its last `info` by name"""
+"""an episode's return, its length, and the numbers of its last `info` by name; of several rewards "return/NAME" too"""
 
 
 @dataclass
@@ -62,6 +62,10 @@ class Progress:
                 if name in self.names:
                     found.setdefault(name, []).append(value)
         return {name: float(np.mean(values)) for name, values in found.items()}
+
+    def metrics(self, infos: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """`means` by the names of metrics: "info/NAME", and of rewards "return/NAME"."""
+        return {k if k.startswith("return/") else f"info/{k}": mean for k, mean in self.means(infos).items()}
 
 
 def _episode(total: float, length: int, info: Mapping[str, float] | None = None) -> Episode:

@@ -59,6 +59,9 @@ class Run:
     """how many checkpoints are kept"""
     sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """where metrics go besides metrics.jsonl"""
+    weights: tuple[str, ...] = ()
+    """of a world with several rewards: those by which one learner is given their sum, as 1,0.5 or treasure=1,time=0.5.
+    With one reward: also numbers of its info, as reward=1,cost=-0.1"""
     normalise_obs: bool = False
     """scale observations by the mean and spread of the rows drawn so far, within 10; an algorithm's option of that name counts"""
     normalise_reward: bool = False
@@ -89,5 +92,5 @@ WATCHING = {
     "wandb_group", "wandb_tags",
 }  # fmt: skip
 """options that bear on how a run is watched and kept, not on what it learns: it may go on with others and be the same run"""
-FIXED = {"seed", "num_envs", "frame_stack", "collectors", "data", "offline"}
+FIXED = {"seed", "num_envs", "frame_stack", "collectors", "data", "offline", "weights"}
 """options that what a run has kept is laid out by: it cannot go on with others"""

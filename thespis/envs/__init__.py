@@ -7,6 +7,7 @@ from thespis.envs import actions, masks, probes, spaces, spaces_json
 from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat
 from thespis.envs.making import arguments, known, unsimulated, world
+from thespis.envs.rewards import weighted
 from thespis.envs.vector import Vector, vector
 from thespis.envs.world import World
 
@@ -24,5 +25,6 @@ __all__ = [
     "spaces_json",
     "unsimulated",
     "vector",
+    "weighted",
     "world",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import Env, spaces
+from numpy.typing import NDArray
 
 from thespis import ops
 from thespis.core import Fault
@@ -33,14 +34,16 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
     empty but for that of an episode's last step, which keeps the environment's numbers: see `numbers`.
 
     Fault, from `reset` and `step`, in one line with the step of the episode and the seed of its reset: an observation of the
-    wrong shape, not finite or beyond 1e15, a reward that is no such number, a flag that is no bool, a result of the wrong
-    length, an action of the wrong shape or not finite, an action mask that allows nothing before the episode's end, a step after
-    that end, and whatever the environment raises (chained as the cause).
+    wrong shape, not finite or beyond 1e15, a reward that is no such number (of several, not one for each name), a flag that is
+    no bool, a result of the wrong length, an action of the wrong shape or not finite, an action mask that allows nothing before
+    the episode's end, a step after that end, and whatever the environment raises (chained as the cause).
     """
 
-    def __init__(self, env: Env[Any, Any], name: str) -> None:
+    def __init__(self, env: Env[Any, Any], name: str, rewards: tuple[str, ...] = ("reward",)) -> None:
         super().__init__(env)
         self.name = name
+        self._rewards, self._from_info = rewards if len(rewards) > 1 else (), 0
+        self._weights: NDArray[np.float64] | None = None
         kind = spec(env.observation_space, env.action_space)
         self._flatten = flattener(env.observation_space)
         self._translate = translator(env.action_space)
@@ -55,6 +58,11 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         self._seed: int | None = None
         self._step = 0
         self._over = True
+
+    def weigh(self, rewards: tuple[str, ...], from_info: int, weights: NDArray[np.float64]) -> None:
+        """From here on the reward is a sum by weights (R,), and `info` of each step has "task_reward", (R,). The last `from_info`
+        of `rewards` are numbers of the environment's `info`."""
+        self._rewards, self._from_info, self._weights = rewards, from_info, weights
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         """Starts an episode.
@@ -81,7 +89,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             self._check_masks(obs)
         if actions is None:
             return obs, {}
-        total = 0.0
+        total: Any = 0.0
         for action in actions:
             obs, reward, terminated, truncated, _ = self.step(action)
             total += reward
@@ -89,8 +97,8 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
                 break
         return obs, {"reenacted": self._step, "return": total}
 
-    def step(self, action: Any) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
-        """One step with a learner's action: (observation, reward, terminated, truncated, info)."""
+    def step(self, action: Any) -> tuple[Floats, Any, bool, bool, dict[str, Any]]:
+        """One step with a learner's action: (observation, reward, terminated, truncated, info). Several rewards are (R,)."""
         if self._over:
             raise self._fault("step was called on an episode that is over or not begun; reset must come first")
         self._step += 1
@@ -107,7 +115,9 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             raise self._fault(f"step returned {_parts(result)}; it must return {FIVE}")
         given, reward, terminated, truncated, info = result
         obs = self._observe(given)
-        if not isinstance(reward, float) or not -LARGEST <= reward <= LARGEST:
+        if self._rewards:
+            reward = self._several(reward, info)
+        elif not isinstance(reward, float) or not -LARGEST <= reward <= LARGEST:
             reward = self._number(reward)
         if terminated.__class__ is not bool:
             terminated = self._flag("terminated", terminated)
@@ -121,10 +131,13 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             warnings.warn(
                 f"{self.name}: info has an action_mask after a step but not after reset, so it is not heeded", stacklevel=2
             )
-        told = numbers(info) if self._over else {}
-        if self._task is not None:
+        told: dict[str, Any] = numbers(info) if self._over else {}
+        if self._weights is not None:
+            told[TASK_REWARD] = reward if self._task is None else self._several(self._task.reward, info)
+            reward = float(self._weights @ reward)
+        elif self._task is not None:
             told[TASK_REWARD] = self._number(self._task.reward)
-        return obs, float(reward), terminated, truncated, told
+        return obs, reward if self._rewards else float(reward), terminated, truncated, told
 
     def gathered(self) -> statistics.Statistics:
         """What Gymnasium's normalising wrappers have gathered; empty where there are none."""
@@ -166,6 +179,26 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
             pass
         raise self._fault(f"reward is {short(reward)}; it must be a number, finite and at most {LARGEST:g} in size")
 
+    def _several(self, reward: Any, info: Mapping[Any, Any]) -> NDArray[np.float64]:
+        """(R,), of the reward and of those numbers of `info` that are rewards too."""
+        for name in self._rewards[len(self._rewards) - self._from_info :]:
+            if name not in info:
+                raise self._fault(f"info has no {name!r}, which weights names: it must have it at every step, or weights not")
+        if self._from_info:
+            reward = [self._number(reward), *(info[name] for name in self._rewards[1:])]
+        wrong = f"reward is {short(reward)}; it must be {len(self._rewards)} numbers: {', '.join(self._rewards)}"
+        try:
+            x = np.array(reward)
+            good = x.dtype.kind in "fiub" and x.shape == (len(self._rewards),)
+        except Exception:
+            raise self._fault(wrong) from None
+        if not good:
+            raise self._fault(wrong)
+        if not (sane := np.abs(x) <= LARGEST).all():
+            i = int(sane.argmin())
+            raise self._fault(f"reward[{i}] ({self._rewards[i]}) is {x[i]}; it must be finite and at most {LARGEST:g} in size")
+        return x.astype(np.float64)
+
     def _flag(self, field: str, value: Any) -> bool:
         try:
             x = np.asarray(value)
@@ -190,7 +223,7 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
 
 
 TASK_REWARD = "task_reward"
-"""in `info` where a wrapper normalises rewards: the reward before that, in the task's own unit"""
+"""in `info` where a wrapper normalises rewards, or where they are weighed: those before that, in the task's own unit"""
 MOST = 100
 """numbers of one `info`; those after them are left out"""
 FIVE = "5 values: observation, reward, terminated, truncated, info (a dict)"

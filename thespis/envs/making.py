@@ -25,7 +25,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 
 from thespis.config import nearest
 from thespis.core import Fault
-from thespis.envs import actions, jaxed, masks, spaces, spaces_json
+from thespis.envs import actions, jaxed, masks, rewards, spaces, spaces_json
 from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat, describe_error
 from thespis.envs.rows import Batched
@@ -97,7 +97,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
     try:
         spec = actions.spec(observed, acted)
         shape = spaces_json.to_json(observed), spaces_json.to_json(acted)
-        limit = _limit(first)
+        limit, named = _limit(first), rewards.names(first)
         if masked := masks.in_info(first):
             observed = masks.Masked(first).observation_space
             spec = actions.spec(observed, acted)
@@ -117,10 +117,10 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
             raise Fault(f"{name}: its spaces differ from one environment to the next; they must stay the same")
         if render_mode is not None:
             _shown(name, fresh, render_mode)
-        return Flat(masks.Masked(fresh) if masked else fresh, name)
+        return Flat(masks.Masked(fresh) if masked else fresh, name, named)
 
     batch = partial(Batched, lambda n: jaxed.Rows(name, n)) if isinstance(env, str) and jaxed.ours(env) else None
-    return World(name, observed, acted, spec._replace(horizon=limit), make, batch)
+    return World(name, observed, acted, spec._replace(horizon=limit, rewards=named), make, batch, named)
 
 
 def arguments(pairs: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thespis import ops
 from thespis.core import Fault
 from thespis.envs.apart import Apart, Nursery
 from thespis.envs.flat import TASK_REWARD, Flat
@@ -101,8 +102,9 @@ class Vector:
     def _blank(self, world: World, n: int, restart: Callable[[Fault], None] | None) -> None:
         self.world, self.num_envs, self.restart = world, n, restart
         self.in_a_row = np.zeros(n, np.int64)
-        self.obs, self.reward = np.zeros((n, world.spec.obs.dim), np.float32), np.zeros(n)
-        self.task_reward = np.zeros(n)  # of the newest step, in the task's own unit: before a wrapper normalised it
+        self.obs, self.reward = np.zeros((n, world.spec.obs.dim), np.float32), np.zeros((n, *ops.reward_shape(world.spec)))
+        # of the newest step, in the task's own unit: before a wrapper normalised it, and before several were weighed
+        self.task_reward = np.zeros((n, len(world.rewards)) if len(world.rewards) > 1 else n)
         self.terminated, self.truncated = np.zeros(n, bool), np.zeros(n, bool)
         self.infos: dict[int, dict[str, float]] = {}
         """by row, the numbers of `info` where the last step that was asked of it ended an episode, if there were any"""
@@ -119,8 +121,8 @@ class Vector:
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], Mask, Mask, Mask]:
         """Steps each under the mask (None: all) with its row of actions (n, ...). Nothing is reset by itself.
 
-        Returns observations (n, dim), each the true last one where its episode ended, rewards (n,), terminated, truncated and
-        failed, (n,) each. Whoever terminated, was truncated or failed must be reset before its next step.
+        Returns observations (n, dim), each the true last one where its episode ended, rewards (n,) or (n, R), terminated,
+        truncated and failed, (n,) each. Whoever terminated, was truncated or failed must be reset before its next step.
         """
         answers = self._ask(mask, lambda i: ("step", (actions[i],), {}))
         for i, answer in answers.items():
@@ -141,10 +143,10 @@ class Vector:
         """Brings episodes back, under the mask (None: all), the i-th from seeds[i] and its actions so far, actions[i] (T_i, dim),
         and from what its wrappers had gathered before it.
 
-        Returns the last observations (n, dim), the returns so far (n,) and the steps taken (n,): fewer than T_i means that the
-        environment does not do again what it did; -1, that it failed.
+        Returns the last observations (n, dim), the returns so far (n,) or (n, R), and the steps taken (n,): fewer than T_i means
+        that the environment does not do again what it did; -1, that it failed.
         """
-        returns, steps = np.zeros(self.num_envs), np.full(self.num_envs, -1)
+        returns, steps = np.zeros_like(self.reward), np.full(self.num_envs, -1)
         more = [{"statistics": g} for g in gathered] if gathered else [{}] * self.num_envs
         answers = self._ask(
             mask,

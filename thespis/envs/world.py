@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
 
 from thespis import core
 from thespis.envs.flat import Flat
@@ -30,5 +32,19 @@ class World:
     which a first frame shows at once"""
     batch: Callable[..., Any] | None = None
     """batch(world, n, restart) -> a Vector of n of them in one, where they need not be made one by one; see `vector`"""
+    rewards: tuple[str, ...] = ("reward",)
+    """the name of each number of a step's reward, in the task's own unit"""
+    weights: tuple[float, ...] = ()
+    """one for each of `rewards`, where the learner is given their weighted sum; none: it is given all of them"""
     simulated: bool = True
     """False: its spaces are those of recorded data, and there is no environment to make"""
+
+    def total(self, returns: NDArray[Any]) -> NDArray[Any]:
+        """(..., R) -> (...): by the weights where there are some, or else the sum; of one reward (...), itself."""
+        if len(self.rewards) == 1:
+            return returns
+        return returns @ np.array(self.weights or [1.0] * len(self.rewards))
+
+    def named(self, returns: NDArray[Any]) -> dict[str, float]:
+        """ "return/NAME" of each reward, (R,); of one, nothing."""
+        return {f"return/{k}": float(v) for k, v in zip(self.rewards, returns, strict=True)} if len(self.rewards) > 1 else {}

@@ -104,8 +104,18 @@ class Comparison:
                 "iqm": float(interquartile_mean(scores)),
                 "interval95": None if low is None or high is None else [float(low), float(high)],
                 "mean": float(values.mean()), "scores": {e: s.tolist() for e, s in zip(self.envs, scores, strict=True)},
+                "returns": self._returns(group),
             })  # fmt: skip
         return rows
+
+    def _returns(self, group: Group) -> dict[str, float]:
+        """Of several rewards, the mean return of each by name over seeds and environments, at the last common step."""
+        found: dict[str, list[float]] = {}
+        for run in (run for env in self.envs for run in group.runs[env]):
+            for row in (row for row in run.rows if row["step"] == self.steps[-1]):
+                for name in (k for k in row if k.startswith("eval/return/")):
+                    found.setdefault(name.removeprefix("eval/return/"), []).append(row[name])
+        return {name: float(np.mean(values)) for name, values in found.items()}
 
     @cached_property
     def improvements(self) -> list[dict[str, Any]]:

@@ -130,6 +130,13 @@ def panels(runs: Sequence[Run]) -> list[Panel]:
     add("return", "Return over steps", "return of an episode", returns + beside, says=band + dots, dots=episodes)
 
     metrics = dict.fromkeys(k for r in runs for row in r.rows for k in row)
+    names = [k.removeprefix("eval/return/") for k in metrics if k.startswith("eval/return/")]
+    by_name = {name: columns(f"eval/return/{name}") for name in names}
+    if one:
+        lines = [replace(by_name[name][0], name=name, colour=i) for i, name in enumerate(names)]
+        add("returns", "Return of each reward", "mean over episodes", lines, says="Evaluations; unweighted.")
+    for i, name in enumerate(() if one else names):
+        add(f"return-{i}", f"Return of {name}", "mean over episodes", by_name[name], says="Evaluations; unweighted.")
     for name in dict.fromkeys(k.rpartition("/")[2] for k in metrics if "/info/" in k and "success" in k):
         if one:
             both = [columns(f"{where}/info/{name}")[0] for where in ("eval", "episode")]
