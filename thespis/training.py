@@ -22,7 +22,7 @@ from thespis.algorithms import Algorithm, algorithm, check_actions, digest, fitt
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
 from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, title, world_of
-from thespis.engine import checkpoint, fetch, frames, loop, memory, team
+from thespis.engine import checkpoint, fetch, frames, goals, loop, memory, team
 from thespis.engine import start as beginning
 from thespis.engine.lock import alone
 from thespis.engine.normalise import normalised
@@ -217,6 +217,7 @@ def ready(
             raise Fault(
                 f"{name}: an on-policy algorithm learns from its own newest steps; leave it out, or take an off-policy one"
             )
+    goals.check(learner, algo.name, world, run)
     if run.data is not None:
         dataset.find(run.data)
     memory.check_experience(learner, world.spec, run)

@@ -23,12 +23,13 @@ def test_registered_sound_and_told(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(worlds.WORLDS))
 def test_an_episode_follows_from_its_seed_and_its_actions(name: str) -> None:
     def episode(seed: int) -> list[float]:
-        env, rng, seen = gym.make(f"thespis/{name}-v0"), np.random.default_rng(0), []
-        seen += env.reset(seed=seed)[0].tolist()
+        env, seen = gym.make(f"thespis/{name}-v0"), []
+        env.action_space.seed(0)
+        seen += envs.spaces.flatten(env.observation_space, env.reset(seed=seed)[0]).tolist()
         over = False
         while not over:
-            obs, reward, terminated, truncated, _ = env.step(rng.uniform(-1, 1, env.action_space.shape).astype(np.float32))
-            seen += [*obs.tolist(), reward]
+            obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            seen += [*envs.spaces.flatten(env.observation_space, obs).tolist(), reward]
             over = terminated or truncated
         return seen
 

@@ -4,6 +4,7 @@ from thespis.core import OffPolicy, Spec
 from thespis.data import replay
 from thespis.data.dataset import Dataset, Origin, Source, read
 from thespis.data.demonstrations import Demonstrations
+from thespis.data.hindsight import Hindsight, Rule
 from thespis.data.memory import memory
 from thespis.data.recorded import Offline, Probe, Recorded, every_row, offline
 from thespis.data.replay import Replay
@@ -15,7 +16,7 @@ Experience = Recorded | Replay | Rollout | Shards
 
 def experience(
     spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int, seed: int, needs: frozenset[str], collectors: int = 0,
-    device: str = "cpu", data: Dataset | None = None,
+    device: str = "cpu", data: Dataset | None = None, hindsight: Rule | None = None,
 ) -> Experience:  # fmt: skip
     """What a learner's steps go to, or the dataset that it learns from instead; a replay of one process lies on its device."""
     if isinstance(feed, Offline):
@@ -23,9 +24,16 @@ def experience(
         return Recorded(spec, feed, data, seed, needs, device)
     if isinstance(feed, OnPolicy):
         return Rollout(spec, feed, num_envs, seed, needs)
+    replay: Shards | Replay
     if collectors:
-        return Shards(spec, feed, collectors, num_envs, seed, needs)
-    return Replay(spec, feed, num_envs, seed, needs, device)
+        replay = Shards(spec, feed, collectors, num_envs, seed, needs)
+    else:
+        replay = Replay(spec, feed, num_envs, seed, needs, device)
+    if hindsight:
+        judge = hindsight.judge()
+        for part in replay.parts:
+            part.relabel = Hindsight(part, hindsight, judge)
+    return replay
 
 
 def updates(feed: OffPolicy | OnPolicy | Offline, steps: int, num_envs: int) -> int:
@@ -36,6 +44,6 @@ def updates(feed: OffPolicy | OnPolicy | Offline, steps: int, num_envs: int) -> 
 
 
 __all__ = [
-    "Dataset", "Demonstrations", "Experience", "Offline", "OnPolicy", "Origin", "Probe", "Recorded", "Replay", "Rollout",
-    "Shards", "Source", "every_row", "experience", "memory", "offline", "read", "updates",
+    "Dataset", "Demonstrations", "Experience", "Hindsight", "Offline", "OnPolicy", "Origin", "Probe", "Recorded", "Replay",
+    "Rollout", "Rule", "Shards", "Source", "every_row", "experience", "memory", "offline", "read", "updates",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 
 from thespis.core import Batch, OffPolicy, Spec, leaves, rebuild
 from thespis.data.dataset import Dataset
+from thespis.data.hindsight import Hindsight
 from thespis.data.replay import Replay
 from thespis.data.shards import Shards
 
@@ -25,6 +26,8 @@ class Demonstrations:
     def __init__(self, spec: Spec, data: Dataset, replay: Replay | Shards):
         self.replay, feed = replay, replay.feed
         self.given = filled(spec, data, feed, replay.needs - {"return_scale"}, replay.parts[0].device)
+        if isinstance(goals := replay.parts[0].relabel, Hindsight):
+            self.given.relabel, self.given.rng = Hindsight(self.given, goals.rule, goals.judge), replay.rng
         self.demos = torch.from_numpy(np.flatnonzero(np.repeat(between(data.returns(), *feed.demo_slice), data.lengths)))
 
     def sample(self) -> Batch:

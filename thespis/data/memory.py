@@ -7,7 +7,9 @@ from thespis.data.replay import empty_actions
 from thespis.data.rollout import OnPolicy
 
 
-def memory(spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int) -> list[tuple[str, int, int]]:
+def memory(
+    spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int, hindsight: bool = False
+) -> list[tuple[str, int, int]]:
     """Of each option that says how much experience is in memory at once: its name, how much, and the bytes of each unit of it."""
     action = empty_actions(spec, 1).nbytes
     frames = 1 if isinstance(feed, OnPolicy) else feed.frames
@@ -17,4 +19,4 @@ def memory(spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int) -> l
     batch = "batch_size", feed.batch_size, row
     if isinstance(feed, Offline):
         return [batch]  # the dataset is in memory already
-    return [("replay_size", feed.replay_size, row_bytes(spec) + action + 10), batch]
+    return [("replay_size", feed.replay_size, row_bytes(spec) + action + 10 + 4 * hindsight), batch]

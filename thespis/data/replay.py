@@ -55,6 +55,7 @@ class Replay:
         self.free: list[int] = []  # places in `finals`
         self.steps = 0  # ever added
         self.rng = torch.Generator().manual_seed(seed)
+        self.relabel: Callable[[np.ndarray, Batch], Batch] | None = None  # of data/hindsight.py
 
     def __len__(self) -> int:
         """Transitions that can be sampled."""
@@ -160,7 +161,8 @@ class Replay:
         if feed.frames > 1:
             next_obs = torch.cat([self._frames(last, feed.frames - 1), torch.as_tensor(next_obs)], -1)
         columns = obs, self.action[row], reward, discount, next_obs
-        return Batch(*map(torch.as_tensor, columns), extra)  # type: ignore[call-arg, arg-type]
+        batch = Batch(*map(torch.as_tensor, columns), extra)  # type: ignore[call-arg, arg-type]
+        return self.relabel(young, batch) if self.relabel else batch
 
     def _frames(self, row: np.ndarray, count: int) -> Tensor:
         """(B, count * obs): what was seen at each row (B,) and before it in its episode, the newest last; an episode's first

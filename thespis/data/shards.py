@@ -24,7 +24,7 @@ class Shards:
         self.feed, self.needs, self.scale = feed, needs, self.parts[0].scale
         self.rng = torch.Generator().manual_seed(seed)
         for part in self.parts:
-            part.scale.moments = self.scale.moments
+            part.scale.moments, part.rng = self.scale.moments, self.rng
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))

@@ -24,6 +24,7 @@ from thespis.engine.collect import Collector, Still
 from thespis.engine.compile import Stepper
 from thespis.engine.diverge import Diverged
 from thespis.engine.evaluations import Evaluations
+from thespis.engine.goals import hindsight
 from thespis.engine.log import Log
 from thespis.engine.process import Stop, Stopped, device_generator, stop_signals, torch_settings
 from thespis.engine.progress import Episode, Progress
@@ -81,7 +82,7 @@ class _Training:
         torch.manual_seed(seeds[0])
         large = memory.check_experience(learner, world.spec, run)
         feed = world.spec, learner.experience, run.num_envs, seeds[1], learner.needs, run.collectors, run.device, data
-        self.replay = experience(*feed)
+        self.replay = experience(*feed, hindsight(world, run))
         self.source: Experience | Demonstrations = self.replay  # where batches come from
         if data is not None and not isinstance(self.replay, Recorded | Rollout):
             self.source = Demonstrations(world.spec, data, self.replay)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from thespis.config import Count, Natural, Positive, Range
+from thespis.config import Count, Fraction, Natural, Positive, Range
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class Run:
     weights: tuple[str, ...] = ()
     """of a world with several rewards: those by which one learner is given their sum, as 1,0.5 or treasure=1,time=0.5.
     With one reward: also numbers of its info, as reward=1,cost=-0.1"""
+    hindsight: Literal["future", "final"] | None = None
+    """goals of an off-policy learner's batches: what the episode achieved later, or at its end; None: those asked for"""
+    hindsight_share: Fraction = 0.8
+    """part of a batch's rows that get a goal in hindsight; 0.8 is four for each that keeps its own"""
     normalise_obs: bool = False
     """scale observations by the mean and spread of the rows drawn so far, within 10; an algorithm's option of that name counts"""
     normalise_reward: bool = False

@@ -25,7 +25,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 
 from thespis.config import nearest
 from thespis.core import Fault
-from thespis.envs import actions, jaxed, masks, rewards, spaces, spaces_json
+from thespis.envs import actions, goals, jaxed, masks, rewards, spaces, spaces_json
 from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat, describe_error
 from thespis.envs.rows import Batched
@@ -98,6 +98,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
         spec = actions.spec(observed, acted)
         shape = spaces_json.to_json(observed), spaces_json.to_json(acted)
         limit, named = _limit(first), rewards.names(first)
+        goal = goals.found(name, first, partial(_made, name, build))
         if masked := masks.in_info(first):
             observed = masks.Masked(first).observation_space
             spec = actions.spec(observed, acted)
@@ -120,7 +121,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
         return Flat(masks.Masked(fresh) if masked else fresh, name, named)
 
     batch = partial(Batched, lambda n: jaxed.Rows(name, n)) if isinstance(env, str) and jaxed.ours(env) else None
-    return World(name, observed, acted, spec._replace(horizon=limit, rewards=named), make, batch, named)
+    return World(name, observed, acted, spec._replace(horizon=limit, rewards=named), make, batch, named, goals=goal)
 
 
 def arguments(pairs: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from thespis import core
 from thespis.envs.flat import Flat
+from thespis.envs.goals import Goals
 
 __all__ = ["World"]
 
@@ -38,6 +39,8 @@ class World:
     """one for each of `rewards`, where the learner is given their weighted sum; none: it is given all of them"""
     simulated: bool = True
     """False: its spaces are those of recorded data, and there is no environment to make"""
+    goals: Goals | None = None
+    """where an observation holds goals, and who judges others; None: it holds none"""
 
     def total(self, returns: NDArray[Any]) -> NDArray[Any]:
         """(..., R) -> (...): by the weights where there are some, or else the sum; of one reward (...), itself."""

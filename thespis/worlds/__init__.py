@@ -5,10 +5,13 @@ import gymnasium as gym
 from gymnasium.envs.registration import registry
 
 WORLDS = {
+    "BitFlip": ("goals", None),
     "HiddenPendulum": ("pendulums", 200),
     "MultiGoal": ("points", 30),
     "PixelPendulum": ("pendulums", 200),
+    "Reach": ("goals", 50),
     "TwoPeaks": ("bandits", None),
+    "WallReach": ("goals", 50),
 }
 """the name of the class: (its module in here, steps after which an episode is cut off)"""
 
