@@ -752,7 +752,8 @@ def _say(result: Result, algo: str | None) -> None:
         words += ["--algo", algo or about["algo"]]
     if not about["no_env"] and (about["own_env"] or not envs.known(about["run"]["env"])):
         words += ["--env", about["run"]["env"]]
-    words += ["--steps", str(2 * about["run"]["steps"])] if result.finished else []
+    words += ["--steps", str(2 * about["run"]["steps"])] if result.finished and not result.stopped else []
+    words += ["--stop-at", "None"] if result.stopped and result.finished and about["run"].get("stop_at") is not None else []
     print(f"go on    {shlex.join(words)}")
 
 

@@ -31,11 +31,11 @@ class Result:
     path: Path
     """the run directory"""
     finished: bool
-    """False where it was stopped before its last step"""
+    """False where it is to go on: a signal or the clock stopped it before its last step"""
     return_mean: float | None
     """mean return of the last evaluation; None before the first, and in a process that does not lead (torchrun)"""
     stopped: str | None = None
-    """why, where it was: "signal", "max_hours" """
+    """why, where it was stopped: "signal", "max_hours", or in words what `stop_at` or a callback ended it for"""
 
     def metrics(self) -> dict[str, list[Any]]:
         """metrics.jsonl by columns, with one entry for each step: "step" and every name; None where a step has no such value.

@@ -117,14 +117,15 @@ def _row(space: gym.Space, obs: Any, i: int) -> Any:
 
 
 def load(path: str | Path | Result, which: str = "last", *, algo: str | None = None, **parts: Any) -> Policy:
-    """The policy of a run directory: "first", "last" or "best" by evaluation; or of hf://owner/name[@revision] on the Hugging
-    Face Hub. Needs neither the environment nor a checkpoint.
+    """The policy of a run directory: "first", "last", "best" by evaluation, or one that a callback saved by a name; or of
+    hf://owner/name[@revision] on the Hugging Face Hub. Needs neither the environment nor a checkpoint.
     """
     folder = path_of(fetch.local(path))
-    if which not in ("first", "last", "best"):
-        raise Fault(f"which is {which!r}; allowed: 'first', 'last', 'best'")
     if not (folder / "policy").is_dir():
         raise Fault(f"{folder} {'holds no policy' if folder.exists() else 'does not exist'}")
+    named = [p.stem for p in sorted((folder / "policy").glob("*.json")) if p.stem not in ("first", "last", "best")]
+    if which not in (allowed := ["first", "last", "best", *named]):
+        raise Fault(f"which is {which!r}; allowed: {', '.join(map(repr, allowed))}")
     file = folder / "policy" / f"{which}.json"
     about = read_about(file, step=int, observation_space=dict, action_space=dict)
     if sealed := "sha256" in about:  # a policy from before there were checksums has none in either file

@@ -24,6 +24,7 @@ from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, u
 from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, title, world_of
 from thespis.engine import checkpoint, fetch, frames, goals, loop, memory, team
 from thespis.engine import start as beginning
+from thespis.engine.callbacks import Callback, checked
 from thespis.engine.lock import alone
 from thespis.engine.normalise import normalised
 from thespis.engine.run import FIXED, WATCHING, Run
@@ -38,6 +39,7 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     start_from: str | Path | Result | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
     panel: bool | None = None,
     quiet: bool = False,
     **options: Any,
@@ -47,7 +49,8 @@ def train(
     `env` is a Gymnasium id, a callable that makes an environment, or one (default: the one of `data`, or HalfCheetah-v5).
     `data` is a dataset: the id or folder of one in Minari's format, a file of columns, or arrays by these columns' names, as
     data/columns.py has them. With `overwrite` a run that is in OUT already is deleted. `start_from` is a run, or hf://owner/name,
-    whose networks this one begins with. `quiet` prints nothing. `options` are the fields of Run (steps, seed, num_envs, ...), of
+    whose networks this one begins with. `callback` is called with each row of metrics and can end the run (or a list of such;
+    docs/python.md). `quiet` prints nothing. `options` are the fields of Run (steps, seed, num_envs, ...), of
     the algorithm's Config (lr, tau, ...), and the parts that its `make` takes (actor, critic). Raises Fault, in one line, for
     what you can mend.
     """
@@ -61,8 +64,9 @@ def train(
     named = {} if data is None or arrays is not None else {"data": str(data)}
     run, cfg = configure(found, world, options | named)
     own_env = env is not None and not isinstance(env, str)
+    given = found, cfg, run, world, out, parts, panel, own_env, arrays
     with quietly(quiet):
-        return start(found, cfg, run, world, out, parts, panel, own_env, arrays, overwrite=overwrite, start_from=start_from)
+        return start(*given, overwrite=overwrite, start_from=start_from, callbacks=checked(callback))
 
 
 @contextlib.contextmanager
@@ -103,7 +107,7 @@ def configure(
 def start(
     algo: Algorithm, cfg: Any, run: Run, world: envs.World, out: str | Path | None, parts: dict[str, Any],
     panel: bool | None = None, own_env: bool = False, arrays: Mapping[str, Any] | None = None, *, overwrite: bool = False,
-    start_from: str | Path | Result | None = None,
+    start_from: str | Path | Result | None = None, callbacks: Sequence[Callback] = (),
 ) -> Result:  # fmt: skip
     """A new run directory, and the training in it."""
     run, world = dataclasses.replace(run, env=world.name), envs.weighted(world, run.weights)
@@ -134,14 +138,14 @@ def start(
             "step": begin.step,
         }  # fmt: skip
     if not leads:
-        return _train(learner, world, run, folder, about, False, panel, data, begin=begin)
+        return _train(learner, world, run, folder, about, False, panel, data, begin=begin, callbacks=callbacks)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         clear(folder)
         try:
             checkpoint.write_json(folder / "config.json", about)
-            return _train(learner, world, run, folder, about, False, panel, data, begin=begin)
+            return _train(learner, world, run, folder, about, False, panel, data, begin=begin, callbacks=callbacks)
         except Fault:
             if not checkpoint.has_saved(folder) and not _steps(folder):  # it never began: the same command may be given again
                 shutil.rmtree(folder) if made else clear(folder)
@@ -220,6 +224,10 @@ def ready(
     goals.check(learner, algo.name, world, run)
     if run.data is not None:
         dataset.find(run.data)
+    if run.stop_at is not None and not run.eval_episodes:
+        raise Fault(
+            f"stop_at is {run.stop_at:g}; it looks at evaluations, and eval_episodes is 0: allowed: 1 or more, or no stop_at"
+        )
     memory.check_experience(learner, world.spec, run)
     widths = {f: n if isinstance(n, tuple) else (n,) for f, n in vars(cfg).items() if "hidden" in f and n}
     if large := {f: n for f, n in widths.items() if max(n) >= 5_000}:
@@ -247,6 +255,7 @@ def resume(
     env: Env | None = None,
     data: Mapping[str, Any] | None = None,
     algo: str | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
     panel: bool | None = None,
     quiet: bool = False,
     **options: Any,
@@ -254,9 +263,10 @@ def resume(
     """Continues a run from its newest checkpoint, to `steps` in all (default: as many as it was started for).
 
     `options` are those of `train` that are to be other than before, and the parts of one's own again; docs/runs.md says what
-    may change. `data`: the arrays again, where it learns from some.
+    may change. `data`: the arrays again, where it learns from some. `callback`: as `train` has it; a run that one has ended goes
+    on only with another option or with a callback.
     """
-    folder = path_of(path)
+    folder, callbacks = path_of(path), checked(callback)
     _name_env_args(options)
     about, found, cfg, run, world = open_run(folder, env, algo, options.get("env_args"))
     checkpoint.no_links(folder)
@@ -305,8 +315,11 @@ def resume(
             begin = _begin(learner, str(start_from.get("run")))
         if about != before and team.rank() == 0:
             checkpoint.write_json(folder / "config.json", about)
+        if (run != old_run or cfg != old_cfg or callbacks) and done and team.rank() == 0:
+            with suppress(Fault):  # a damaged one is told when it is read
+                checkpoint.amend(checkpoint.checkpoints(folder)[-1], lambda meta: meta["progress"].update(ended=None))
         try:
-            return _train(learner, world, run, folder, about, True, panel, rows, notes, begin)
+            return _train(learner, world, run, folder, about, True, panel, rows, notes, begin, callbacks)
         except Fault:
             if about != before and team.rank() == 0 and done == [int(c.name) for c in checkpoint.checkpoints(folder)]:
                 checkpoint.write_json(folder / "config.json", before)  # as what did not fit: it goes on as it was
@@ -344,9 +357,10 @@ def _dataset(source: Source | None, world: envs.World) -> Dataset | None:
 def _train(
     learner: Learner, world: envs.World, run: Run, folder: Path, about: dict[str, Any], resuming: bool, panel: bool | None,
     data: Dataset | None, notes: Sequence[str] = (), begin: beginning.Start | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:  # fmt: skip
     about = {k: v for k, v in about.items() if k != "origin"}  # what goes on to policies and sinks does not name this machine
-    given = learner, world, run, folder, about, resuming, panel, data, notes, begin
+    given = learner, world, run, folder, about, resuming, panel, data, notes, begin, callbacks
     if team.rank() > 0:
         stopped = loop.train(*given)
         return Result(folder, stopped is None, None, stopped)
@@ -359,7 +373,7 @@ def _train(
         raise
     _draw(folder)
     last = checkpoint.read_json(folder / "policy" / "last.json")
-    return Result(folder, stopped is None, last["return_mean"], stopped)
+    return Result(folder, stopped is None, last["return_mean"], stopped or last.get("ended"))
 
 
 def _draw(folder: Path) -> None:

@@ -24,7 +24,7 @@ MADE = "<!-- Made by tools/reference.py from the code. Do not edit it here. -->"
 GROUPS = {
     "The task": "env env_args num_envs frame_stack vector steps seed data offline normalise_obs normalise_reward reward_unit",
     "Goals and rewards": "hindsight hindsight_share weights",
-    "Evaluation": "eval_every eval_episodes eval_env eval_steps eval_policy",
+    "Evaluation": "eval_every eval_episodes eval_env eval_steps eval_policy stop_at",
     "Logs and checkpoints": "log_every sinks checkpoint_every keep max_hours",
     "Weights & Biases": "wandb_project wandb_entity wandb_group wandb_tags",
     "Speed": "device threads precision compile_after",
@@ -52,6 +52,7 @@ TYPES = """\
 - `Env`: a Gymnasium id, an environment, or a callable that makes one ([environments](python.md#environments))
 - `Source`: the id or folder of a dataset, a file of columns, or a dictionary of arrays ([learning from data](offline.md))
 - `Over`: a dictionary of options and their values, lists or text ([sweeps](sweep.md#from-python))
+- `Callback`: a function of one row of metrics ([callbacks](python.md#callbacks))
 - `parts`: networks of your own, by the name of the part ([networks of your own](python.md#networks-of-your-own))"""
 
 

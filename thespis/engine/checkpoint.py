@@ -262,6 +262,11 @@ def _meta(path: Path) -> dict[str, Any]:
     return meta
 
 
+def part(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a checkpoint's tensors whose names begin with `name` and a dot, without it."""
+    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
 def amend(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Changes what a checkpoint's JSON says, in one step."""
     meta = _meta(path)

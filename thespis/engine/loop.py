@@ -19,6 +19,7 @@ from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Dataset, Demonstrations, Experience, Probe, Recorded, Rollout, Shards, every_row, experience
 from thespis.engine import checkpoint, diverge, memory, team
 from thespis.engine.act import Actor
+from thespis.engine.callbacks import Callback, Callbacks
 from thespis.engine.cluster import cluster
 from thespis.engine.collect import Collector, Still
 from thespis.engine.compile import Stepper
@@ -40,9 +41,9 @@ from thespis.envs.statistics import pooled
 def train(
     learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any],
     resume: bool = False, panel: bool | None = None, data: Dataset | None = None, notes: Sequence[str] = (),
-    begin: Start | None = None,
+    begin: Start | None = None, callbacks: Sequence[Callback] = (),
 ) -> str | None:  # fmt: skip
-    """Trains until run.steps, or until it is stopped: returns why, see `Stop`. DIR holds all but `data` at any moment.
+    """Trains until run.steps or until it is ended or stopped: returns why, see `Stop`. DIR holds all but `data` at any moment.
 
     `about` is written beside each policy, unread; `notes` are told first; `begin` has the networks that a new run begins with.
     Where these end the run, raises Fault, after a checkpoint, if the environment fails, and Diverged, without one, if the learner
@@ -57,7 +58,8 @@ def train(
         while True:
             try:
                 with ExitStack() as stack:
-                    training = _Training(stack, learner, world, run, folder, about, resume, panel, data, max_threads, stop, begin)
+                    given = learner, world, run, folder, about, resume, panel, data, max_threads, stop, begin, callbacks
+                    training = _Training(stack, *given)
                     for note in notes:
                         training.log.note(note)
                     notes = ()
@@ -73,10 +75,12 @@ class _Training:
     def __init__(
         self, stack: ExitStack, learner: Learner, world: World, run: Run, folder: Path, about: dict[str, Any], resume: bool,
         panel: bool | None, data: Dataset | None, max_threads: int, stop: Stop, begin: Start | None = None,
+        callbacks: Sequence[Callback] = (),
     ):  # fmt: skip
         """All that the loop needs, as a checkpoint left it or new. What must be closed is left to `stack`."""
         self.learner, self.world, self.run, self.folder, self.about, self.stop = learner, world, run, folder, about, stop
         self.leads, self.learners = team.rank() == 0, team.size()
+        self.callbacks = Callbacks(callbacks, run, folder, self.save_policy)
         resume = resume and checkpoint.has_saved(folder)
         seeds = diverge.seeds(self._entropy(resume))
         torch.manual_seed(seeds[0])
@@ -133,7 +137,7 @@ class _Training:
         if resume:
             with team.leader_first():  # who, should one be damaged, puts it aside
                 saved = meta, tensors = checkpoint.load(self.folder, self.replay, notes.append)
-            found = _part("state", tensors)
+            found = checkpoint.part("state", tensors)
             checkpoint.fit(found, leaves(state), checkpoint.checkpoints(self.folder)[-1])
             with checkpoint.fitting(self.folder):
                 state, self.progress = rebuild(state, found), Progress.read(meta["progress"])
@@ -165,11 +169,11 @@ class _Training:
 
     def _restore(self, meta: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """All that a checkpoint holds besides the State and the steps, which are in place already."""
-        self.stepper.restore(_part("totals", tensors), meta["counts"])
+        self.stepper.restore(checkpoint.part("totals", tensors), meta["counts"])
         self.stepper.threads = meta.get("threads") and max(int(meta["threads"]), 1)
-        self.actor.restore(_part("acting", tensors), self.world.spec.obs.dim)
-        self.replay.restore(_part("replay", tensors))
-        self.collector.restore(meta["collector"], _part("collector", tensors), self.log.note)
+        self.actor.restore(checkpoint.part("acting", tensors), self.world.spec.obs.dim)
+        self.replay.restore(checkpoint.part("replay", tensors))
+        self.collector.restore(meta["collector"], checkpoint.part("collector", tensors), self.log.note)
         self.replay.rng.set_state(tensors["rng.replay"])
         torch.set_rng_state(tensors["rng.torch"])
         if (device := device_generator(self.run.device)) and "rng.device" in tensors:  # absent of a run from another device
@@ -206,6 +210,8 @@ class _Training:
 
     def loop(self) -> str | None:
         run, feed, p, stop = self.run, self.learner.experience, self.progress, self.stop
+        if p.ended:
+            self.log.note(f"ended at step {p.steps:,}: {p.ended}; it goes on with another option, as stop_at, or a callback")
         if not self.replay.due(run.steps) and not self.pretrain:
             why = f"warm-up ({feed.warmup:,} random steps)" if feed.warmup else "less than a rollout"
             self.log.note(
@@ -214,7 +220,7 @@ class _Training:
         if p.steps == 0 and p.updates < self.pretrain:
             self.log.note(f"{self.pretrain:,} updates on the dataset before the first step")
             self.learn(self.pretrain, heed=True)
-        if self.owes_evaluation() and not stop.is_set():  # the first; and one that a fault or a signal kept back
+        if self.leads and p.owes_evaluation(run) and not stop.is_set():  # the first; and one that a fault or a signal kept back
             self.evaluate()
             if newest := [c for c in checkpoint.checkpoints(self.folder) if int(c.name) == p.steps]:
                 checkpoint.amend(newest[0], lambda meta: meta.update(progress=vars(p)))
@@ -237,24 +243,15 @@ class _Training:
                     do()
         if self.leads:
             self.save()  # also of a run that was killed between its last checkpoint and the policy
-        if p.steps >= run.steps and not self.owes_evaluation():
+        if team.any_of(p.ended is not None) or (p.steps >= run.steps and not (self.leads and p.owes_evaluation(run))):
             return None
         if stop.why == "max_hours":
             self.log.note(f"stopped at step {p.steps:,}: max_hours is {run.max_hours:g}")
         return stop.why or "another learner"
 
-    def owes_evaluation(self) -> bool:
-        """Whether one that is due at this step, or was before, is not done."""
-        p, run = self.progress, self.run
-        return (
-            self.leads
-            and run.eval_episodes > 0
-            and p.evaluated < (p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every)
-        )
-
     def ready(self, due: int) -> bool:
         """Waits while the compiler is at what so many updates need. False where the run is to stop."""
-        while not (stopped := team.any_of(self.stop.is_set())) and self.stepper.waits(due):
+        while not (stopped := team.any_of(self.stop.is_set() or self.progress.ended is not None)) and self.stepper.waits(due):
             time.sleep(0.05)
         return not stopped
 
@@ -309,16 +306,28 @@ class _Training:
         if isinstance(self.collector, Collectors):
             row |= self.collector.metrics()
         row |= {"time/steps_per_second": steps / max(seconds, 1e-9), "time/seconds": p.seconds, "time/updates": float(p.updates)}
-        self.log.row(p.steps, row | self._faults())
+        self.log.row(p.steps, row := row | p.survived())
+        self.call_back(row)
 
-    def judge(self) -> None:
+    def call_back(self, row: dict[str, Any]) -> None:
+        """What stop_at and the callbacks say of a row of metrics."""
+        p = self.progress
+        if self.leads:
+            with self.saved_on_fault(f"step {p.steps}"):
+                why = self.callbacks(p.steps, row)
+            if why and not p.ended and p.steps < self.run.steps:
+                p.ended = why
+                self.log.note(f"ends at step {p.steps:,}: {why}")
+
+    def judge(self) -> dict[str, float]:
         """From data alone: a row of what the critic says of recorded steps, beside what came of them."""
         if self.probe is None:
-            return
+            return {}
         act = None if self.learner.memory else lambda obs: self.learner.act(self.policy(), obs, False)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a critic may draw, and where a run is stopped it is judged too
             told = self.probe(lambda obs, action: self.value(obs, action)[0], act)
-        self.log.row(self.progress.steps, {f"data/{k}": v for k, v in told.items()})
+        self.log.row(self.progress.steps, row := {f"data/{k}": v for k, v in told.items()})
+        return row
 
     def evaluate(self) -> None:
         """A row of metrics; none where the run is to stop at once."""
@@ -326,7 +335,7 @@ class _Training:
         self.check()
         if self.evaluations is None:
             p.evaluated = p.steps
-            self.judge()
+            self.call_back(self.judge())
             return
         faults = dict(p.faults)
         try:
@@ -338,13 +347,14 @@ class _Training:
         for which in ("", "sampled_"):
             result |= {f"{which}{k}": v for k, v in p.metrics(result.pop(f"{which}infos", ())).items()}
         p.last, p.evaluated = result["return_mean"], p.steps
-        self.log.row(p.steps, {f"eval/{k}": v for k, v in result.items()} | self._faults())
-        self.judge()
+        self.log.row(p.steps, row := {f"eval/{k}": v for k, v in result.items()} | p.survived())
+        row |= self.judge()
         if p.best is None:
             self.save_policy("first")
         if p.best is None or p.last > p.best:
             p.best = p.last
             self.save_policy("best")
+        self.call_back(row)
 
     def save(self) -> None:
         self.check()
@@ -372,7 +382,7 @@ class _Training:
         place = self.folder / "policy"
         checkpoint.write_tensors(place / f"{name}.safetensors", leaves(self.policy()))
         p = self.progress
-        about = self.about | {"step": p.steps, "return_mean": p.last} | self._gathered()
+        about = self.about | {"step": p.steps, "return_mean": p.last} | ({"ended": p.ended} if p.ended else {}) | self._gathered()
         checkpoint.write_sealed(place / f"{name}.json", about)
 
     def _gathered(self) -> dict[str, Any]:
@@ -390,11 +400,3 @@ class _Training:
         kept = checkpoint.checkpoints(self.folder)
         good = f"the last good checkpoint is {kept[-1] if kept else 'none yet'}"
         return Diverged("; ".join([f"diverged by step {self.progress.steps}: {what}", *(self.sizes.said or ()), good]))
-
-    def _faults(self) -> dict[str, float]:
-        return {f"faults/{name}": float(count) for name, count in self.progress.faults.items()}
-
-
-def _part(name: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The part of a checkpoint's tensors whose names begin with `name` and a dot, without it."""
-    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from thespis.engine.run import Run
+
 NAMES = 100
 """of numbers that a run's environments say in `info`; those that come after them are left out"""
 Episode = tuple[float, int, dict[str, float]]
@@ -29,6 +31,8 @@ class Progress:
     """newest mean evaluation return"""
     evaluated: int = -1
     """step of the newest evaluation"""
+    ended: str | None = None
+    """why a callback or stop_at has ended the run"""
     reward_unit: float | None = None
     """what updates divide rewards by; None: there was none yet"""
     episodes: list[Episode] = field(default_factory=list)
@@ -47,10 +51,24 @@ class Progress:
             [p.seconds, *(x for x in (p.best, p.last, p.reward_unit) if x is not None)],
         )
         episodes = [_episode(*e) for e in p.episodes]
-        if any(type(x) is not int for x in whole) or min(whole) < -1 or not all(math.isfinite(x) for x in numbers):
+        if (
+            not isinstance(p.ended, str | None)
+            or any(type(x) is not int for x in whole)
+            or min(whole) < -1
+            or not all(math.isfinite(x) for x in numbers)
+        ):
             raise ValueError("progress is not as a run writes it")
         names = [str(name) for name in p.names]
         return replace(p, episodes=episodes, names=names, faults={str(name): int(count) for name, count in p.faults.items()})
+
+    def owes_evaluation(self, run: Run) -> bool:
+        """Whether one that is due at this step, or was before, is not done."""
+        due = self.steps if self.steps >= run.steps else self.steps - self.steps % run.eval_every
+        return run.eval_episodes > 0 and self.evaluated < due
+
+    def survived(self) -> dict[str, float]:
+        """The counts of faults, as metrics."""
+        return {f"faults/{name}": float(count) for name, count in self.faults.items()}
 
     def means(self, infos: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Of each number, over those of `infos` that have it."""

@@ -40,6 +40,8 @@ class Run:
     """where numbers are no longer finite: end the run, or go back to the last checkpoint and on with other random numbers"""
     max_hours: Positive | None = None
     """hours after which the run stops with a checkpoint, as by Ctrl-C; they start again at 0 when the run is resumed"""
+    stop_at: float | None = None
+    """mean return of an evaluation at which the run ends, as if its steps were done; None: at none"""
     eval_every: Count = 10_000
     """steps between evaluations"""
     eval_episodes: Natural = 10
@@ -91,9 +93,9 @@ class Run:
 
 
 WATCHING = {
-    "steps", "vector", "ray_address", "on_env_error", "env_timeout", "on_divergence", "max_hours", "eval_every", "eval_episodes",
-    "eval_steps", "eval_policy", "log_every", "checkpoint_every", "keep", "sinks", "wandb_project", "wandb_entity",
-    "wandb_group", "wandb_tags",
+    "steps", "vector", "ray_address", "on_env_error", "env_timeout", "on_divergence", "max_hours", "stop_at", "eval_every",
+    "eval_episodes", "eval_steps", "eval_policy", "log_every", "checkpoint_every", "keep", "sinks", "wandb_project",
+    "wandb_entity", "wandb_group", "wandb_tags",
 }  # fmt: skip
 """options that bear on how a run is watched and kept, not on what it learns: it may go on with others and be the same run"""
 FIXED = {"seed", "num_envs", "frame_stack", "collectors", "data", "offline", "weights"}

@@ -167,7 +167,7 @@ def _trains(path: Path) -> bool:
 def _row(run: Run, folder: Path) -> dict[str, str]:
     words, about = page.summary(run), run.config["run"]
     age = max(time.time() - (run.path / "metrics.jsonl").stat().st_mtime, 0)
-    done = max((r["step"] for r in run.rows), default=0) >= about["steps"]
+    done = max((r["step"] for r in run.rows), default=0) >= about["steps"] or page.ended(run)
     state = "finished" if done else f"last row {page.duration(age)} ago" if _trains(run.path) else "stopped"
     return {
         "run": _name(run, folder),

@@ -147,12 +147,20 @@ def summary(run: Run) -> dict[str, str]:
     best = f"{_digits(max(means))} at {steps[means.index(max(means))]:,.0f}" if means else ""
     speed = f"{at[-1] / seconds[-1]:,.0f} steps / s" if seconds and seconds[-1] else ""
     return {
-        "steps": f"{done:,}" + ("" if done >= wanted else f" of {wanted:,}"),
+        "steps": f"{done:,}" + ("" if done >= wanted else f" of {wanted:,}") + (f"; {why}" if (why := ended(run)) else ""),
         "last evaluation": last,
         "best": best,
         "time": duration(seconds[-1]) if seconds else "",
         "pace": speed,
     }
+
+
+def ended(run: Run) -> str:
+    """Why a callback or stop_at has ended it; "" where none has."""
+    try:
+        return str(json.loads((run.path / "policy" / "last.json").read_text()).get("ended", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _digits(x: float) -> str:

@@ -190,7 +190,7 @@ class _Sweep:
         if not isinstance(last, dict):
             raise Fault(f"{file} is damaged, or was not written by Thespis")
         checkpoint.unseal(last, file)
-        return last["return_mean"] if last["step"] >= setting.run.steps else None
+        return last["return_mean"] if last["step"] >= setting.run.steps or last.get("ended") else None
 
     def scores(self, setting: Setting) -> dict[int, float]:
         found = {seed: self.score(setting, seed) for seed in self.seeds}
