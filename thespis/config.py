@@ -161,6 +161,7 @@ ELSEWHERE = {
     "critics": "n_critics num_critics num_qs", "entropy_weight": "ent_coef entropy_coef vf_ent_coef entropy_coeff",
     "env": "env_id env_name task", "env_args": "env_kwargs", "epochs": "n_epochs update_epochs num_epochs num_sgd_iter",
     "episodes": "n_eval_episodes num_episodes n_episodes", "eval_episodes": "n_eval_episodes num_eval_episodes",
+    "stop_at": "reward_threshold stop_reward target_return",
     "eval_every": "eval_freq eval_interval evaluation_interval", "explore": "deterministic stochastic", "gamma": "discount",
     "hidden": "net_arch policy_kwargs hidden_dim hidden_dims hidden_size hidden_sizes fcnet_hiddens", "lam": "gae_lambda lambda_",
     "log": "tensorboard_log track tensorboard wandb", "log_every": "log_interval log_freq", "max_norm": "max_grad_norm grad_clip",
