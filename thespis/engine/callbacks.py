@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from thespis.core import Fault
+from thespis.engine.progress import Progress
 from thespis.engine.run import Run
 from thespis.envs.flat import describe_error
 
@@ -46,11 +47,11 @@ class Callbacks:
     def __init__(self, functions: Sequence[Callback], run: Run, path: Path, save: Callable[[str], None]):
         self.functions, self.run, self.path, self.policy = functions, run, path, save
 
-    def __call__(self, step: int, metrics: dict[str, Any]) -> str | None:
-        """Why the run is to end; None: it goes on. torch's random numbers stay as they are. Fault: a function has failed."""
+    def __call__(self, progress: Progress, metrics: dict[str, Any], note: Callable[[str], None]) -> None:
+        """Sets progress.ended where the run is to end. torch's random numbers stay as they are. Fault: a function has failed."""
         found, bar = metrics.get("eval/return_mean"), self.run.stop_at
         why = None if bar is None or found is None or found < bar else f"eval/return_mean is {found:g}, and stop_at {bar:g}"
-        row = Row(step, dict(metrics), self.path, self._save)
+        row = Row(progress.steps, dict(metrics), self.path, self._save)
         for function in self.functions:
             name = getattr(function, "__name__", type(function).__name__)
             try:
@@ -60,7 +61,9 @@ class Callbacks:
                 raise Fault(f"the callback {name} raised {describe_error(error)}") from error
             if isinstance(said, str) or (isinstance(said, bool | np.bool_) and not said):
                 why = why or (said if isinstance(said, str) else "") or f"the callback {name} said so"
-        return why
+        if why and not progress.ended and progress.steps < self.run.steps:
+            progress.ended = why
+            note(f"ends at step {progress.steps:,}: {why}")
 
     def _save(self, name: str) -> None:
         if not re.fullmatch(r"[\w-]+", name) or name in ("first", "last", "best"):

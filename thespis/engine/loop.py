@@ -311,13 +311,9 @@ class _Training:
 
     def call_back(self, row: dict[str, Any]) -> None:
         """What stop_at and the callbacks say of a row of metrics."""
-        p = self.progress
         if self.leads:
-            with self.saved_on_fault(f"step {p.steps}"):
-                why = self.callbacks(p.steps, row)
-            if why and not p.ended and p.steps < self.run.steps:
-                p.ended = why
-                self.log.note(f"ends at step {p.steps:,}: {why}")
+            with self.saved_on_fault(f"step {self.progress.steps}"):
+                self.callbacks(self.progress, row, self.log.note)
 
     def judge(self) -> dict[str, float]:
         """From data alone: a row of what the critic says of recorded steps, beside what came of them."""
