@@ -202,6 +202,7 @@ def ready(
             raise
         raise Fault(f"{fault}; 'thespis list --for {world.name}' names the algorithms that fit") from None
     check_actions(algo, world)
+    frames.check_sequences(learner, algo.name, run, source is not None)
     if run.offline and isinstance(learner.experience, OffPolicy):
         learner = dataclasses.replace(learner, experience=offline(learner.experience))
     if isinstance(learner.experience, Offline):

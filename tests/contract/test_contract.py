@@ -26,6 +26,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 import thespis.algos
 from thespis import cli, config, ops
 from thespis.core import Batch, Box, Discrete, Fault, Learner, Mixed, MultiDiscrete, Spec, leaves, rebuild, tree_map
+from thespis.data import Sequences
 from thespis.engine import build
 from thespis.engine.act import Actor
 from thespis.engine.compile import Stepper
@@ -53,7 +54,8 @@ def algo(request: pytest.FixtureRequest) -> types.ModuleType:
 def small(algo: types.ModuleType) -> Any:
     """Its Config with tiny nets."""
     given = algo.Config()
-    return dataclasses.replace(given, **{name: (8,) for name in ("hidden", "critic_hidden") if hasattr(given, name)})
+    sizes = {"hidden": (8,), "critic_hidden": (8,), "burn_in": 1, "length": 2}
+    return dataclasses.replace(given, **{name: size for name, size in sizes.items() if hasattr(given, name)})
 
 
 def made(algo: types.ModuleType, cfg: Any = None) -> tuple[Learner, Spec]:
@@ -75,6 +77,12 @@ def batch(learner: Learner, spec: Spec, seed: int) -> Batch:
     if learner.prepare:
         with torch.random.fork_rng(), torch.no_grad():
             return learner.prepare(seeded(seed, learner.init), rollout(learner, spec, seed))[1]
+    if isinstance(feed := learner.experience, Sequences):  # the first begins with its episode
+        flat = rows(learner, spec, seed)
+        many = tree_map(lambda x: x.expand(feed.burn_in + feed.length, *x.shape).transpose(0, 1).clone(), flat)
+        many.extra["valid"] = torch.arange(ROWS)[:, None] + torch.arange(feed.burn_in + feed.length) >= feed.burn_in
+        many.extra["hidden"] = torch.randn(ROWS, feed.memory, generator=torch.Generator().manual_seed(seed))
+        return many
     return rows(learner, spec, seed)
 
 

@@ -9,6 +9,7 @@ from thespis.data.memory import memory
 from thespis.data.recorded import Offline, Probe, Recorded, every_row, offline
 from thespis.data.replay import Replay
 from thespis.data.rollout import OnPolicy, Rollout
+from thespis.data.sequences import SequenceReplay, Sequences
 from thespis.data.shards import Shards
 
 Experience = Recorded | Replay | Rollout | Shards
@@ -24,6 +25,8 @@ def experience(
         return Recorded(spec, feed, data, seed, needs, device)
     if isinstance(feed, OnPolicy):
         return Rollout(spec, feed, num_envs, seed, needs)
+    if isinstance(feed, Sequences):
+        return SequenceReplay(spec, feed, num_envs, seed, needs, device)
     replay: Shards | Replay
     if collectors:
         replay = Shards(spec, feed, collectors, num_envs, seed, needs)
@@ -45,5 +48,6 @@ def updates(feed: OffPolicy | OnPolicy | Offline, steps: int, num_envs: int) -> 
 
 __all__ = [
     "Dataset", "Demonstrations", "Experience", "Hindsight", "Offline", "OnPolicy", "Origin", "Probe", "Recorded", "Replay",
-    "Rollout", "Rule", "Shards", "Source", "every_row", "experience", "memory", "offline", "read", "updates",
+    "Rollout", "Rule", "SequenceReplay", "Sequences", "Shards", "Source", "every_row", "experience", "memory", "offline", "read",
+    "updates",
 ]  # fmt: skip

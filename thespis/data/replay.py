@@ -32,6 +32,9 @@ class Replay:
     What is large lies on `device`, and batches are gathered there; what a row means is known on the host.
     """
 
+    behind = 0  # steps that are held before the oldest that is drawn
+    columns: tuple[str, ...] = COLUMNS
+
     def __init__(
         self, spec: Spec, feed: OffPolicy, num_envs: int = 1, seed: int = 0, needs: frozenset[str] = frozenset(),
         device: str = "cpu",
@@ -40,7 +43,7 @@ class Replay:
             raise ValueError(f"a learner needs {sorted(unknown)}; a replay gives {EXTRAS}")
         self.spec, self.feed, self.num_envs, self.needs, self.device = spec, feed, num_envs, needs, device
         self.scale = ReturnScale(num_envs, feed.gamma, ops.reward_shape(spec))
-        self.context = feed.frames - 1  # steps that are held for what later ones show of them, and not drawn
+        self.context = max(feed.frames - 1, self.behind)  # steps that are held for what later ones show of them, and not drawn
         self.length = max(feed.replay_size // num_envs, 1) + self.context  # steps that are held
         rows = (self.length + 1) * num_envs  # one step more, for the observations after the newest
         self.there: Callable[[np.ndarray], Any] = partial(Resident, device=device) if device != "cpu" else lambda zeros: zeros
@@ -148,7 +151,7 @@ class Replay:
         if "previous" in self.needs:
             before = (row - n_envs) % ring
             previous = self.action[before]
-            previous[self.ended[before] | (young < n_envs)] = 0
+            previous[self.ended[before] | ((young < n_envs) & (held == min(self.steps, self.length) * n_envs))] = 0
             extra["previous"] = torch.as_tensor(previous)
         if "return_scale" in self.needs:
             extra = extra | self.scale.columns(len(row))
@@ -193,7 +196,7 @@ class Replay:
     def segment(self, start: int, stop: int) -> dict[str, Tensor]:
         """Steps start <= t < stop: the columns (T * N, ...), the last observations of ended rows, and the next ones."""
         rows = np.arange(start * self.num_envs, stop * self.num_envs) % len(self.obs)
-        out = {name: stored(getattr(self, name))[rows] for name in COLUMNS}
+        out = {name: stored(getattr(self, name))[rows] for name in self.columns}
         out["before"] = self.ended[self._rows(start - 1)].copy()  # it may have been cut after it was written
         after = np.arange(stop * self.num_envs, (stop + 1) * self.num_envs) % len(self.obs)
         out |= {"finals": stored(self.finals)[self.final_at[rows[out["ended"]]]], "next": stored(self.obs)[after]}
@@ -216,7 +219,7 @@ class Replay:
             if skip == 0 and self.steps == start > 0:  # an episode may have been cut after its last step was written
                 for env in part["before"].nonzero().flatten().tolist():
                     self.cut(env)
-            for name in COLUMNS:
+            for name in self.columns:
                 getattr(self, name)[rows] = part[name][skip:take]
             ended = part["ended"].numpy()
             if ended[skip:take].any():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Learner, Params
+from thespis.data import SequenceReplay
 
 
 class Actor:
@@ -16,8 +17,13 @@ class Actor:
     In between, what it last saw is shown again: a policy without memory repeats its action, one with memory goes on.
     """
 
-    def __init__(self, learner: Learner, rows: int, every: int = 1, device: str | torch.device = "cpu"):
+    def __init__(
+        self, learner: Learner, rows: int, every: int = 1, device: str | torch.device = "cpu",
+        replay: object = None,
+    ):  # fmt: skip
+        """`replay`: if it is a SequenceReplay, it is told what is remembered before each step."""
         self.learner, self.every, self.device = learner, every, device
+        self.replay = replay if isinstance(replay, SequenceReplay) else None
         self.memory: Params = self._blank(rows)
         self.age = torch.zeros(rows, dtype=torch.int64)  # steps since the episode began
         self.seen: Tensor | None = None
@@ -50,6 +56,8 @@ class Actor:
             if self.learner.memory is None:
                 return self.learner.act(policy, obs, explore)
             memory = {k: v[rows] for k, v in self.memory.items()}
+            if self.replay is not None:
+                self.replay.remember(memory, rows)
             action, memory = self.learner.act(policy, obs, explore, memory, look.to(self.device))
         for name, value in memory.items():
             self.memory[name][rows] = value

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from thespis.core import Box, Fault, Learner, Params, Spec, replace
-from thespis.data import OnPolicy
+from thespis.data import OnPolicy, Sequences
+from thespis.engine.run import Run
 
 
 def side_by_side(spec: Spec, frames: int) -> Spec:
@@ -23,7 +24,7 @@ def side_by_side(spec: Spec, frames: int) -> Spec:
 
 
 def fed(learner: Learner, name: str, frames: int) -> Learner:
-    """The learner, whose batches hold so many observations a row. Fault: it is on-policy."""
+    """The learner, whose batches hold so many observations a row. Fault: it cannot be fed so."""
     if frames == 1:
         return learner
     if isinstance(learner.experience, OnPolicy):
@@ -31,7 +32,16 @@ def fed(learner: Learner, name: str, frames: int) -> Learner:
             f"frame_stack is {frames}; {name} is on-policy and has no such option: wrap the environment in "
             "gymnasium.wrappers.FrameStackObservation, or take an off-policy algorithm"
         )
+    if isinstance(learner.experience, Sequences):
+        raise Fault(f"frame_stack is {frames}; {name} remembers by itself what it saw: leave it out")
     return replace(learner, experience=replace(learner.experience, frames=frames))
+
+
+def check_sequences(learner: Learner, name: str, run: Run, data: bool) -> None:
+    """Fault: a learner that remembers is fed with other steps than its own."""
+    others = {"offline": run.offline, "data": data, "collectors": run.collectors, "hindsight": run.hindsight}
+    if isinstance(learner.experience, Sequences) and (given := [field for field, value in others.items() if value]):
+        raise Fault(f"{given[0]}: {name} learns from sequences of its own steps, with what it remembered at each; leave it out")
 
 
 def acting(learner: Learner, spec: Spec) -> Learner:

@@ -103,7 +103,7 @@ class _Training:
         self.probe = Probe(self.replay) if isinstance(self.replay, Recorded) and learner.value and one else None
         self.collector = self._collector(stack, seeds[2])
         compiled = learner if learner.memory else replace(learner, act=self.stepper.acting(run.num_envs))
-        self.actor = Actor(compiled, run.num_envs, learner.experience.look_every, run.device)
+        self.actor = Actor(compiled, run.num_envs, learner.experience.look_every, run.device, self.replay)
         self.evaluations: Evaluations | None = None
         if world.simulated and run.eval_episodes:
             mine = self.log, stop, seeds[3], self.skip("eval"), self.policy, self.value

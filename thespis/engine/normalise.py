@@ -59,7 +59,7 @@ def _wrapped(learner: Learner, dim: int, obs_too: bool, reward_too: bool) -> Lea
             b = replace(b, obs=view(s.seen, b.obs), next_obs=view(s.seen, b.next_obs))
         if reward_too:
             extra = dict(b.extra)
-            spread = (extra.pop("return_std")[0].square() + 1e-8).sqrt()
+            spread = (extra.pop("return_std").flatten()[0].square() + 1e-8).sqrt()
             del extra["return_max"]
             s = replace(s, spread={"return": spread})
             b = replace(b, reward=(b.reward / spread).clamp(-BOUND, BOUND), extra=extra)
