@@ -21,6 +21,7 @@ from thespis.fault import Fault
 if TYPE_CHECKING:
     from thespis.algorithms import algorithms
     from thespis.api import compare, evaluate, report, resume, train
+    from thespis.checking import check_env
     from thespis.directory import Result
     from thespis.export import export
     from thespis.hub import push
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
     from thespis.sweep.sweep import sweep
 
 __all__ = [
-    "Fault", "Policy", "Result", "Schedule", "algorithms", "compare", "evaluate", "export", "import_sb3", "load", "push",
-    "report", "resume", "sweep", "train",
+    "Fault", "Policy", "Result", "Schedule", "algorithms", "check_env", "compare", "evaluate", "export", "import_sb3", "load",
+    "push", "report", "resume", "sweep", "train",
 ]  # fmt: skip
 
 _FROM = {
-    "Policy": "policy", "Result": "directory", "algorithms": "algorithms", "compare": "api", "evaluate": "api",
-    "export": "export", "import_sb3": "sb3", "load": "policy", "push": "hub", "report": "api", "resume": "api", "sweep": "sweep",
-    "train": "api",
+    "Policy": "policy", "Result": "directory", "algorithms": "algorithms", "check_env": "checking", "compare": "api",
+    "evaluate": "api", "export": "export", "import_sb3": "sb3", "load": "policy", "push": "hub", "report": "api",
+    "resume": "api", "sweep": "sweep", "train": "api",
 }  # fmt: skip
 """each name above: the module that has it, which is imported when the name is first used, since nearly all of them need torch"""
 

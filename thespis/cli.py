@@ -1,5 +1,5 @@
 """The command line: thespis train, resume, sweep, evaluate, report, compare, record, data, estimate, dashboard, export, import,
-push, load, list.
+push, load, list, check-env.
 
 Help and a wrong option are answered before torch is imported: what needs it is imported by the commands, when they know what
 they are asked.
@@ -49,7 +49,8 @@ thespis: actor-critic learning
   thespis import sb3 FILE --env ENV               a SAC policy that Stable-Baselines3 saved
   thespis push DIR OWNER/NAME [--private]         to the Hugging Face Hub, with a card
   thespis load hf://OWNER/NAME [--out DIR]        a policy from there (evaluate takes hf://OWNER/NAME too)
-  thespis list [--for ENV] [--json]               the algorithms, each with its paper"""
+  thespis list [--for ENV] [--json]               the algorithms, each with its paper
+  thespis check-env ENV [--steps N]               what is wrong with an environment, before it is trained on"""
 
 
 MOST_ROWS = 20
@@ -250,6 +251,20 @@ class List:
     """only those that fit this environment, whose actions not every algorithm can take"""
     json: bool = False
     """one JSON array on standard output"""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckEnv:
+    env: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="ENV")]]
+    """Gymnasium id, or module:Env-v0"""
+    env_args: tuple[str, ...] = ()
+    """its arguments, each as name=value"""
+    steps: config.Count = 1_000
+    """to take with random actions, at most half a minute long"""
+    seed: config.Natural = 0
+    """of the first episode and of the actions"""
+    json: bool = False
+    """one JSON object on standard output"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -633,10 +648,31 @@ def list_(args: list[str]) -> int:
     return 0
 
 
+def check_env(args: list[str]) -> int:
+    """0: nothing is wrong; 1: something is."""
+    words = "What is wrong with an environment, before it is trained on. Exit code 1 where something is."
+    given = config.check(_parse(CheckEnv, args, "thespis check-env", words))
+    from thespis import envs
+    from thespis.checking import check_env as check
+
+    found = check(given.env, envs.arguments(given.env_args), steps=given.steps, seed=given.seed)
+    if given.json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return int(bool(found.wrong))
+    for kind, lines in (("wrong", found.wrong), ("note", found.notes)):
+        for line in lines:
+            print(f"{kind:8} {line}")
+    if n := found.numbers:
+        print(f"cost     {n['step_ms']:.3g} ms a step, {n['reset_ms']:.3g} ms a reset ({n['steps']:,} steps tried)")
+        print(f"size     rewards {n['reward_mean_size']:.3g} on average, {n['reward_largest']:.3g} at most")
+    print(f"{found.name}: {'nothing is wrong' if not found.wrong else 'mend what is wrong, then check again'}")
+    return int(bool(found.wrong))
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "resume": resume, "sweep": sweep, "evaluate": evaluate, "report": report, "compare": compare,
     "record": record, "data": data, "estimate": estimate, "dashboard": dashboard, "export": export, "import": import_,
-    "push": push, "load": load, "list": list_,
+    "push": push, "load": load, "list": list_, "check-env": check_env,
 }  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 # docs/examples/own_environment.py
 import gymnasium as gym
 import numpy as np
-from gymnasium.utils.env_checker import check_env
 
 import thespis
 
@@ -33,7 +32,7 @@ gym.register("Corridor-v0", entry_point=Corridor, max_episode_steps=50)
 
 if __name__ == "__main__":
     env = gym.make("Corridor-v0")
-    check_env(env.unwrapped, skip_render_check=True)
+    assert thespis.check_env("Corridor-v0").wrong == []
     env.reset(seed=0)
     assert sum(env.step(1)[1] for _ in range(3)) == -3.0
     tiny = {"steps": 300, "warmup": 200, "hidden": (16,), "eval_episodes": 2}

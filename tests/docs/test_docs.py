@@ -131,7 +131,19 @@ def test_every_option_named_exists() -> None:
         ["import", "sb3", "--help"],
         *(
             [name, "--help"]
-            for name in ("export", "push", "load", "report", "compare", "dashboard", "list", "record", "data", "estimate")
+            for name in (
+                "export",
+                "push",
+                "load",
+                "report",
+                "compare",
+                "dashboard",
+                "list",
+                "record",
+                "data",
+                "estimate",
+                "check-env",
+            )
         ),
     ]
     own = ["train", str(HOUSE / "docs/examples/own_algorithm.py"), "--help"]

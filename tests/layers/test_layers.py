@@ -25,6 +25,7 @@ FLOOR = {
             "export",
             "hub",
             "sb3",
+            "checking",
             "sweep",
             "__init__",
             "__main__",
@@ -43,6 +44,7 @@ TOP = {
     "export": 4,
     "hub": 4,
     "sb3": 4,
+    "checking": 4,
     "sweep": 4,
     "cli": 5,
 }  # on floor 4 too an arrow points down; all may use the package's face
