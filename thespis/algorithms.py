@@ -127,9 +127,10 @@ def _check_rewards(algo: Algorithm, world: Any) -> None:
     if (many := len(world.spec.rewards)) == 1 or "rewards" in takes(algo):
         return
     names, ones = ", ".join(world.spec.rewards), ",".join("1" * many)
+    more = "; or each agent a learner of its own, as --agents separate (agents=)" if world.spec.agents > 1 else ""
     raise Fault(
         f"weights: {world.name} has {many} rewards ({names}), and {algo.name} learns from one: give each a weight in their "
-        f"sum, as --weights {ones} (weights=)"
+        f"sum, as --weights {ones} (weights=){more}"
     )
 
 

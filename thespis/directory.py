@@ -91,6 +91,7 @@ def describe(
         "observation_space": envs.spaces_json.to_json(world.observation_space),
         "action_space": envs.spaces_json.to_json(world.action_space),
         "rewards": list(world.spec.rewards),
+        "agents": world.spec.agents,
         "thespis": thespis.__version__,
         "origin": origin(),
     }

@@ -17,7 +17,7 @@ from thespis import config, envs
 from thespis.algorithms import algorithm
 from thespis.core import Fault, Learner, leaves, rebuild, replace
 from thespis.directory import Result, built_in, given_parts, path_of, read_about
-from thespis.engine import checkpoint, fetch, frames
+from thespis.engine import agents, checkpoint, fetch, frames
 from thespis.engine.act import Actor
 from thespis.engine.normalise import normalised
 from thespis.engine.run import Run
@@ -141,10 +141,13 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     named = about.get("rewards", spec.rewards)
     if not isinstance(named, list | tuple) or not named or not all(isinstance(name, str) for name in named):
         raise Fault(f"{file} is damaged: rewards must be names")
-    spec = spec._replace(rewards=tuple(named))
-    seen = frames.side_by_side(spec, run.frame_stack)
+    many = about.get("agents", 1)
+    if type(many) is not int or not 1 <= many <= spec.obs.dim:
+        raise Fault(f"{file} is damaged: agents is {many!r}")
+    spec = spec._replace(rewards=tuple(named), agents=many)
+    seen = agents.each(frames.side_by_side(spec, run.frame_stack), run.agents, run.frame_stack)
     made = frames.fed(found.module.make(cfg, seen, **given_parts(found, about, parts)), found.name, run.frame_stack)
-    learner = frames.acting(normalised(made, found.name, seen, run), spec)
+    learner = agents.independent(frames.acting(normalised(made, found.name, seen, run), spec), found.name, spec, run.agents)
     blank = _blank(learner, file)
     file = file.with_suffix(".safetensors")
     saved = checkpoint.read_tensors(file, sealed)

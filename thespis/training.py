@@ -22,7 +22,7 @@ from thespis.algorithms import Algorithm, algorithm, check_actions, digest, fitt
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
 from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, title, world_of
-from thespis.engine import checkpoint, fetch, frames, goals, loop, memory, team
+from thespis.engine import agents, checkpoint, fetch, frames, goals, loop, memory, team
 from thespis.engine import start as beginning
 from thespis.engine.callbacks import Callback, checked
 from thespis.engine.lock import alone
@@ -194,14 +194,14 @@ def ready(
     _check_device(run.device)
     if run.ray_address and not run.collectors:
         raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
-    spec = frames.side_by_side(world.spec, run.frame_stack)
+    spec = agents.each(frames.side_by_side(world.spec, run.frame_stack), run.agents, run.frame_stack)
     try:
         learner = frames.fed(algo.module.make(cfg, spec, **parts), algo.name, run.frame_stack)
     except Fault as fault:
         if algo.family == "own" or algo.name in fitting(spec):
             raise
         raise Fault(f"{fault}; 'thespis list --for {world.name}' names the algorithms that fit") from None
-    check_actions(algo, world)
+    check_actions(algo, dataclasses.replace(world, spec=spec))
     frames.check_sequences(learner, algo.name, run, source is not None)
     if run.offline and isinstance(learner.experience, OffPolicy):
         learner = dataclasses.replace(learner, experience=offline(learner.experience))
@@ -236,7 +236,8 @@ def ready(
     if count := schedule_updates or _schedule_updates(cfg, learner, run):
         made = algo.module.make(config.over(cfg, count), spec, **parts)
         learner = dataclasses.replace(made, experience=learner.experience)
-    return frames.acting(normalised(learner, algo.name, spec, run), world.spec)
+    learner = frames.acting(normalised(learner, algo.name, spec, run), world.spec)
+    return agents.independent(learner, algo.name, world.spec, run.agents)
 
 
 def _schedule_updates(cfg: Any, learner: Learner, run: Run) -> int | None:
@@ -294,7 +295,8 @@ def resume(
             raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
         at, notes, begin = done[-1] if done else 0, list[str](), None
         if cfg != old_cfg and done:
-            old = found.module.make(config.over(old_cfg, 1), frames.side_by_side(world.spec, run.frame_stack), **parts).experience
+            seen = agents.each(frames.side_by_side(world.spec, run.frame_stack), run.agents, run.frame_stack)
+            old = found.module.make(config.over(old_cfg, 1), seen, **parts).experience
             counts = [updates(feed, at, run.num_envs) for feed in (old, learner.experience)]
             if counts[0] != counts[1] and not isinstance(learner.experience, Offline):
                 raise Fault(

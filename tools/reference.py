@@ -23,7 +23,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 MADE = "<!-- Made by tools/reference.py from the code. Do not edit it here. -->"
 GROUPS = {
     "The task": "env env_args num_envs frame_stack vector steps seed data offline normalise_obs normalise_reward reward_unit",
-    "Goals and rewards": "hindsight hindsight_share weights",
+    "Goals, rewards, agents": "hindsight hindsight_share weights agents",
     "Evaluation": "eval_every eval_episodes eval_env eval_steps eval_policy stop_at",
     "Logs and checkpoints": "log_every sinks checkpoint_every keep max_hours",
     "Weights & Biases": "wandb_project wandb_entity wandb_group wandb_tags",

@@ -61,6 +61,9 @@ class Run:
     """how many checkpoints are kept"""
     sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
     """where metrics go besides metrics.jsonl"""
+    agents: Literal["separate", "shared"] | None = None
+    """of a world with several agents: one learner for each, with parameters of its own, or with the same for all; None: one
+    learner for all of them, which sees and does everything"""
     weights: tuple[str, ...] = ()
     """of a world with several rewards: those by which one learner is given their sum, as 1,0.5 or treasure=1,time=0.5.
     With one reward: also numbers of its info, as reward=1,cost=-0.1"""
@@ -98,5 +101,5 @@ WATCHING = {
     "wandb_entity", "wandb_group", "wandb_tags",
 }  # fmt: skip
 """options that bear on how a run is watched and kept, not on what it learns: it may go on with others and be the same run"""
-FIXED = {"seed", "num_envs", "frame_stack", "collectors", "data", "offline", "weights"}
+FIXED = {"seed", "num_envs", "frame_stack", "collectors", "data", "offline", "agents", "weights"}
 """options that what a run has kept is laid out by: it cannot go on with others"""

@@ -25,7 +25,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 
 from thespis.config import nearest
 from thespis.core import Fault
-from thespis.envs import actions, goals, jaxed, masks, rewards, spaces, spaces_json
+from thespis.envs import actions, agents, goals, jaxed, masks, rewards, spaces, spaces_json
 from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat, describe_error
 from thespis.envs.rows import Batched
@@ -55,7 +55,8 @@ def unsimulated(name: str, observation_space: gym.Space[Any], action_space: gym.
 
 def known(name: str) -> bool:
     """Whether an id is found without importing a module that only the id names."""
-    return name in registry or jaxed.ours(name) or _provider(name) is not None
+    ours = any(name.startswith(f"{agents.PREFIX}{package}.") for package in ("mpe2", "pettingzoo"))
+    return ours or name in registry or jaxed.ours(name) or _provider(name) is not None
 
 
 def _provider(key: str) -> tuple[str, ...] | None:
@@ -63,14 +64,15 @@ def _provider(key: str) -> tuple[str, ...] | None:
 
 
 def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args: Mapping[str, Any] | None = None) -> World:
-    """The World of an id of gymnasium's registry ("Env-v0", or "module:Env-v0" to import the module that registers it) or of
-    `jaxed` ("brax/ant", "playground/CartpoleBalance"), of a callable that returns a fresh environment (with a parameter
-    `render_mode` if it is to be rendered), or of an instance, of which copies are made as it is now; one that cannot be copied
-    is the only one there is. `args` go to the environment's maker.
+    """The World of an id of gymnasium's registry ("Env-v0", or "module:Env-v0" to import what registers it), of `jaxed`
+    ("brax/ant", "playground/CartpoleBalance") or of PettingZoo ("pettingzoo:mpe2.simple_spread_v3"); of a callable that returns
+    a fresh environment (with a parameter `render_mode` if it is to be rendered); or of an instance, of which copies are made as
+    it is now; one that cannot be copied is the only one there is. `args` go to the environment's maker.
 
     Fault: an unknown id (near ones are named), a package that is missing, a callable that returns something else, an argument
     that it does not take, spaces that are not supported.
     """
+    env = agents.joined(env)
     given = isinstance(env, gym.Env)
     if isinstance(env, str):
         name, build = env, _from_id(env, dict(args or {}))
@@ -121,7 +123,9 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
         return Flat(masks.Masked(fresh) if masked else fresh, name, named)
 
     batch = partial(Batched, lambda n: jaxed.Rows(name, n)) if isinstance(env, str) and jaxed.ours(env) else None
-    return World(name, observed, acted, spec._replace(horizon=limit, rewards=named), make, batch, named, goals=goal)
+    many = first.unwrapped.many if isinstance(first.unwrapped, agents.Agents) else 1
+    spec = spec._replace(horizon=limit, rewards=named, agents=many)
+    return World(name, observed, acted, spec, make, batch, named, goals=goal)
 
 
 def arguments(pairs: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -158,6 +162,8 @@ def _name(env: gym.Env[Any, Any]) -> str:
 def _from_id(name: str, args: dict[str, Any]) -> Build:
     if jaxed.ours(name):
         return _from_callable(partial(jaxed.single, name, **args))
+    if name.startswith(agents.PREFIX):
+        return _from_callable(partial(agents.maker(name), **args))
     module, _, key = name.rpartition(":")
     if module:
         if os.getcwd() not in sys.path:
@@ -274,7 +280,7 @@ _alive: weakref.WeakValueDictionary[int, gym.Env[Any, Any]] = weakref.WeakValueD
 def _made(name: str, build: Build, **mode: str) -> gym.Env[Any, Any]:
     """A fresh environment, or the reason why not as a Fault."""
     try:
-        env = build(**mode)
+        env = agents.joined(build(**mode))
     except Fault:
         raise
     except (gym.error.DependencyNotInstalled, ImportError) as error:  # most of these say what to install, or where it went
