@@ -145,19 +145,22 @@ class _Pass:
         return bool(flags[0]), bool(flags[1])
 
     def reward(self, reward: Any) -> None:
-        if len(self.world.spec.rewards) > 1:
-            return  # those that have names are for our guard
+        names = self.world.spec.rewards
         try:
             x = np.asarray(reward)
-            number = float(x.item()) if x.dtype.kind in "fiub" and x.size == 1 else None
+            fits = x.dtype.kind in "fiub" and (x.size == 1 if len(names) == 1 else x.shape == (len(names),))
+            numbers = x.astype(float).ravel().tolist() if fits else None
         except Exception:
-            number = None
-        if number is None:
-            self.wrong("reward", f"reward is {short(reward)}; it must be one number", "step")
-        elif not abs(number) <= LARGEST:
-            self.wrong("reward finite", f"reward is {number}; it must be finite", "step")
-        else:
-            self.rewards.append(number)
+            numbers = None
+        if numbers is None:
+            wanted = "one number" if len(names) == 1 else f"{len(names)} numbers: {', '.join(names)}"
+            self.wrong("reward", f"reward is {short(reward)}; it must be {wanted}", "step")
+            return
+        for name, number in zip(names, numbers, strict=True):
+            if not abs(number) <= LARGEST:
+                self.wrong("reward finite", f"{name} is {number}; it must be finite", "step")
+            else:
+                self.rewards.append(number)
 
     def observe(self, obs: Any, call: str) -> None:
         space = self.env.observation_space

@@ -20,7 +20,7 @@ from thespis.core import Box, Fault, OffPolicy
 from thespis.data import Replay, Source, dataset, experience, minari
 from thespis.data.minari import Episode
 from thespis.directory import Env, Result, open_run, path_of, place, world_of
-from thespis.engine import checkpoint, fetch
+from thespis.engine import agents, checkpoint, fetch
 from thespis.engine.act import Actor
 from thespis.engine.collect import random_actions
 from thespis.envs.flat import TASK_REWARD
@@ -65,7 +65,7 @@ def record(
             raise Fault("replay: what a run has seen is as it is; leave out noise and which")
         if world.weights:
             raise Fault("replay: the run keeps the weighted sum of its rewards alone; leave it out, to record its policy")
-        feed = found.module.make(cfg, world.spec, **parts).experience
+        feed = found.module.make(cfg, agents.each(world.spec, settings.agents), **parts).experience
         if settings.offline or not isinstance(feed, OffPolicy):
             raise Fault(f"replay: {folder} keeps nothing of what it has seen; leave it out, to record its policy")
         held = experience(world.spec, feed, settings.num_envs, 0, frozenset(), settings.collectors)

@@ -201,12 +201,14 @@ def test_sac_goes_on_bitwise(tmp_path: Path, how: str):
 
 def test_a_policy_of_several_is_exported(tmp_path: Path):
     from thespis.export import export
+    from thespis.record import record
 
     tiny = QUIET | {"agents": "separate", "hidden": (4,), "batch_size": 8, "warmup": 8, "steps": 12, "eval_episodes": 0}
     run = thespis.train("sac", Pushes, out=tmp_path / "run", **tiny)
     made = export(run, "torch")
     assert made.outputs == {"action": "float32 (batch, 2, 1)"}
     assert made.difference < 1e-5
+    assert record(run, tmp_path / "seen", replay=True, env=Pushes).steps == 12
 
 
 def test_one_learner_may_do_it_all_by_weights(tmp_path: Path):

@@ -52,6 +52,12 @@ def values(**named):
     return lambda self, step: tuple(named[n](self, v) if n in named else v for n, v in zip(names, step, strict=True))
 
 
+def several(reward):
+    """One that should give two rewards."""
+    sound = broken(step=values(reward=lambda self, x: reward))
+    return type("Several", (sound,), {"reward_space": gym.spaces.Box(-1, 1, (2,), np.float32)})
+
+
 def fails(self, step):
     raise ZeroDivisionError("no mass")
 
@@ -76,6 +82,8 @@ WRONG = {
     "observation has the dtype complex|observation is .*; it must be numbers": broken(seen=lambda self, obs: "left"),
     "reward is 'high'; it must be one number": broken(step=values(reward=lambda self, x: "high")),
     r"reward is array\(\[.*\]\); it must be one number": broken(step=values(reward=lambda self, x: np.ones(2))),
+    "reward is 1.0; it must be 2 numbers: reward_0, reward_1": several(1.0),
+    "reward_1 is nan; it must be finite": several(np.array([1.0, np.nan])),
     "reward is inf; it must be finite": broken(step=values(reward=lambda self, x: np.inf)),
     "terminated is None; it must be True or False": broken(step=values(terminated=lambda self, x: None)),
     "step returned 4 values; it must return 5 values": broken(step=lambda self, step: (*step[:3], step[4])),
