@@ -34,6 +34,7 @@ class OnPolicy:
     look_every: ClassVar[int] = 1
     reset_every: ClassVar[None] = None
     pretrain: ClassVar[int] = 0
+    n_step: ClassVar[int] = 1  # of the rows of a dataset that a learner is given
 
     def minibatches(self, num_envs: int) -> int:
         """Of one epoch. Where a rollout has fewer rows than batch_size, all of them are one."""

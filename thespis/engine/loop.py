@@ -97,7 +97,8 @@ class _Training:
             self.log.note(note)
         unit = run.reward_unit or self.progress.reward_unit or (1.0 if self.progress.updates else None)
         one = len(world.spec.rewards) == 1  # of several rewards a critic says several values
-        self.sizes = Sizes(world.observation_space, "return_scale" in learner.needs, unit, self.log.note)
+        scaled = "return_scale" in learner.needs or (learner.given is not None and isinstance(self.replay, Rollout))
+        self.sizes = Sizes(world.observation_space, scaled, unit, self.log.note)
         self.stepper = Stepper(learner, state, run.compile_after, self.log.note, max_threads, run.precision == "bf16")
         self.stepper.updates = self.progress.updates
         self.probe = Probe(self.replay) if isinstance(self.replay, Recorded) and learner.value and one else None

@@ -6,10 +6,13 @@ from gymnasium.envs.registration import registry
 
 WORLDS = {
     "BitFlip": ("goals", None),
+    "DeepSea": ("finite", None),
     "HiddenPendulum": ("pendulums", 200),
+    "Lock": ("finite", None),
     "MultiGoal": ("points", 30),
     "PixelPendulum": ("pendulums", 200),
     "Reach": ("goals", 50),
+    "RiverSwim": ("finite", None),
     "TwoPeaks": ("bandits", None),
     "WallReach": ("goals", 50),
 }
