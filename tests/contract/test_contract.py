@@ -40,7 +40,7 @@ ALGORITHMS = {
 }
 WORLDS = [
     Spec(Box(228), Box(2), images=((1, 226),), shapes=((15, 15),)),
-    Spec(Box(8), Mixed(2, (2, 3)), mask=5), Spec(Box(3), Box(2)), Spec(Box(7), Discrete(4), mask=4),
+    Spec(Box(8), Mixed(2, (2, 3)), mask=5), Spec(Box(3), Box(2)), Spec(Box(7), Discrete(4), horizon=3, mask=4),
     Spec(Box(3), MultiDiscrete((2, 3))),
 ]  # fmt: skip
 ROWS = 6
@@ -132,6 +132,12 @@ def steps(learner: Learner, spec: Spec, state: Any, first: int, stop: int) -> tu
             assert not told.keys() & metrics.keys(), "one name, two numbers"
             said.append(told | metrics)
     return state, said
+
+
+def draws_nothing(learner: Learner) -> bool:
+    """A table that begins empty: its numbers come from steps alone."""
+    one, two = (seeded(seed, learner.init) for seed in (3, 4))
+    return not differing(one, two) and not any(".params." in name for name in leaves(one))
 
 
 def seeded(seed: int, init: Callable[[], Any]) -> Any:
@@ -399,7 +405,7 @@ def test_what_is_taken_of_a_dataset_is_drawn_from_the_seed_and_keeps_what_acts(a
     assert all(x.isfinite().all() for x in leaves(one).values())
     shapes = [{k: (x.shape, x.dtype) for k, x in leaves(learner.policy(s)).items()} for s in (state, one)]
     assert shapes[0] == shapes[1]
-    after, _ = learner.update(one, rows(learner, spec, 1), 0)
+    after, _ = learner.update(one, batch(learner, spec, 1), 0)
     assert {k: x.shape for k, x in leaves(after).items()} == {k: x.shape for k, x in leaves(one).items()}
 
 
@@ -412,11 +418,13 @@ def test_two_runs_from_one_seed_are_equal_to_the_bit(algo: types.ModuleType) -> 
     assert not differing(one[0], two[0])
     assert one[1] == two[1]
     third = seeded(4, lambda: steps(learner, spec, learner.init(), 0, 3))
-    assert differing(one[0], third[0])
+    assert draws_nothing(learner) or differing(one[0], third[0])
 
 
 def test_every_parameter_is_drawn_from_the_seed(algo: types.ModuleType) -> None:
     learner, _ = made(algo)
+    if draws_nothing(learner):
+        pytest.skip("it has no parameters")
     one, two = seeded(3, learner.init), seeded(4, learner.init)
     constant = {name for name, x in leaves(one).items() if bool((x == x.flatten()[0]).all())}  # moments, counts, temperatures
     assert constant < set(leaves(one))

@@ -163,3 +163,59 @@ def test_a_picture_is_the_rod_where_it_is() -> None:
         right, up = column * step - 1.3, 1.3 - row * step
         np.testing.assert_allclose((right, up), (np.sin(angle) / 2, np.cos(angle) / 2), atol=0.01)
     assert gym.make("thespis/PixelPendulum-v0", render_mode="rgb_array").unwrapped.metadata["render_modes"] == ["rgb_array"]
+# ------------------------------------------------------------------------------------------------------------ worlds of tables
+
+
+FINITE = [name for name, (module, _) in worlds.WORLDS.items() if module == "finite"]
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_a_world_of_tables_moves_by_its_tables(name: str) -> None:
+    """How often each state follows, over 4,000 episodes at random, is within five standard deviations of its chance."""
+    env = gym.make(f"thespis/{name}-v0").unwrapped
+    counts, rng = np.zeros_like(env.chance), np.random.default_rng(0)
+    np.testing.assert_allclose(env.chance.sum(-1), 1)
+    assert env.gain.min() >= 0
+    assert env.gain.max() <= 1
+    for seed in range(1_000):
+        (h, x), over = env.reset(seed=seed)[0], False
+        while not over:
+            action = int(rng.integers(env.action_space.n))
+            (_, y), reward, over, truncated, _ = env.step(action)
+            assert reward == env.gain[h, x, action]
+            counts[h, x, action, y] += 1
+            h, x = h + 1, y
+        assert (h, truncated) == (len(env.gain), False)
+    total = counts.sum(-1, keepdims=True)
+    spread = 5 * np.sqrt(env.chance * (1 - env.chance) * total) + 1e-9
+    assert (np.abs(counts - total * env.chance) <= spread).all()
+    assert envs.world(f"thespis/{name}-v0").spec.horizon == len(env.gain)
+
+
+def test_what_worlds_of_tables_are_worth() -> None:
+    """The optimal values in closed form; of RiverSwim by value iteration over its definition, place by place."""
+    for horizon, actions in ((4, 3), (6, 4)):
+        lock = gym.make("thespis/Lock-v0", horizon=horizon, actions=actions).unwrapped
+        best = lock.best().max(-1)
+        np.testing.assert_allclose(best, np.tile([1.0, 1.0, 0.0], (horizon, 1)))
+        at_random = np.zeros(3)
+        for h in reversed(range(horizon)):
+            at_random = (lock.gain[h] + lock.chance[h] @ at_random).mean(-1)
+        assert at_random[0] == pytest.approx(actions**-horizon)
+        assert (lock.right != gym.make("thespis/Lock-v0", horizon=horizon, actions=actions, code=1).unwrapped.right).any()
+    sea = gym.make("thespis/DeepSea-v0", size=9).unwrapped
+    assert sea.best()[0, 0].tolist() == pytest.approx([0.01, 1.0])  # one step aside, and only what left earns is left
+    river, places, ahead = gym.make("thespis/RiverSwim-v0", horizon=12).unwrapped, 6, [0.0] * 6
+    for _ in range(12):
+        now = []
+        for s in range(places):
+            left = (0.005 if s == 0 else 0) + ahead[max(s - 1, 0)]
+            if s == 0:
+                right = 0.6 * ahead[1] + 0.4 * ahead[0]
+            elif s == places - 1:
+                right = 1 + 0.6 * ahead[s] + 0.4 * ahead[s - 1]
+            else:
+                right = 0.35 * ahead[s + 1] + 0.6 * ahead[s] + 0.05 * ahead[s - 1]
+            now.append(max(left, right))
+        ahead = now
+    np.testing.assert_allclose(river.best()[0].max(-1), ahead)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from thespis.config import Positive, Rate, Schedule
-from thespis.core import Batch, Discrete, Fault, Learner, Metrics, Spec, replace, tree
+from thespis.core import Batch, Discrete, Fault, Learner, Metrics, Spec, replace, tree, tree_map
 from thespis.data import OnPolicy
 
 
@@ -105,9 +105,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
             s, critic=torch.where(now, fitted(s), s.critic), logits=torch.where(now, 0.0, s.logits),
             switches=s.switches + now.to(s.switches.dtype),
         )  # fmt: skip
-        rows = Batch(
-            *(x.flatten(0, 1) for x in (rollout.obs, rollout.action, rollout.reward, rollout.discount, rollout.next_obs))
-        )
+        rows = tree_map(lambda x: x.flatten(0, 1), replace(rollout, extra={}))
         return s, rows, {"excess": worst, "switches": s.switches.clone()}
 
     def actor_loss(logits: Tensor, s: State, b: Batch) -> tuple[Tensor, Metrics]:
@@ -117,10 +115,12 @@ def make(cfg: Config, spec: Spec) -> Learner:
 
     def update(s: State, b: Batch, k: int = 0) -> tuple[State, Metrics]:  # pi exp(lr f), in every state
         loss, metrics = actor_loss(s.logits, s, b)
-        metrics = {"actor_loss": loss, **metrics}
-        if isinstance(cfg.lr, Schedule):
-            metrics["actor_lr"] = cfg.lr(s.episodes)
-        logits = s.logits + metrics.get("actor_lr", cfg.lr) * s.critic
+        lr, metrics = cfg.lr, {"actor_loss": loss, **metrics}
+        if isinstance(lr, Schedule):
+            step = metrics["actor_lr"] = lr(s.episodes)
+        else:
+            step = torch.full_like(s.episodes, lr)
+        logits = s.logits + step * s.critic
         return replace(s, logits=logits - logits.amax(-1, keepdim=True), episodes=s.episodes + 1), metrics
 
     def init() -> State:
