@@ -92,6 +92,7 @@ def describe(
         "action_space": envs.spaces_json.to_json(world.action_space),
         "rewards": list(world.spec.rewards),
         "agents": world.spec.agents,
+        "horizon": world.spec.horizon,
         "thespis": thespis.__version__,
         "origin": origin(),
     }

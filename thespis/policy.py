@@ -133,7 +133,7 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     found = algorithm(algo or built_in(folder, about["algo"]))
     try:
         both = envs.spaces_json.from_json(about["observation_space"]), envs.spaces_json.from_json(about["action_space"])
-        spec = envs.actions.spec(*both)
+        spec = envs.actions.spec(*both)._replace(horizon=_horizon(about))
     except Fault as fault:
         raise Fault(f"{file}: {fault}") from None
     cfg = config.build(found.module.Config, about["algo_config"], f"{file}: ")
@@ -154,6 +154,14 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     checkpoint.fit(saved, leaves(blank), file)
     normal = _normalising(learner, gathered(about, file), spec.obs.dim - spec.mask, file)
     return Policy(normal or learner, rebuild(blank, saved), *both, about, learner if normal else None)
+
+
+def _horizon(about: dict[str, Any]) -> int | None:
+    """The world's time limit; a policy from before it was written down needs none."""
+    limit = about.get("horizon")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise Fault(f"horizon is {limit!r}; allowed: a whole number of 1 or more, or null")
+    return limit
 
 
 def gathered(about: dict[str, Any], file: Path) -> Statistics:

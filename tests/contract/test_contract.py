@@ -87,9 +87,9 @@ def batch(learner: Learner, spec: Spec, seed: int) -> Batch:
 
 
 def rollout(learner: Learner, spec: Spec, seed: int) -> Batch:
-    """Three steps of two environments, of which one ends in the middle."""
+    """Three steps of two environments; of each an episode ends in the middle."""
     flat = rows(learner, spec, seed)
-    flat.extra["ended"] = torch.tensor([False, False, True, False, False, False])
+    flat.extra["ended"] = torch.tensor([False, True, True, False, False, False])
     return tree_map(lambda x: x.unflatten(0, (ROWS // 2, 2)), flat)
 
 
@@ -228,7 +228,7 @@ def other(hint: Any, value: Any) -> list[Any]:
     if origin is tuple:
         lists = [other(a, 0) for a in ([args[0]] * 3 if args[-1] is Ellipsis else args)]
         return [tuple(x) for x in zip(*lists, strict=False)]
-    return {float: [0.1 + 0.2, 1 / 3 - 2, 1e-17, 7.5], int: [3, 7, 0], str: ["other"], bool: [not value]}[hint]
+    return {float: [0.1 + 0.2, 1 / 3 - 2, 1e-17, 7.5], int: [3, 7, 0], str: ["other", "operator:lt"], bool: [not value]}[hint]
 
 
 def changed(algo: types.ModuleType) -> Any:

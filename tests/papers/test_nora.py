@@ -202,7 +202,7 @@ def test_a_run_with_data_stopped_and_resumed_is_the_whole_one(tmp_path: Any) -> 
             obs = ahead
     data = {k: np.array(v) for k, v in rows.items()}
     options = {
-        "steps": 120, "eval_every": 60, "eval_episodes": 2, "log_every": 30, "checkpoint_every": 42, "compile_after": -1,
+        "steps": 120, "eval_every": 66, "eval_episodes": 2, "log_every": 33, "checkpoint_every": 42, "compile_after": -1,
         "sinks": (), "panel": False, "num_envs": 2, "quiet": True,
     }  # fmt: skip
     whole = thespis.train("nora", "thespis/Lock-v0", data=data, out=tmp_path / "whole", **options)

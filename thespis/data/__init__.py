@@ -6,6 +6,7 @@ from thespis.data.dataset import Dataset, Origin, Source, read
 from thespis.data.demonstrations import Demonstrations
 from thespis.data.hindsight import Hindsight, Rule
 from thespis.data.memory import memory
+from thespis.data.preferences import Compared, Episode, Rater, compared, rater, win_rates
 from thespis.data.recorded import Offline, Probe, Recorded, every_row, offline
 from thespis.data.replay import Replay
 from thespis.data.rollout import OnPolicy, Rollout
@@ -47,7 +48,7 @@ def updates(feed: OffPolicy | OnPolicy | Offline, steps: int, num_envs: int) -> 
 
 
 __all__ = [
-    "Dataset", "Demonstrations", "Experience", "Hindsight", "Offline", "OnPolicy", "Origin", "Probe", "Recorded", "Replay",
-    "Rollout", "Rule", "SequenceReplay", "Sequences", "Shards", "Source", "every_row", "experience", "memory", "offline", "read",
-    "updates",
+    "Compared", "Dataset", "Demonstrations", "Episode", "Experience", "Hindsight", "Offline", "OnPolicy", "Origin", "Probe",
+    "Rater", "Recorded", "Replay", "Rollout", "Rule", "SequenceReplay", "Sequences", "Shards", "Source", "compared",
+    "every_row", "experience", "memory", "offline", "rater", "read", "updates", "win_rates",
 ]  # fmt: skip

@@ -30,11 +30,14 @@ class OnPolicy:
     """passes over a rollout"""
     batch_size: int
     """rows of a minibatch; what is left of an epoch after the last whole one is passed over"""
+    whole: bool = False
+    """whether every rollout begins with new episodes: those that are under way at its end are cut off there"""
     warmup: ClassVar[int] = 0
     look_every: ClassVar[int] = 1
     reset_every: ClassVar[None] = None
     pretrain: ClassVar[int] = 0
-    n_step: ClassVar[int] = 1  # of the rows of a dataset that a learner is given
+    n_step: ClassVar[int] = 1  # this and the next: of the rows of a dataset that a learner is given
+    frames: ClassVar[int] = 1
 
     def minibatches(self, num_envs: int) -> int:
         """Of one epoch. Where a rollout has fewer rows than batch_size, all of them are one."""

@@ -266,6 +266,8 @@ class _Training:
         """Updates until there have been `due`, or until the run is to stop, where that is to be heeded."""
         began, p, renew = time.perf_counter(), self.progress, self.learner.experience.reset_every
         if p.updates < due and isinstance(self.replay, Rollout):
+            if self.learner.experience.whole and isinstance(self.collector, Collector):
+                self.collector.interrupt()
             rollout = self.sizes(tree_map(lambda x: x.to(self.run.device), self.replay.batch()))
             self.replay.learn_from(self.stepper.prepare(rollout))
         while p.updates < due and (not heed or self.ready(p.updates + 1)):

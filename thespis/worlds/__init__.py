@@ -13,6 +13,7 @@ WORLDS = {
     "PixelPendulum": ("pendulums", 200),
     "Reach": ("goals", 50),
     "RiverSwim": ("finite", None),
+    "Rounds": ("bandits", None),
     "TwoPeaks": ("bandits", None),
     "WallReach": ("goals", 50),
 }

@@ -1,4 +1,4 @@
-"""One step, and it is over."""
+"""Nothing to see, and actions to choose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-__all__ = ["TwoPeaks"]
+__all__ = ["Rounds", "TwoPeaks"]
 
 Floats = NDArray[np.float32]
 
@@ -41,3 +41,26 @@ class TwoPeaks(gym.Env[Floats, Floats]):
 
     def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         return np.zeros(1, np.float32), float(self.reward(np.asarray(action, np.float64)[0])), True, False, {}
+
+
+class Rounds(gym.Env[Floats, np.int64]):
+    """The same choice again and again, and no reward: what an episode is worth, a rater says.
+
+    Observation: always 0. Action: one of `actions`.
+    Reward: 0.
+    Ends: terminated after `rounds` steps.
+    """
+
+    def __init__(self, actions: int = 3, rounds: int = 1) -> None:
+        self.observation_space = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Discrete(actions)
+        self._max_episode_steps = rounds
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.round = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.int64) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
+        self.round += 1
+        return np.zeros(1, np.float32), 0.0, self.round == self._max_episode_steps, False, {}

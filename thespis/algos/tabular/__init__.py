@@ -1,1 +1,1 @@
-"""Learning from recorded data alone."""
+"""Worlds of few states, by tables."""
