@@ -50,6 +50,8 @@ def tiny(args: list[str]) -> list[str]:
             args = [a.partition(",")[0] if "=" in a else a for a in args]
         if "--data" in args and "--env" not in args:  # from data alone: no steps
             more = {k: v for k, v in more.items() if k not in ("--env", "--warmup")}
+        if args[1] in ("nora", "noah"):  # a table: no network, a world of its own
+            more = {k: v for k, v in more.items() if k in ("--steps", "--eval-episodes")}
         if "--rollout" in args:  # on-policy: no warm-up
             more["--rollout"] = more.pop("--warmup")
         for name in more:
