@@ -188,7 +188,6 @@ def test_optimism_or_data_opens_a_lock_that_chance_does_not(optimism: bool, offl
     assert (float(ahead @ env.first) > 0.9) == solved
 
 
-@pytest.mark.draws
 def test_a_run_with_data_stopped_and_resumed_is_the_whole_one(tmp_path: Any) -> None:
     env = gym.make("thespis/Lock-v0")
     rows: dict[str, list[Any]] = {"observations": [], "actions": [], "rewards": [], "terminals": []}

@@ -163,6 +163,8 @@ def test_a_picture_is_the_rod_where_it_is() -> None:
         right, up = column * step - 1.3, 1.3 - row * step
         np.testing.assert_allclose((right, up), (np.sin(angle) / 2, np.cos(angle) / 2), atol=0.01)
     assert gym.make("thespis/PixelPendulum-v0", render_mode="rgb_array").unwrapped.metadata["render_modes"] == ["rgb_array"]
+
+
 # ------------------------------------------------------------------------------------------------------------ worlds of tables
 
 

@@ -95,10 +95,10 @@ class _Training:
         self.log = stack.enter_context(self._log(stack, panel))
         for note in (*large, *notes, *(data.notes if data else ())):
             self.log.note(note)
-        unit = run.reward_unit or self.progress.reward_unit or (1.0 if self.progress.updates else None)
+        plain = self.progress.updates or (learner.given and isinstance(self.replay, Rollout))  # rows given are in no unit
+        unit = run.reward_unit or self.progress.reward_unit or (1.0 if plain else None)
         one = len(world.spec.rewards) == 1  # of several rewards a critic says several values
-        scaled = "return_scale" in learner.needs or (learner.given is not None and isinstance(self.replay, Rollout))
-        self.sizes = Sizes(world.observation_space, scaled, unit, self.log.note)
+        self.sizes = Sizes(world.observation_space, "return_scale" in learner.needs, unit, self.log.note)
         self.stepper = Stepper(learner, state, run.compile_after, self.log.note, max_threads, run.precision == "bf16")
         self.stepper.updates = self.progress.updates
         self.probe = Probe(self.replay) if isinstance(self.replay, Recorded) and learner.value and one else None
@@ -214,10 +214,9 @@ class _Training:
         if p.ended:
             self.log.note(f"ended at step {p.steps:,}: {p.ended}; it goes on with another option, as stop_at, or a callback")
         if not self.replay.due(run.steps) and not self.pretrain:
-            why = f"warm-up ({feed.warmup:,} random steps)" if feed.warmup else "less than a rollout"
-            self.log.note(
-                f"all {run.steps:,} steps are {why}: nothing will be learnt; see --{'warmup' if feed.warmup else 'rollout'}"
-            )
+            warm = f"warm-up ({feed.warmup:,} random steps)", "warmup"
+            why, see = warm if feed.warmup else ("less than a rollout", "rollout")
+            self.log.note(f"all {run.steps:,} steps are {why}: nothing will be learnt; see --{see}")
         if p.steps == 0 and p.updates < self.pretrain:
             self.log.note(f"{self.pretrain:,} updates on the dataset before the first step")
             self.learn(self.pretrain, heed=True)
@@ -266,8 +265,8 @@ class _Training:
         """Updates until there have been `due`, or until the run is to stop, where that is to be heeded."""
         began, p, renew = time.perf_counter(), self.progress, self.learner.experience.reset_every
         if p.updates < due and isinstance(self.replay, Rollout):
-            if self.learner.experience.whole and isinstance(self.collector, Collector):
-                self.collector.interrupt()
+            if self.learner.experience.whole:
+                self.collector.interrupt()  # type: ignore[union-attr]  # a rollout is one process's
             rollout = self.sizes(tree_map(lambda x: x.to(self.run.device), self.replay.batch()))
             self.replay.learn_from(self.stepper.prepare(rollout))
         while p.updates < due and (not heed or self.ready(p.updates + 1)):
