@@ -87,11 +87,13 @@ def compared(rollout: Batch, rate: Rater, comparisons: int) -> Compared:
             start = t + 1
     if len(found) < 2:
         none = torch.zeros(comparisons, dtype=torch.long)
-        return Compared(number, none, none, torch.full((comparisons,), 0.5), torch.zeros(comparisons))
+        told = Compared(number, none, none, torch.full((comparisons,), 0.5), torch.zeros(comparisons))
+        return tree_map(lambda x: x.to(ended.device), told)
     first = torch.randint(len(found), (comparisons,))
     second = (first + torch.randint(1, len(found), (comparisons,))) % len(found)
     won = [_answer(rate, found[i], found[j]) for i, j in zip(first.tolist(), second.tolist(), strict=True)]
-    return Compared(number, first, second, torch.tensor(won), torch.ones(comparisons))
+    told = Compared(number, first, second, torch.tensor(won), torch.ones(comparisons))
+    return tree_map(lambda x: x.to(ended.device), told)
 
 
 def _answer(rate: Rater, first: Episode, second: Episode) -> float:
@@ -109,8 +111,8 @@ def _answer(rate: Rater, first: Episode, second: Episode) -> float:
 
 def win_rates(found: Compared) -> Tensor:
     """Of each whole episode over its comparisons, (T * N,) by number; 0.5 where it has none."""
-    size = found.episode.numel()
+    none = torch.zeros_like(found.episode, dtype=found.won.dtype).flatten()
     numbers = torch.cat([found.first, found.second])
     won, weight = torch.cat([found.won, 1 - found.won]), found.weight.repeat(2)
-    total = torch.zeros(size).index_add(0, numbers, (won - 0.5) * weight)
-    return 0.5 + total / torch.zeros(size).index_add(0, numbers, weight).clamp(min=1)
+    total = none.index_add(0, numbers, (won - 0.5) * weight)
+    return 0.5 + total / none.index_add(0, numbers, weight).clamp(min=1)

@@ -93,20 +93,20 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         oldest = asked["episode"][0]  # of it a part may be gone
         each = r(p, asked["steps"])
         totals = torch.zeros(len(each) + 1, dtype=each.dtype, device=each.device).index_add(0, asked["episode"] - oldest, each)
-        held = (torch.minimum(asked["first"], asked["second"]) > oldest).to(each.dtype)
+        held = (torch.minimum(asked["first"], asked["second"]) > oldest).type_as(each)
         at = [(asked[k] - oldest).clamp(min=0) for k in ("first", "second")]
         ahead = totals[at[0]] - totals[at[1]]
         weight = held / held.sum().clamp(min=1)
         loss = (weight * (softplus(ahead) - asked["won"] * ahead)).sum()
-        return loss, {"agreed": (weight * (1 - ((ahead > 0).to(each.dtype) - asked["won"]).abs())).sum()}
+        return loss, {"agreed": (weight * (1 - ((ahead > 0).type_as(each) - asked["won"]).abs())).sum()}
 
     def remembered(asked: Params, found: Compared, steps: Tensor) -> Params:
-        number = found.episode.flatten().to(steps.device)
+        number = found.episode.flatten()
         order = number.argsort(stable=True)[: int((number < len(number)).sum())]  # whole episodes, one after another
         first = asked["episode"][-1] + 1
         new = {"steps": steps[order], "episode": number[order] + first}
         if bool(found.weight.any()):
-            new |= {"first": found.first.to(first) + first, "second": found.second.to(first) + first, "won": found.won.to(steps)}
+            new |= {"first": found.first + first, "second": found.second + first, "won": found.won.type_as(steps)}
         return asked | {k: torch.cat([asked[k], x])[-len(asked[k]) :] for k, x in new.items()}
 
     def prepare(s: State, rollout: Batch) -> tuple[State, Batch, Metrics]:
@@ -125,7 +125,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         m |= {
             "misfit": told["reward_loss"],
             "agreed": told["agreed"],
-            "rated": (found.episode < found.episode.numel()).to(gains).mean(),
+            "rated": (found.episode < found.episode.numel()).type_as(gains).mean(),
         }
         s = replace(s, reward=reward, asked=asked)
         return replace(s, seen=ops.moments(s.seen, rollout.obs)) if cfg.normalise_obs else s, rows, m

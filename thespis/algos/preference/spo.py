@@ -73,17 +73,17 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
 
     def prepare(s: State, rollout: Batch) -> tuple[State, Batch, Metrics]:
         found = compared(rollout, rater(cfg.rater), cfg.comparisons)
-        gains = torch.cat([2 * win_rates(found) - 1, torch.zeros(1)]).to(rollout.reward)  # the last: of what is not whole
         whole = found.episode < rollout.reward.numel()
-        last = rollout.extra["ended"] & whole.to(rollout.reward.device)
-        reward = torch.where(last, gains[found.episode.to(gains.device)], 0.0)
+        last = rollout.extra["ended"] & whole
+        gains = (2 * win_rates(found) - 1).type_as(rollout.reward)
+        reward = torch.where(last, gains[found.episode.clamp(max=len(gains) - 1)], 0.0)
         rollout = replace(rollout, reward=reward, discount=torch.where(last, 0.0, rollout.discount))
         seen = ops.first_moments(s.seen, rollout.obs)
         shown = replace(rollout, obs=view(seen, rollout.obs), next_obs=view(seen, rollout.next_obs))
         old, ahead = value(s.critic.params, shown.obs), value(s.critic.params, shown.next_obs)
         rows, told = ops.with_advantages(shown, old, ahead, cfg.gamma * cfg.lam)
         rows.extra["logp"] = pi.log_prob(pi.apply(s.actor.params, rows.obs), rows.action)
-        told |= {"rated": whole.to(reward.dtype).mean(), "level": 4 * (found.won * (1 - found.won) * found.weight).mean()}
+        told |= {"rated": whole.type_as(reward).mean(), "level": 4 * (found.won * (1 - found.won) * found.weight).mean()}
         return replace(s, seen=ops.moments(s.seen, rollout.obs)) if cfg.normalise_obs else s, rows, told
 
     def actor_loss(p: Params, b: Batch) -> tuple[Tensor, Metrics]:  # ppo's

@@ -69,7 +69,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
     def counted(s: State, rows: Batch) -> State:
         (h, x), (_, after) = place(rows.obs), place(rows.next_obs)
         pair = ((h * states + x) * actions + rows.action.long()).flatten()
-        one, on = torch.ones_like(rows.reward).flatten(), (rows.discount > 0).to(rows.reward.dtype).flatten()
+        one, on = torch.ones_like(rows.reward).flatten(), (rows.discount > 0).type_as(rows.reward).flatten()
 
         def add(table: Tensor, index: Tensor, what: Tensor) -> Tensor:
             return table.flatten().scatter_add(0, index, what).view(table.shape)
@@ -103,7 +103,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
         now = worst >= cfg.switch
         s = replace(
             s, critic=torch.where(now, fitted(s), s.critic), logits=torch.where(now, 0.0, s.logits),
-            switches=s.switches + now.to(s.switches.dtype),
+            switches=s.switches + now.type_as(s.switches),
         )  # fmt: skip
         rows = tree_map(lambda x: x.flatten(0, 1), replace(rollout, extra={}))
         return s, rows, {"excess": worst, "switches": s.switches.clone()}
