@@ -33,9 +33,10 @@ ARM = spaces.Dict(arm=spaces.Box(-np.inf, np.inf, (2, 2)), n=spaces.Discrete(3),
     ],
 )
 @pytest.mark.parametrize("rows", [(4,), (2, 3)])  # of a batch, of a rollout
-def test_what_is_told(largest: float, reward: float, scaled: bool, wanted: list[str], rows: tuple) -> None:
-    obs = torch.ones(*rows, 9)
-    obs[0, ..., 2] = -largest
+@pytest.mark.parametrize("frames", [1, 3])  # side by side
+def test_what_is_told(largest: float, reward: float, scaled: bool, wanted: list[str], rows: tuple, frames: int) -> None:
+    obs = torch.ones(*rows, 9 * frames)
+    obs[0, ..., -7] = -largest
     said: list[str] = []
     sizes = Sizes(ARM, scaled, None, said.append)
     for factor in (1, 100):  # once: what comes later is in the same unit

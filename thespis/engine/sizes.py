@@ -46,8 +46,9 @@ class Sizes:
         if (size := float(largest.max())) < OBSERVATION:
             return []
         coarse = float(np.spacing(np.float32(size)))
+        place = int(largest.argmax()) % spaces.flat_dim(self.observed)  # of one observation, where several stand side by side
         return [
-            f"{spaces.column(self.observed, int(largest.argmax()))} reaches {size:.3g}: networks learn badly from such numbers, "
+            f"{spaces.column(self.observed, place)} reaches {size:.3g}: networks learn badly from such numbers, "
             f"and float32 keeps no difference below {coarse:.2g} there; subtract and divide in the environment, or see "
             "--normalise-obs"
         ]
