@@ -1,4 +1,5 @@
-"""Pages that are made from the code: docs/options.md (every option of a run) and docs/api.md (every name of `thespis`).
+"""Pages that are made from the code: docs/options.md (every option of a run), docs/api.md (every name of `thespis`) and
+docs/what-works.md (what each algorithm takes).
 
 python tools/reference.py            writes them; make fix does so too
 python tools/reference.py --check    exit code 1 where one is not up to date
@@ -12,12 +13,19 @@ import re
 import sys
 import typing
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
+
 import thespis
-from thespis import config
+from thespis import config, envs
+from thespis.algorithms import Algorithm, check_actions, takes
 from thespis.engine.run import Run
+from thespis.fault import Fault
+from thespis.training import ready
 
 DOCS = Path(__file__).parents[1] / "docs"
 MADE = "<!-- Made by tools/reference.py from the code. Do not edit it here. -->"
@@ -181,9 +189,87 @@ def kind(annotation: Any) -> str:
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
+# ------------------------------------------------------------------------------------------------- what works with what
+
+BOX = gym.spaces.Box(-1, 1, (2,))
+KINDS = {
+    "vectors": BOX,
+    "without bounds": gym.spaces.Box(-np.inf, np.inf, (2,)),
+    "a choice": gym.spaces.Discrete(3),
+    "several choices": gym.spaces.MultiDiscrete([2, 3]),
+    "both": gym.spaces.Dict({"move": BOX, "say": gym.spaces.Discrete(3)}),
+}
+"""a kind of actions, by an example"""
+WORKS = """\
+What each algorithm takes. Every cell was made by asking the algorithm, as `thespis train` does before it starts. A preset takes
+what its algorithm takes. The columns:
+
+- Actions: a `Box` with bounds (*vectors*), a `Box` *without bounds*, a `Discrete` (*a choice*), a `MultiDiscrete` or
+  `MultiBinary` (*several choices*), or a `Dict` or `Tuple` that has *both* ([actions](actions.md)).
+- *masks*: it never takes an action that is [masked](actions.md#masks).
+- *images*: it has convolutions of its own. The others see an image as one long vector, unless you give
+  [your own network](own-network.md).
+- *goals*: `--hindsight` relabels its replay.
+- *data*: *beside* its own steps, *alone* ([learning from data](offline.md)), or either.
+- *rewards*: it learns from several at once. The others take several with `--weights`.
+- *memory*: acting has one: of what was observed (`recurrent_sac`), of a plan (`srl`), of its noise (`flashsac`).
+- *collectors*: `--collectors` can step its environments in other processes."""
+
+
+class Blank(gym.Env[Any, Any]):
+    """Has spaces, and is never stepped."""
+
+    def __init__(self, action_space: gym.Space[Any]):
+        self.observation_space, self.action_space = gym.spaces.Box(-1, 1, (3,)), action_space
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(3, np.float32), {}
+
+
+def works() -> str:
+    """docs/what-works.md"""
+    worlds = {kind: envs.world(partial(Blank, space)) for kind, space in KINDS.items()}
+    pixels, goals = envs.world("thespis/PixelPendulum-v0"), [envs.world(f"thespis/{n}-v0") for n in ("Reach", "BitFlip")]
+    heads = [*KINDS, "masks", "images", "goals", "data", "rewards", "memory", "collectors"]
+    rows = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for algo in thespis.algorithms().values():
+        if algo.file.stem != algo.name:
+            continue  # a preset
+        taken, alone = takes(algo), Run(offline=True)
+        steps = {kind: tried(algo, world) for kind, world in (worlds | {"images": pixels}).items()}
+        data = {kind: tried(algo, world, alone, {}) for kind, world in worlds.items()}
+        found = {kind: steps[kind] or data[kind] for kind in worlds}
+        found["vectors"] = found["vectors"] or steps["images"]
+        beside = any(tried(algo, world, Run(), {}) for kind, world in (worlds | {"images": pixels}).items() if steps[kind])
+        cells = [
+            *(bool(learner) for learner in found.values()),
+            "mask" in taken,
+            "images" in taken,
+            any(tried(algo, world, Run(hindsight="future")) for world in goals),
+            " or ".join(["beside"] * beside + ["alone"] * any(data.values())),
+            "rewards" in taken,
+            any(learner and learner.memory for learner in found.values()),
+            any(tried(algo, world, Run(collectors=1)) for kind, world in worlds.items() if steps[kind]),
+        ]
+        rows.append(f"| `{algo.name}` | {' | '.join(c if isinstance(c, str) else 'yes' if c else '' for c in cells)} |")
+    return "\n\n".join(["# What works with what", MADE, WORKS, "\n".join(rows)]) + "\n"
+
+
+def tried(algo: Algorithm, world: envs.World, run: Run | None = None, source: dict[str, Any] | None = None) -> Any:
+    """The learner, with small networks; None where they do not go together."""
+    small = {f.name: (8,) for f in dataclasses.fields(algo.config) if isinstance(f.default, tuple) and "hidden" in f.name}
+    try:
+        cfg = dataclasses.replace(algo.config, **small)
+        algo.module.make(cfg, world.spec)  # first, since `ready` is slow to say no
+        check_actions(algo, world)
+        return ready(algo, cfg, run or Run(), world, {}, source)
+    except Fault:
+        return None
+
+
 # ------------------------------------------------------------------------------------------------------------------ pages
 
-PAGES = {"options.md": options, "api.md": api}
+PAGES = {"options.md": options, "api.md": api, "what-works.md": works}
 
 
 def main(args: list[str]) -> int:
