@@ -17,12 +17,14 @@ from typing import ClassVar
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import thespis
 from tests.engine.ring import held
 from thespis import envs
 from thespis.algos.continuous import sac
-from thespis.core import Fault
+from thespis.algos.discrete import sac_discrete
+from thespis.core import Box, Discrete, Fault, Spec
 from thespis.data import Shards
 from thespis.engine import checkpoint, cluster, remote
 from thespis.engine.run import Run
@@ -135,6 +137,14 @@ def made(monkeypatch, fake, collectors, num_envs=1, steps=2000, warmup=100, ups=
 def stepped(c, policy, times):
     for _ in range(times):
         c.step(policy, 0)
+
+
+def test_a_learner_whose_functions_name_torch_and_ops_can_be_sent():
+    ray = pytest.importorskip("ray")
+    learner = sac_discrete.make(sac_discrete.Config(hidden=(4,)), Spec(Box(2), Discrete(3)))
+    sent = ray.cloudpickle.loads(ray.cloudpickle.dumps(learner))
+    policy, obs = learner.policy(learner.init()), torch.ones(5, 2)
+    assert sent.act(policy, obs, False).equal(learner.act(policy, obs, False))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ whole or not at all. A collector that dies takes at most the segment under way w
 
 from __future__ import annotations
 
+import copyreg
 import socket
 import sys
 from collections.abc import Callable
@@ -24,6 +25,9 @@ from thespis.engine.collect import Collector
 from thespis.engine.progress import Episode
 from thespis.engine.run import Run
 from thespis.envs import World, vector
+
+# cloudpickle takes `ops` in a function that names `torch` too for torch.ops, which it cannot pickle
+copyreg.pickle(type(torch.ops), lambda _: (getattr, (torch, "ops")))
 
 SEGMENT = 32  # steps of each environment between two looks at the newest parameters
 DEATHS = 5  # of one collector in a row, before it is taken for a fault of the environment
