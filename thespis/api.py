@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import thespis
-from thespis import config
+from thespis import config, language
 from thespis.algorithms import Algorithm, algorithm, algorithms, header
 from thespis.core import Fault
 from thespis.directory import Env, Result, describe, open_run, path_of, place, same_spaces, world_of
@@ -59,6 +59,8 @@ def evaluate(
     if video and fetch.named(path):
         raise Fault(f"video: it would be part of a run directory; bring the policy into one first: thespis load {path} --out DIR")
     folder = path_of(fetch.local(path))
+    if language.is_written(folder):
+        return language.evaluate(folder, episodes, seed, explore=explore, which=which, env=env)
     policy = load(folder, which, algo=algo, **parts)
     *_, run, world = open_run(folder, env, algo)
     same_spaces(world, policy.about, f"{folder}'s policy")

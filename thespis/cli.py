@@ -26,6 +26,7 @@ import tyro
 
 from thespis import __version__, config
 from thespis.algorithms import Algorithm, algorithm, algorithms, fitting
+from thespis.engine.language_run import LanguageRun
 from thespis.engine.run import Run
 from thespis.fault import Fault
 
@@ -306,11 +307,11 @@ def _full_names(args: list[str], declared: Any) -> list[str]:
 def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str, Any, Any]] = ()) -> tuple[Algorithm, Any]:
     """The algorithm that is named first, and the options of its runs: `run`, `algo`, `out` and `more`."""
     algo, args = algorithm(args[0]), args[1:]
-    cls = type(algo.declared)
+    cls, runs = type(algo.declared), _runs(algo)
     options = dataclasses.make_dataclass(
         command.capitalize(),
         [
-            ("run", Annotated[Run, tyro.conf.arg(name="")], dataclasses.field(default=Run())),
+            ("run", Annotated[runs, tyro.conf.arg(name="")], dataclasses.field(default=runs())),
             *more,
             ("out", Annotated[Path | None, tyro.conf.arg(help=out)], None),
             ("algo", cls, dataclasses.field(default=algo.declared)),
@@ -318,6 +319,11 @@ def _training(command: str, args: list[str], out: str, more: Sequence[tuple[str,
     )
     words = f"{algo.summary}.\n\n{algo.paper}\n\n--NAME is short for --algo.NAME.\n\n{SCHEDULES}"
     return algo, _parse(options, _full_names(args, algo.declared), f"thespis {command} {algo.name}", words)
+
+
+def _runs(algo: Algorithm) -> Any:
+    """What the options of its runs are."""
+    return LanguageRun if algo.family == "language" else Run
 
 
 def _unnamed(command: str, args: list[str]) -> bool:
@@ -337,6 +343,11 @@ def train(args: list[str]) -> int:
     run, numbers, begin = config.check(given.run), vars(config.check(given.algo)), given.begin
     from thespis import api
 
+    if algo.family == "language":
+        made = dataclasses.replace(algo.config, **numbers)
+        with api.quietly(begin.quiet):
+            more_ = {"overwrite": begin.overwrite, "start_from": begin.start_from}
+            return _ran(api.language.start(algo, made, run, given.out, **more_))
     world, cfg = api.world_of(run.env, run.data, run.env_args), dataclasses.replace(algo.config, **numbers)
     with api.quietly(begin.quiet):
         result = api.start(algo, cfg, run, world, given.out, {}, overwrite=begin.overwrite, start_from=begin.start_from)
@@ -405,7 +416,7 @@ def resume(args: list[str]) -> int:
     algo, run = _as_begun(args)
     kinds: list[tuple[str, Any, Any]] = [
         ("dir", tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DIR", help="run directory")]], dataclasses.field()),
-        ("run", Annotated[Run, tyro.conf.arg(name="")], dataclasses.field(default=run)),
+        ("run", Annotated[type(run), tyro.conf.arg(name="")], dataclasses.field(default=run)),
         ("quiet", Annotated[bool, tyro.conf.arg(help="print nothing but what went wrong")], False),
         (
             "algo_file",
@@ -436,7 +447,7 @@ def _as_begun(args: list[str]) -> tuple[Any, Run]:
     for place in (a for a in args if not a.startswith("-")):
         with contextlib.suppress(Fault, OSError, ValueError, KeyError, TypeError, AttributeError):
             about = json.loads((Path(place) / "config.json").read_bytes())
-            run = config.build(Run, about["run"])
+            run = config.build(_runs(algorithm(named or about["algo"])), about["run"])
             if named or not str(about["algo"]).endswith(".py"):
                 return config.build(type(algorithm(named or about["algo"]).declared), about["algo_config"]), run
             return None, run

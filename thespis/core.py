@@ -30,6 +30,8 @@ def leaves(node: Any, path: str = "") -> dict[str, Tensor]:
     """Every tensor of a tree by its dotted name: {"critic.params.w0": ..., ...}."""
     if isinstance(node, Tensor):
         return {path: node}
+    if hasattr(node, "tensors"):  # a language model, which owns its weights
+        node = node.tensors()
     items = node.items() if isinstance(node, Mapping) else ((f.name, getattr(node, f.name)) for f in fields(node))
     return {k: v for name, child in items for k, v in leaves(child, f"{path}.{name}" if path else name).items()}
 

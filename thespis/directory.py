@@ -114,8 +114,8 @@ def place(path: str | Path, field: str = "out", more: str = "") -> Path:
 
 
 WRITTEN = {
-    "config.json", "metrics.jsonl", "curve.png", "report", "policy", "checkpoints", "replay", "tensorboard", "videos", "wandb",
-    "wandb.id",
+    "config.json", "metrics.jsonl", "transcripts.jsonl", "curve.png", "report", "policy", "checkpoints", "replay", "tensorboard",
+    "videos", "wandb", "wandb.id",
 }  # fmt: skip
 """what a run writes in its directory, besides .lock"""
 
@@ -143,6 +143,7 @@ def open_run(
     if not file.is_file():
         raise Fault(f"{folder} is not a run directory: it {'has no config.json' if folder.exists() else 'does not exist'}")
     about = read_about(file)
+    control(about, folder)
     found = algorithm(algo or built_in(folder, about["algo"]))
     cfg, run = config.build(found.module.Config, about["algo_config"], f"{file}: "), config.build(Run, about["run"], f"{file}: ")
     if env is None and about.get("no_env"):
@@ -177,6 +178,14 @@ def read_about(file: Path, **more: type) -> dict[str, Any]:
     if type(count := about.get("schedule_updates", 1)) is not int or count < 1:
         raise Fault(f"{file} is damaged: schedule_updates is {count!r}")
     return about
+
+
+def control(about: dict[str, Any], where: object) -> None:
+    """Fault: what `about` tells of is a run whose actor writes."""
+    if not (name := about["algo"]).endswith(".py") and algorithm(name).family == "language":
+        raise Fault(
+            f"{where} is of {name}, whose actor writes: train, resume, evaluate, report and compare take it, and nothing else"
+        )
 
 
 def built_in(folder: Path, name: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from thespis import config, envs
 from thespis.algorithms import algorithm
 from thespis.core import Fault, Learner, leaves, rebuild, replace
-from thespis.directory import Result, built_in, given_parts, path_of, read_about
+from thespis.directory import Result, built_in, control, given_parts, path_of, read_about
 from thespis.engine import agents, checkpoint, fetch, frames
 from thespis.engine.act import Actor
 from thespis.engine.normalise import normalised
@@ -127,6 +127,7 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     if which not in (allowed := ["first", "last", "best", *named]):
         raise Fault(f"which is {which!r}; allowed: {', '.join(map(repr, allowed))}")
     file = folder / "policy" / f"{which}.json"
+    control(read_about(file), file)
     about = read_about(file, step=int, observation_space=dict, action_space=dict)
     if sealed := "sha256" in about:  # a policy from before there were checksums has none in either file
         checkpoint.unseal(about, file)

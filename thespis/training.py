@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from thespis import config, envs
+from thespis import config, envs, language
 from thespis.algorithms import Algorithm, algorithm, check_actions, digest, fitting, part_names, tell_images, tell_mask
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
@@ -29,6 +27,7 @@ from thespis.engine.lock import alone
 from thespis.engine.normalise import normalised
 from thespis.engine.run import FIXED, WATCHING, Run
 from thespis.envs.flat import describe_error
+from thespis.language import quietly
 
 
 def train(
@@ -58,6 +57,8 @@ def train(
         raise Fault(f"panel is {panel!r}; allowed: True, False or None")
     found = algorithm(algo)
     _name_env_args(options)
+    if language.writes(found):
+        return language.train(found, env, data, out, overwrite, start_from, callback, panel, quiet, options)
     world = world_of(env, data, options.get("env_args", ()))
     parts = {k: options.pop(k) for k in part_names(found) if k in options}
     arrays = data if isinstance(data, Mapping) else None
@@ -67,16 +68,6 @@ def train(
     given = found, cfg, run, world, out, parts, panel, own_env, arrays
     with quietly(quiet):
         return start(*given, overwrite=overwrite, start_from=start_from, callbacks=checked(callback))
-
-
-@contextlib.contextmanager
-def quietly(quiet: bool = True) -> Iterator[None]:
-    """Nothing on standard output; faults are raised as ever."""
-    if not quiet:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield
 
 
 def _name_env_args(options: dict[str, Any]) -> None:
@@ -270,6 +261,8 @@ def resume(
     """
     folder, callbacks = path_of(path), checked(callback)
     _name_env_args(options)
+    if language.is_written(folder):
+        return language.resume(folder, steps, env=env, panel=panel, quiet=quiet, **options)
     about, found, cfg, run, world = open_run(folder, env, algo, options.get("env_args"))
     checkpoint.no_links(folder)
     parts = {k: options.pop(k) for k in (*about["own_parts"], *part_names(found)) if k in options}

@@ -11,6 +11,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class TextSpec:
+    """All that an algorithm may know of a world that is spoken to."""
+
+    horizon: int | None = None
+    """turns after which an episode is cut off, where there is such a limit"""
+
+
+@dataclass(frozen=True)
 class Rows:
     """R rows of T tokens, padded on the right, and columns of the same shape, each of the token at its place.
 

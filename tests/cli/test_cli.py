@@ -22,7 +22,6 @@ import thespis
 from thespis import api, cli
 from thespis.algos.continuous import sac
 from thespis.engine import checkpoint
-from thespis.engine.run import Run
 
 ENV = "thespis/Observation-v0"  # episodes of one step, whose return is -1 or 1 by the seed
 TINY = [
@@ -513,7 +512,8 @@ def test_help_shows_every_field_with_default_and_words(capsys, name):
     said = re.sub(r"[│╭╮╰╯─\s]+", " ", out)
     algo = api.algorithms()[name]
     assert " ".join(algo.paper.split()) in said
-    for cls, defaults, prefix in (Run, Run(), "--"), (algo.module.Config, algo.config, "--algo."):
+    runs = cli._runs(algo)
+    for cls, defaults, prefix in (runs, runs(), "--"), (algo.module.Config, algo.config, "--algo."):
         words = docstrings(cls)
         for field in dataclasses.fields(cls):
             value = getattr(defaults, field.name)

@@ -37,6 +37,9 @@ def prose(text: str) -> str:
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
+WRITING = {"--model": "tiny:dim=16,layers=1", "--steps": "16", "--questions": "2", "--warm-start": "64", "--eval-episodes": "2"}
+
+
 def commands(block: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in block.splitlines() if line.startswith("thespis ")]
 
@@ -45,6 +48,8 @@ def tiny(args: list[str]) -> list[str]:
     """The same command, so small that it ends in a second."""
     if args[0] in ("train", "resume", "sweep") and "--help" not in args:
         more = {k: v for k, v in TINY.items() if args[0] != "resume" or (k == "--steps" and k in args)}
+        if args[0] == "train" and getattr(thespis.algorithms().get(args[1]), "family", "") == "language":
+            more = WRITING
         if args[0] == "sweep":  # one run, as each has a process of its own
             more |= {"--seeds": "1"} | ({"--search": "1"} if "--search" in args else {})
             args = [a.partition(",")[0] if "=" in a else a for a in args]

@@ -173,7 +173,9 @@ def fitting(folder: Path) -> Iterator[None]:
         raise Fault(f"{newest} does not fit this environment and configuration: {type(error).__name__}: {why}") from error
 
 
-def save(folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Experience, keep: int) -> Path:
+def save(
+    folder: Path, step: int, meta: dict[str, Any], tensors: Mapping[str, Tensor], replay: Experience | None, keep: int
+) -> Path:
     """A checkpoint of `step` environment steps: only the experience that is not on disk yet is written."""
     target = folder / "checkpoints" / f"{step:09d}"
     if target.exists():  # the same step again (resumed and stopped at once): the old one is as good
@@ -228,9 +230,9 @@ def unseal(about: dict[str, Any], file: Path) -> None:
         raise Fault(f"{file} is damaged: {SEALED}")
 
 
-def _named(replay: Experience) -> list[tuple[str, Recorded | Replay | Rollout]]:
-    """Each replay, with what the names of its segments begin with: nothing where it is the only one."""
-    parts: Sequence[Recorded | Replay | Rollout] = replay.parts
+def _named(replay: Experience | None) -> list[tuple[str, Recorded | Replay | Rollout]]:
+    """Each replay, with what the names of its segments begin with: nothing where it is the only one. None: there is none."""
+    parts: Sequence[Recorded | Replay | Rollout] = () if replay is None else replay.parts
     return [(f"{i}-" if len(parts) > 1 else "", part) for i, part in enumerate(parts)]
 
 
@@ -256,7 +258,7 @@ def _meta(path: Path) -> dict[str, Any]:
     unseal(meta, file)
     segments, steps = meta.get("segments"), meta.get("replay_steps")
     parts = segments.items() if isinstance(segments, dict) else [("", None)]
-    counts = steps if isinstance(steps, list) and steps else [steps]
+    counts = steps if isinstance(steps, list) else [steps]
     if not all(type(n) is int and 0 <= n < MOST for n in counts) or not all(_is_segment(first, part) for first, part in parts):
         raise Fault(f"{file} is damaged: its replay_steps or segments are not as a run writes them")
     return meta
@@ -293,7 +295,7 @@ def has_saved(folder: Path) -> bool:
     return bool(checkpoints(folder)) or (folder / "policy" / "last.json").exists()
 
 
-def load(folder: Path, replay: Experience, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load(folder: Path, replay: Experience | None, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The newest sound checkpoint, and its experience in `replay`. A damaged one is told and the one before it is taken."""
     found = checkpoints(folder)
     if not found:
@@ -327,12 +329,12 @@ Segments = list[tuple[int, dict[str, Tensor]]]
 """(first step, columns) in order"""
 
 
-def _read(path: Path, replay: Experience) -> tuple[dict[str, Any], dict[str, Tensor], list[Segments]]:
+def _read(path: Path, replay: Experience | None) -> tuple[dict[str, Any], dict[str, Tensor], list[Segments]]:
     """A checkpoint and the segments that each replay needs. Raises Fault naming the file that is damaged or does not fit."""
     meta = _meta(path)
     tensors = _sound(path / "tensors.safetensors", meta.get("tensors"))
-    if len(_steps(meta)) != len(replay.parts):
-        raise Fault(f"{path} does not fit the run's collectors: it holds {len(_steps(meta))} replays, wanted {len(replay.parts)}")
+    if len(_steps(meta)) != (wanted_parts := len(_named(replay))):
+        raise Fault(f"{path} does not fit the run's collectors: it holds {len(_steps(meta))} replays, wanted {wanted_parts}")
     parts = []
     for (name, part), steps in zip(_named(replay), _steps(meta), strict=True):
         found_segments: Segments = []

@@ -60,7 +60,7 @@ class Log:
         self.last: dict[str, float] = {}
         self.evaluated: tuple[int, float, float | None] | None = None
         self.best: tuple[int, float] | None = None
-        for row in _trim(path / "metrics.jsonl", at):
+        for row in trim(path / "metrics.jsonl", at):
             self._take(row.pop("step"), {k: v for k, v in row.items() if v is not None})
         self.pace, self.due, self.began = Pace(at, clock()), 0.0, clock()
         self.console = Console(file=file, force_terminal=panel or None, highlight=False, markup=False)
@@ -249,7 +249,7 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _trim(file: Path, at: int) -> list[dict[str, Any]]:
+def trim(file: Path, at: int) -> list[dict[str, Any]]:
     """The rows up to `at`; where they are not all, they take the file's place in one step."""
     if file.exists() and not file.is_file():
         raise Fault(f"{file} is not a file")

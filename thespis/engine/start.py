@@ -54,9 +54,9 @@ class Start:
         return self.state.keys() == wanted.keys()
 
 
-def read(folder: Path) -> Start:
+def read(folder: Path, which: str = "last") -> Start:
     """From the newest sound checkpoint of a run directory and its last policy; a policy alone, as of the Hub, will do."""
-    file = folder / "policy" / "last.json"
+    file = folder / "policy" / f"{which}.json"
     if not file.exists():
         raise Fault(f"start_from: {folder} {'holds no policy yet' if folder.is_dir() else 'does not exist'}")
     about = checkpoint.read_json(file)

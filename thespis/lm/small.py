@@ -14,16 +14,16 @@ from thespis.lm.text import Text
 if TYPE_CHECKING:
     from thespis.lm.model import Model
 
-ALLOWED = "tiny, or with other sizes as tiny:dim=96,layers=3,heads=4,context=256"
+ALLOWED = "tiny, or with other sizes as tiny:dim=64,layers=2,heads=4,context=256"
 
 
 @dataclasses.dataclass(frozen=True)
 class Small:
     """The sizes of a Llama."""
 
-    dim: Annotated[int, Range(2, 4096)] = 96
+    dim: Annotated[int, Range(2, 4096)] = 64
     """width; the hidden layer of each block has four times as many"""
-    layers: Annotated[int, Range(1, 100)] = 3
+    layers: Annotated[int, Range(1, 100)] = 2
     """blocks"""
     heads: Count = 4
     """of attention; each has an even number of dimensions"""
@@ -47,7 +47,7 @@ class Small:
 
 
 def parse(name: str) -> Small:
-    """The sizes that a name such as tiny:dim=96,layers=3 gives. Fault: any other name."""
+    """The sizes that a name such as tiny:dim=64,layers=2 gives. Fault: any other name."""
     kind, _, words = name.partition(":")
     pairs = [re.fullmatch(r"\s*(\w+)=([0-9]+)\s*", word) for word in words.split(",")] if words else []
     if kind != "tiny" or not all(pairs):

@@ -19,6 +19,11 @@ WORLDS = {
 }
 """the name of the class: (its module in here, steps after which an episode is cut off)"""
 
-for _name, (_module, _limit) in WORLDS.items():
+TEXT = {
+    "Chains": ("chains", None),
+}
+"""those that are spoken to, in the same form"""
+
+for _name, (_module, _limit) in (WORLDS | TEXT).items():
     if f"thespis/{_name}-v0" not in registry:
         gym.register(f"thespis/{_name}-v0", entry_point=f"thespis.worlds.{_module}:{_name}", max_episode_steps=_limit)

@@ -1,0 +1,53 @@
+"""What a run of an actor that writes is, apart from its algorithm."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from thespis.config import Count, Natural, Positive
+
+
+@dataclass(frozen=True)
+class LanguageRun:
+    env: str | None = None
+    """id of an environment that is spoken to, or a .jsonl file of prompts and answers; default: that of --data, or
+    thespis/Chains-v0"""
+    steps: Count = 40_000
+    """turns in all, or of written answers conversations that are learnt from"""
+    data: str | None = None
+    """.jsonl file to learn from: each row has prompt and answer, or messages; for algorithms that learn from written answers"""
+    seed: Natural = 0
+    """random seed of weights, tasks and answers"""
+    env_args: tuple[str, ...] = ()
+    """arguments of the environment, each as name=value; a value is JSON, or else text (from Python also a dictionary)"""
+    model: str = "tiny"
+    """a small Llama from scratch, a token a character; with other sizes it is named so: tiny:dim=96,layers=3"""
+    temperature: Positive = 1.0
+    """of the distribution that answers are drawn from, in play and in learning alike"""
+    answer_tokens: Count = 32
+    """tokens of an answer at most; a longer one is cut off there"""
+    max_turns: Count = 30
+    """turns after which an episode is cut off"""
+    warm_start: Natural = 32_000
+    """solutions of the environment's own that are learnt from first, by sft, in a run beside this one; 0: none"""
+    max_hours: Positive | None = None
+    """hours after which the run stops with a checkpoint, as by Ctrl-C; they start again at 0 when the run is resumed"""
+    eval_every: Count = 5_000
+    """steps between evaluations"""
+    eval_episodes: Natural = 64
+    """held-out tasks of an evaluation; 0: none is done"""
+    eval_samples: Count = 4
+    """answers to each of them, sampled as in training; pass@k: the share of tasks where one of k answers earned 1 or more"""
+    log_every: Count = 1_000
+    """steps between rows of metrics"""
+    checkpoint_every: Count = 5_000
+    """steps between checkpoints"""
+    keep: Count = 2
+    """how many checkpoints are kept"""
+    sinks: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    """where metrics go besides metrics.jsonl"""
+    threads: Natural = 0
+    """torch threads; 0: one"""
+
+
+WATCHING = {"steps", "max_hours", "eval_every", "eval_episodes", "eval_samples", "log_every", "checkpoint_every", "keep", "sinks"}
+"""options that bear on how a run is watched and kept, not on what it learns"""
