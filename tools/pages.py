@@ -128,7 +128,8 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
     head, (what, told), own = api.header(algo.module.__doc__), section(algo), subject_of(algo, measured)
     beside = [r for r in measured if r.found and r not in own and algo.name in r.algos]
     waiting = [r for r in measured if not r.found and (r in own or algo.name in r.algos)]
-    default = {"discrete": "CartPole-v1", "tabular": "thespis/RiverSwim-v0"}.get(algo.family, "Pendulum-v1")
+    worlds = {"discrete": "CartPole-v1", "tabular": "thespis/RiverSwim-v0", "language": "thespis/Chains-v0"}
+    default = worlds.get(algo.family, "Pendulum-v1")
     world = next((r.found["env"] for r in own if "env" in r.found), default)
     source = "--data steps.npz" if algo.family == "offline" else f"--env {world}"
     by_line = f", and [line by line](../docs/{algo.name}.md)" if (HOUSE / f"docs/{algo.name}.md").is_file() else ""

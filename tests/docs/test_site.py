@@ -96,13 +96,16 @@ def test_the_command_of_a_page_runs(name, tmp_path, monkeypatch):
     fields = {f.name for f in dataclasses.fields(pages.ALGOS[name].config)}
     small = {"warmup": "20", "rollout": "20", "updates_per_step": "1", "hidden": "8", "critic_hidden": "8", "batch_size": "8"}
     small = {k: v for k, v in small.items() if k in fields} | {"steps": "40", "eval_episodes": "1", "compile_after": "-1"}
+    if writes := pages.ALGOS[name].family == "language":
+        small = {"steps": "16", "model": "tiny:dim=16,layers=1", "warm_start": "64", "eval_episodes": "2"}
     monkeypatch.chdir(tmp_path)
     if "steps.npz" in args:
         columns = {"observations": np.zeros((20, 2)), "actions": np.linspace(-1, 1, 20)[:, None], "rewards": np.zeros(20)}
         np.savez("steps.npz", **columns, terminals=np.arange(20) % 5 == 4)
     code, out = said([*args, *(word for k, v in small.items() for word in (f"--{k.replace('_', '-')}", v))])
     assert code == 0, out
-    assert thespis.load(f"runs/{name}").about["algo"] == name
+    about = json.loads(Path(f"runs/{name}/config.json").read_text()) if writes else thespis.load(f"runs/{name}").about
+    assert about["algo"] == name
 
 
 def test_what_was_measured_stands_on_the_page_with_its_source(site):
