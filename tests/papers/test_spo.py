@@ -28,11 +28,14 @@ def rollout(steps: int = 12, count: int = 4, length: int = 3) -> Batch:
     return Batch(obs[:-1], action, torch.randn(steps, count), (~ended).float(), obs[1:], {"ended": ended})
 
 
-def test_each_step_has_for_its_target_how_often_its_episode_is_preferred() -> None:
-    """With lambda 1, whatever the critic says: 2 win rate - 1, where chance and second differ by how often action 0 was taken."""
+@pytest.mark.parametrize("cut", [False, True], ids=["terminated", "cut off by a time limit"])
+def test_each_step_has_for_its_target_how_often_its_episode_is_preferred(cut: bool) -> None:
+    """With lambda 1, whatever the critic says: 2 win rate - 1, where two episodes differ by how often action 0 was taken."""
     made = spo.make(spo.Config(rater="tests.papers.test_spo:fewer_zeros", lam=1.0, comparisons=4_000), SPEC)
     torch.manual_seed(0)
     b = rollout()
+    if cut:
+        b.discount[:-1] = 1.0
     _, rows, metrics = made.prepare(made.init(), b)
     zeros = (b.action == 0).float().unflatten(0, (4, 3)).sum(1)  # (4 in time, 4 environments)
     all_of = zeros.flatten()
