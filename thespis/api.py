@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 import thespis
 from thespis import config, language
 from thespis.algorithms import Algorithm, algorithm, algorithms, header
@@ -19,6 +21,7 @@ from thespis.engine.film import record
 from thespis.engine.progress import Progress
 from thespis.engine.run import Run
 from thespis.envs import vector
+from thespis.envs.contexts import widened
 from thespis.policy import Policy, gathered, load
 from thespis.training import configure, quietly, ready, resume, start, train
 
@@ -66,7 +69,9 @@ def evaluate(
     same_spaces(world, policy.about, f"{folder}'s policy")
     seed = config.build(Run, policy.about["run"]).seed + 1_000_000 if seed is None else seed
 
-    step, film = policy.about["step"], {}
+    step, film, about = policy.about["step"], {}, policy.contexts
+    if about is not None:
+        world, about = widened(world, about.shape[1]), np.resize(about, (episodes, about.shape[1]))
     kind, longest = evaluation.kind(world, run), steps or run.eval_steps
     window = vector(replace(world, make=partial(world.make, "human"), batch=None), 1) if render else None
     evaluator = evaluation.Evaluator(world, episodes, seed, run.env_timeout, kind=kind, longest=longest, envs=window)
@@ -82,8 +87,8 @@ def evaluate(
     try:
         if video:  # first: where nothing can be drawn, that is told at once
             name = f"step-{step:09d}-{which}"
-            film = record(world, acting(1), folder / "videos", name, evaluator.seeds[0], evaluator.longest, carried)
-        result = evaluator(acting(episodes))
+            film = record(world, acting(1), folder / "videos", name, evaluator.seeds[0], evaluator.longest, carried, about)
+        result = evaluator(acting(episodes), contexts=about)
     finally:
         evaluator.close()
         if window:

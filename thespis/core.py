@@ -83,13 +83,13 @@ class Spec(NamedTuple):
     action: Box | Discrete | MultiDiscrete | Mixed
     rewards: tuple[str, ...] = ("reward",)  # the name of each that a step gives
     agents: int = 1
-    horizon: int | None = None
-    """steps after which an episode is cut off, where there is such a limit"""
+    horizon: int | None = None  # steps after which an episode is cut off, where there is such a limit
     images: tuple[tuple[int, int], ...] = ()  # (start, stop) of an observation's columns that are bytes / 255, as an image's
     shapes: tuple[tuple[int, ...], ...] = ()  # of each of these images, as the environment has it: (height, width, channels), ...
     bounded: bool = True  # whether every number of an action has two bounds; one that has not reaches the environment as it is
     mask: int = 0
     """the last numbers of an observation that are its action mask, one a choice: 1 where it is allowed, else 0"""
+    context: int = 0  # numbers that the world is given as an episode begins; see Learner.context
 
 
 @tree
@@ -163,5 +163,6 @@ class Learner:
     (action, memory), where look (N,) tells whose obs is new: the others' is the one that they saw last"""
     value: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     """(state, obs, action) -> the critics' mean (B,), in units of reward; and the entropy bonus at obs (B,). For the report"""
+    context: Callable[[Any, int, bool], Tensor] | None = None  # (state, n, explore) -> (n, C) of n episodes: engine/contexts.py
     given: Callable[[Any, Batch], Any] | None = None
     """(state, every row of the run's dataset) -> state, once, before the first update; see data/recorded.py"""

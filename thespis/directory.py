@@ -87,6 +87,7 @@ def describe(
         "own_env": own_env,
         "no_env": not world.simulated,
         "own_data": own_data,
+        "context": world.spec.context,
         "data": data and data.digest(),
         "observation_space": envs.spaces_json.to_json(world.observation_space),
         "action_space": envs.spaces_json.to_json(world.action_space),

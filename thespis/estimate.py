@@ -40,6 +40,8 @@ def estimate(
     """
     folder = path_of(run)
     policy = load(folder, which, algo=algo, **parts)
+    if policy.contexts is not None:
+        raise Fault(f"run: {folder} draws a context for each episode, which a dataset does not have")
     *_, world = open_run(folder, env, algo)
     if ops.reward_shape(world.spec):
         raise Fault(f"estimate: {world.name} has {len(world.rewards)} rewards; it values a run with weights (--weights) alone")

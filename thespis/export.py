@@ -180,8 +180,8 @@ def _named(space: Space[Any], name: str = "observation") -> dict[str, Any]:
 
 
 def _joined(name: str, key: object) -> str:
-    """The name of a part. An action mask is one by itself, and what stands beside it in PettingZoo's place is the observation."""
-    if name == "observation" and key in ("observation", "action_mask"):
+    """The name of a part. An action mask and a context are one by themselves, and what stands beside them is the observation."""
+    if name == "observation" and key in ("observation", "action_mask", "context"):
         return str(key)
     return re.sub(r"\W", "_", f"{name}_{key}")
 

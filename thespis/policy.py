@@ -35,6 +35,8 @@ class Policy:
     action_space: gym.Space
     about: dict[str, Any]
     """what policy/*.json says: algorithm, configuration, step, ..."""
+    contexts: np.ndarray | None = None
+    """(episodes, C), what the episodes of the run's evaluations were about; None: its learner draws no contexts"""
     unnormalised: Learner | None = None
     """the learner as it was trained, where a wrapper normalised its observations: `learner` does that itself"""
 
@@ -49,14 +51,17 @@ class Policy:
         else:
             self._actor.begin(torch.as_tensor(rows, dtype=torch.int64))  # type: ignore[attr-defined]
 
-    def act(self, obs: Any, explore: bool = False, mask: Any = None) -> Any:
+    def act(self, obs: Any, explore: bool = False, mask: Any = None, context: Any = None) -> Any:
         """The action for one observation, as the environment's spaces have them; or, for a batch, whose arrays have one dimension
         more in front, an array of as many actions. `explore` samples; else the mean action. A policy that remembers begins anew
         where the batch is of another size than before.
 
         `mask` is info["action_mask"], where the environment gives it there; for a batch one a row. What it forbids is not done.
+        `context` (C,): what this episode is about, where the learner draws contexts; for a batch also (rows, C).
         """
         seen, apart = self.observation_space, False
+        if envs.contexts.split(seen) and not (isinstance(obs, Mapping) and "context" in obs):
+            obs = self._with_context(obs, context)
         if envs.masks.split(seen) and not (isinstance(obs, Mapping) and "action_mask" in obs):
             if mask is None:
                 raise Fault("mask is missing; this environment has action masks: act(obs, mask=info['action_mask'])")
@@ -77,6 +82,18 @@ class Policy:
             object.__setattr__(self, "_actor", Actor(self.learner, len(rows)))
         actions = [translate(a) for a in self._actor(self.params, flat, explore).numpy()]  # type: ignore[attr-defined]
         return actions[0] if count is None else _stacked(actions)
+
+    def _with_context(self, obs: Any, context: Any) -> dict[str, Any]:
+        count, dim = _count(self.observation_space["observation"], obs), self.observation_space["context"].shape[0]  # type: ignore[index]
+        shape = (dim,) if count is None else (count, dim)
+        try:
+            row = np.broadcast_to(np.asarray(context, np.float32), shape)
+        except (TypeError, ValueError):
+            row = None
+        if context is None or row is None:
+            given = "missing" if context is None else envs.spaces.short(context)
+            raise Fault(f"context is {given}; each episode of this policy is about {dim} numbers: act(obs, context=...)")
+        return {"observation": obs, "context": row}
 
 
 def _count(space: gym.Space, obs: Any) -> int | None:
@@ -145,7 +162,9 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     many = about.get("agents", 1)
     if type(many) is not int or not 1 <= many <= spec.obs.dim:
         raise Fault(f"{file} is damaged: agents is {many!r}")
-    spec = spec._replace(rewards=tuple(named), agents=many)
+    if type(context := about.get("context", 0)) is not int or context < 0:
+        raise Fault(f"{file} is damaged: context must be a number of numbers")
+    spec = spec._replace(rewards=tuple(named), agents=many, context=context)
     seen = agents.each(frames.side_by_side(spec, run.frame_stack), run.agents, run.frame_stack)
     made = frames.fed(found.module.make(cfg, seen, **given_parts(found, about, parts)), found.name, run.frame_stack)
     learner = agents.independent(frames.acting(normalised(made, found.name, seen, run), spec), found.name, spec, run.agents)
@@ -154,7 +173,19 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     saved = checkpoint.read_tensors(file, sealed)
     checkpoint.fit(saved, leaves(blank), file)
     normal = _normalising(learner, gathered(about, file), spec.obs.dim - spec.mask, file)
-    return Policy(normal or learner, rebuild(blank, saved), *both, about, learner if normal else None)
+    held = _contexts(about, file) if learner.context else None
+    seen_space = both[0] if held is None or context else envs.contexts.with_context(both[0], held.shape[1])
+    return Policy(normal or learner, rebuild(blank, saved), seen_space, both[1], about, held, learner if normal else None)
+
+
+def _contexts(about: dict[str, Any], file: Path) -> np.ndarray:
+    try:
+        found = np.array(about["contexts"], np.float32)
+        if found.ndim == 2 and found.size and np.isfinite(found).all():
+            return found
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise Fault(f"{file} is damaged: contexts must be rows of numbers")
 
 
 def _horizon(about: dict[str, Any]) -> int | None:

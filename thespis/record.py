@@ -36,6 +36,9 @@ class _Asked:
     which: Literal["last", "best", "first", "random"]
 
 
+CONTEXTS = "run: {} draws a context for each episode, which a dataset does not have"
+
+
 @dataclass(frozen=True)
 class Recording:
     path: Path
@@ -65,7 +68,10 @@ def record(
             raise Fault("replay: what a run has seen is as it is; leave out noise and which")
         if world.weights:
             raise Fault("replay: the run keeps the weighted sum of its rewards alone; leave it out, to record its policy")
-        feed = found.module.make(cfg, agents.each(world.spec, settings.agents), **parts).experience
+        learner = found.module.make(cfg, agents.each(world.spec, settings.agents), **parts)
+        if learner.context:
+            raise Fault(CONTEXTS.format(folder))
+        feed = learner.experience
         if settings.offline or not isinstance(feed, OffPolicy):
             raise Fault(f"replay: {folder} keeps nothing of what it has seen; leave it out, to record its policy")
         held = experience(world.spec, feed, settings.num_envs, 0, frozenset(), settings.collectors)
@@ -75,6 +81,8 @@ def record(
     else:
         first = settings.seed + 2_000_000 if seed is None else seed
         policy = None if which == "random" else load(folder, which, algo=algo, **parts)
+        if policy and policy.contexts is not None:
+            raise Fault(CONTEXTS.format(folder))
         made = _played(world, policy, asked, first)
         what = "uniformly random actions" if policy is None else f"the {which} policy of {about['title']}, noise {asked.noise:g}"
         recipe = f"{what}, seed {first}"

@@ -20,7 +20,7 @@ from thespis.algorithms import Algorithm, algorithm, check_actions, digest, fitt
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
 from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, title, world_of
-from thespis.engine import agents, checkpoint, fetch, frames, goals, loop, memory, team
+from thespis.engine import agents, checkpoint, contexts, fetch, frames, goals, loop, memory, team
 from thespis.engine import start as beginning
 from thespis.engine.callbacks import Callback, checked
 from thespis.engine.lock import alone
@@ -220,7 +220,7 @@ def ready(
         raise Fault(
             f"stop_at is {run.stop_at:g}; it looks at evaluations, and eval_episodes is 0: allowed: 1 or more, or no stop_at"
         )
-    memory.check_experience(learner, world.spec, run)
+    memory.check_experience(learner, contexts.world_of(learner, world, run, algo.name, source).spec, run)
     widths = {f: n if isinstance(n, tuple) else (n,) for f, n in vars(cfg).items() if "hidden" in f and n}
     if large := {f: n for f, n in widths.items() if max(n) >= 5_000}:
         memory.check_networks(learner, run.device, ", ".join(f"{f} is {n}" for f, n in large.items()))
@@ -355,6 +355,7 @@ def _train(
     data: Dataset | None, notes: Sequence[str] = (), begin: beginning.Start | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Result:  # fmt: skip
+    world = contexts.world_of(learner, world, run, about["algo"], data)
     about = {k: v for k, v in about.items() if k != "origin"}  # what goes on to policies and sinks does not name this machine
     given = learner, world, run, folder, about, resuming, panel, data, notes, begin, callbacks
     if team.rank() > 0:

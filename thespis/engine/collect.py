@@ -42,9 +42,10 @@ class Collector:
     """`num_envs` environments in lockstep. An episode is its reset seed and its actions: enough to re-enact it."""
 
     def __init__(
-        self, envs: Vector, spec: Spec, replay: Replay | Rollout, seed: int, begin: Callable[[Tensor], None] | None = None
-    ):
-        """`begin` is told the numbers (k,) of the environments in which an episode begins."""
+        self, envs: Vector, spec: Spec, replay: Replay | Rollout, seed: int, begin: Callable[[Tensor], None] | None = None,
+        draw: Callable[[int], np.ndarray] | None = None,
+    ):  # fmt: skip
+        """`begin` is told the numbers (k,) of the environments in which an episode begins; `draw` gives their contexts (k, C)."""
         self.envs, self.spec, self.replay, self.n, self.begin = envs, spec, replay, envs.num_envs, begin
         self.rng = np.random.default_rng(seed)
         self.seeds = [0] * self.n
@@ -53,6 +54,7 @@ class Collector:
         self.obs = np.zeros((self.n, spec.obs.dim), np.float32)
         self.over = np.ones(self.n, bool)  # whose next step begins with a reset
         self.gathered = envs.gathered()  # by wrappers that normalise, before each current episode
+        self.draw, self.contexts = draw, None if draw is None else envs.contexts
 
     def step(self, act: Act | None) -> list[Episode]:
         """One step of every environment, with random actions where `act` is None: the episodes that ended.
@@ -89,8 +91,18 @@ class Collector:
         while self.over.any():
             for i in np.flatnonzero(self.over):
                 self.seeds[i], self.actions[i], self.returns[i] = int(self.rng.integers(2**31)), [], 0.0
+            if self.draw:
+                self._draw(self.draw)
             obs, failed = self.envs.reset(self.seeds, self.over)
             self.obs[self.over], self.over = obs[self.over], failed
+
+    def _draw(self, draw: Callable[[int], np.ndarray]) -> None:
+        """A context for each episode that begins; the others' stay, to re-enact them from."""
+        drawn = draw(int(self.over.sum()))
+        if self.contexts is None:
+            self.contexts = np.zeros((self.n, drawn.shape[1]), np.float32)
+        self.contexts[self.over] = drawn
+        self.envs.contexts = self.contexts
 
     def _keep_gathered(self) -> None:
         """What wrappers had gathered before an episode is kept, to re-enact it from; and given to environments made anew."""
@@ -130,6 +142,8 @@ class Collector:
         now = self.gathered_now()  # whose episode is over is not re-enacted
         parts = [now[i] if over else self.gathered[i] for i, over in enumerate(self.over.tolist())]
         episodes |= {f"gathered.{i}.{k}": torch.as_tensor(v) for i, part in enumerate(parts) for k, v in part.items()}
+        if self.contexts is not None:
+            episodes["contexts"] = torch.from_numpy(self.contexts.copy())
         json = {"rng": self.rng.bit_generator.state, "seeds": self.seeds, "returns": self.returns.tolist()}
         return json | {"over": self.over.tolist()}, {"obs": torch.from_numpy(self.obs.copy()), **episodes}
 
@@ -149,6 +163,8 @@ class Collector:
         self.gathered = [{k.split(".", 2)[2]: tensors[k].numpy() for k in each} for each in names]
         if self.gathered[0]:
             self.envs.use(self.gathered, frozen=False)
+        if self.draw and "contexts" in tensors:
+            self.contexts = self.envs.contexts = tensors["contexts"].numpy().reshape(self.n, -1).copy()
         obs, _, steps = self.envs.reenact(self.seeds, episodes, ~self.over, self.gathered if self.gathered[0] else None)
         moved = ~self.over & ((obs != self.obs).any(-1) | (steps < [len(a) for a in episodes]))
         for i in np.flatnonzero(moved):

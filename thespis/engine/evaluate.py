@@ -56,10 +56,10 @@ class Evaluator:
 
     def __call__(
         self, act: Act, begin: Callable[[Tensor], None] = lambda rows: None, value: Value | None = None, gamma: float = 1.0,
-        watch: Callable[[int, int], None] = lambda ended, step: None,
+        watch: Callable[[int, int], None] = lambda ended, step: None, contexts: np.ndarray | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """The returns and lengths of every episode, their moments, how many were "cut", and the "infos" of the others. Draws
-        nothing from the run's generators.
+        nothing from the run's generators. `contexts` (episodes, C): what each episode is about.
 
         `begin` is told the numbers (k,) of the episodes that begin again. With `value` also "value_mean", what it says of the
         first steps, and "discounted_mean", what came of them: see `Course.came`. Of several rewards, returns are their weighted
@@ -74,6 +74,8 @@ class Evaluator:
             for first in range(0, len(self.seeds), self.envs.num_envs):
                 group = slice(first, first + self.envs.num_envs)
                 courses = [Course(value) for _ in self.seeds[group]] if value else []
+                if contexts is not None:
+                    self.envs.contexts = np.resize(contexts[group], (self.envs.num_envs, contexts.shape[1]))
                 found = self._group(act, begin, first, self.seeds[group], courses, infos, watch)
                 every[group], lengths[group], terminated, longest = found
                 cut += int(longest.sum())
@@ -143,7 +145,7 @@ class Evaluator:
         """Whether a seed begins the episode that it began before; `differs` tells."""
         for i in np.flatnonzero(rows):
             before = self.starts.setdefault(seeds[i], obs[i].copy())
-            self.differs |= not self.gathers and not np.array_equal(before, obs[i])
+            self.differs |= not self.gathers and self.envs.contexts is None and not np.array_equal(before, obs[i])
 
     def close(self) -> None:
         if self.own:

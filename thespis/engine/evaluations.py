@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
+
 from thespis import ops
 from thespis.core import Fault, Learner
 from thespis.engine import evaluate
@@ -24,12 +26,14 @@ class Evaluations:
     def __init__(
         self, learner: Learner, world: World, run: Run, collector: object, log: Log, stop: Stop, seed: int,
         skip: Callable[[Fault], None] | None, policy: Callable[[], Any], value: evaluate.Value,
+        contexts: Callable[[int], np.ndarray] | None,
     ):  # fmt: skip
         """`collector` is who trains; its environments are used where it has any here. `policy` gives the tensors to act with, as
-        they are then; `skip` is told of faults that are survived."""
+        they are then; `skip` is told of faults that are survived; `contexts` gives those of so many episodes."""
         self.learner, self.world, self.run, self.log, self.stop = learner, world, run, log, stop
         self.collector = collector if isinstance(collector, Collector) else None
         self.policy, self.value = policy, value if learner.value and not ops.reward_shape(world.spec) else None
+        self.contexts = contexts
         self.said: set[str] = set()
         """what is noted once only"""
         self.evaluator = self._evaluator(seed, skip)
@@ -79,7 +83,8 @@ class Evaluations:
 
         act = lambda obs, rows: actor(self.policy(), obs, explore, rows)
         value = None if explore else self.value
-        return self.evaluator(act, actor.begin, value, self.learner.experience.gamma, watch)
+        about = self.contexts(self.run.eval_episodes) if self.contexts else None
+        return self.evaluator(act, actor.begin, value, self.learner.experience.gamma, watch, about)
 
     def _note(self, step: int, cut: int) -> None:
         if cut:

@@ -18,11 +18,12 @@ WIDTH = 300  # of a still, in a row of four
 
 
 def record(
-    world: World, act: Act, folder: Path, name: str, seed: int, longest: int, gathered: Statistics | None = None
-) -> dict[str, str]:
-    """One episode, of `longest` steps at most and with what wrappers had `gathered`, as FOLDER/NAME.png, stills of it, and
-    FOLDER/NAME.mp4, a video, where imageio-ffmpeg is installed: the paths, by "stills" and "video". Fault: the environment or
-    this machine cannot draw."""
+    world: World, act: Act, folder: Path, name: str, seed: int, longest: int, gathered: Statistics | None = None,
+    contexts: np.ndarray | None = None,
+) -> dict[str, str]:  # fmt: skip
+    """One episode, of `longest` steps at most, with what wrappers had `gathered` and about the first of `contexts`, as
+    FOLDER/NAME.png, stills of it, and FOLDER/NAME.mp4, a video, where imageio-ffmpeg is installed: the paths, by "stills" and
+    "video". Fault: the environment or this machine cannot draw."""
     env: Any
     try:
         env = world.make(render_mode="rgb_array")
@@ -39,7 +40,7 @@ def record(
     aside = folder / f".{name}.tmp.mp4"
     stills, write = Stills(), None
     try:
-        obs, _ = env.reset(seed=seed)
+        obs, _ = env.reset(seed=seed, options=None if contexts is None else {"context": contexts[0]})
         step, total, over = 0, 0.0, False
         stills.add(frame := env.render(), step, total)
         write = _video(aside, frame, env.metadata.get("render_fps", 30))

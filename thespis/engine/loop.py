@@ -17,7 +17,7 @@ import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Dataset, Demonstrations, Experience, Probe, Recorded, Rollout, Shards, every_row, experience
-from thespis.engine import checkpoint, diverge, memory, team
+from thespis.engine import checkpoint, contexts, diverge, goals, memory, team
 from thespis.engine.act import Actor
 from thespis.engine.callbacks import Callback, Callbacks
 from thespis.engine.cluster import cluster
@@ -25,7 +25,6 @@ from thespis.engine.collect import Collector, Still
 from thespis.engine.compile import Stepper
 from thespis.engine.diverge import Diverged
 from thespis.engine.evaluations import Evaluations
-from thespis.engine.goals import hindsight
 from thespis.engine.log import Log
 from thespis.engine.process import Stop, Stopped, device_generator, stop_signals, torch_settings
 from thespis.engine.progress import Episode, Progress
@@ -86,7 +85,7 @@ class _Training:
         torch.manual_seed(seeds[0])
         large = memory.check_experience(learner, world.spec, run)
         feed = world.spec, learner.experience, run.num_envs, seeds[1], learner.needs, run.collectors, run.device, data
-        self.replay = experience(*feed, hindsight(world, run))
+        self.replay = experience(*feed, goals.hindsight(world, run))
         self.source: Experience | Demonstrations = self.replay  # where batches come from
         if data is not None and not isinstance(self.replay, Recorded | Rollout):
             self.source = Demonstrations(world.spec, data, self.replay)
@@ -107,7 +106,8 @@ class _Training:
         self.actor = Actor(compiled, run.num_envs, learner.experience.look_every, run.device, self.replay)
         self.evaluations: Evaluations | None = None
         if world.simulated and run.eval_episodes:
-            mine = self.log, stop, seeds[3], self.skip("eval"), self.policy, self.value
+            draw = contexts.drawn(learner, self.stepper, False)
+            mine = self.log, stop, seeds[3], self.skip("eval"), self.policy, self.value, draw
             self.evaluations = Evaluations(learner, world, run, self.collector, *mine)
             stack.callback(self.evaluations.close)
         if saved and self.leads:
@@ -166,7 +166,8 @@ class _Training:
             return collectors
         envs = vector(world, run.num_envs, run.vector, run.env_timeout, skip)
         stack.callback(envs.close)
-        return Collector(envs, world.spec, self.replay, seed, lambda rows: self.actor.begin(rows))
+        draw = contexts.drawn(self.learner, self.stepper, True)
+        return Collector(envs, world.spec, self.replay, seed, lambda rows: self.actor.begin(rows), draw)
 
     def _restore(self, meta: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """All that a checkpoint holds besides the State and the steps, which are in place already."""
@@ -380,13 +381,12 @@ class _Training:
         place = self.folder / "policy"
         checkpoint.write_tensors(place / f"{name}.safetensors", leaves(self.policy()))
         p = self.progress
-        about = self.about | {"step": p.steps, "return_mean": p.last} | ({"ended": p.ended} if p.ended else {}) | self._gathered()
+        about = self.about | {"step": p.steps, "return_mean": p.last} | ({"ended": p.ended} if p.ended else {})
+        if isinstance(self.collector, Collector) and (gathered := self.collector.gathered_now())[0]:  # by wrappers that normalise
+            about["gathered"] = {k: v.tolist() for k, v in pooled(gathered).items()}
+        if self.learner.context:
+            about["contexts"] = contexts.rows(self.learner, self.stepper.state, max(self.run.eval_episodes, 1), False).tolist()
         checkpoint.write_sealed(place / f"{name}.json", about)
-
-    def _gathered(self) -> dict[str, Any]:
-        """What wrappers that normalise have gathered, for JSON."""
-        gathered = self.collector.gathered_now() if isinstance(self.collector, Collector) else [{}]
-        return {"gathered": {k: v.tolist() for k, v in pooled(gathered).items()}} if gathered[0] else {}
 
     def check(self, more: Sequence[str] = ()) -> None:
         """Stands before all that is saved. Diverged: a tensor of the learner is not finite, or there is `more` that is not."""

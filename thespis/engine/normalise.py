@@ -75,8 +75,13 @@ def _wrapped(learner: Learner, dim: int, obs_too: bool, reward_too: bool) -> Lea
         q, bonus = learner.value(s.learner, view(s.seen, obs), action)
         return q * unit, bonus * unit
 
+    def context(s: State, n: int, explore: bool) -> Tensor:
+        assert learner.context
+        return learner.context(s.learner, n, explore)
+
     return replace(
-        learner, init=init, update=update, act=act, value=value if learner.value else None,
+        learner, context=context if learner.context else None,
+        init=init, update=update, act=act, value=value if learner.value else None,
         policy=lambda s: {"learner": learner.policy(s.learner), "seen": s.seen},
         needs=learner.needs | {"return_scale"} if reward_too else learner.needs,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from thespis.core import Fault
 from thespis.envs import statistics
 from thespis.envs.actions import learners, spec, translator
 from thespis.envs.generators import Generators
-from thespis.envs.observations import LARGEST, Floats, flattener, short
+from thespis.envs.observations import LARGEST, Floats, flat_dim, flattener, short
 
 __all__ = ["MOST", "Flat", "numbers"]
 
@@ -58,6 +58,11 @@ class Flat(gym.Wrapper[Floats, Any, Any, Any]):
         self._seed: int | None = None
         self._step = 0
         self._over = True
+
+    def show(self, env: Env[Any, Any]) -> None:
+        """From here on it observes what this wrapper of its environment does."""
+        self.env, self._flatten = env, flattener(env.observation_space)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (flat_dim(env.observation_space),), np.float32)
 
     def weigh(self, rewards: tuple[str, ...], from_info: int, weights: NDArray[np.float64]) -> None:
         """From here on the reward is a sum by weights (R,), and `info` of each step has "task_reward", (R,). The last `from_info`

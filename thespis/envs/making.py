@@ -25,7 +25,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 
 from thespis.config import nearest
 from thespis.core import Fault
-from thespis.envs import actions, agents, goals, jaxed, masks, rewards, spaces, spaces_json
+from thespis.envs import actions, agents, contexts, goals, jaxed, masks, rewards, spaces, spaces_json
 from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat, describe_error
 from thespis.envs.rows import Batched
@@ -100,7 +100,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
         spec = actions.spec(observed, acted)
         shape = spaces_json.to_json(observed), spaces_json.to_json(acted)
         limit, named = _limit(first), rewards.names(first)
-        goal = goals.found(name, first, partial(_made, name, build))
+        goal, context = goals.found(name, first, partial(_made, name, build)), contexts.size(first)
         if masked := masks.in_info(first):
             observed = masks.Masked(first).observation_space
             spec = actions.spec(observed, acted)
@@ -124,7 +124,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
 
     batch = partial(Batched, lambda n: jaxed.Rows(name, n)) if isinstance(env, str) and jaxed.ours(env) else None
     many = first.unwrapped.many if isinstance(first.unwrapped, agents.Agents) else 1
-    spec = spec._replace(horizon=limit, rewards=named, agents=many)
+    spec = spec._replace(horizon=limit, rewards=named, agents=many, context=context)
     return World(name, observed, acted, spec, make, batch, named, goals=goal)
 
 

@@ -108,10 +108,12 @@ class Vector:
         self.terminated, self.truncated = np.zeros(n, bool), np.zeros(n, bool)
         self.infos: dict[int, dict[str, float]] = {}
         """by row, the numbers of `info` where the last step that was asked of it ended an episode, if there were any"""
+        self.contexts: NDArray[np.float32] | None = None
+        """by row, what the next reset is told of its episode, (n, C); None: nothing"""
 
     def reset(self, seed: Sequence[int], mask: Mask | None = None) -> tuple[NDArray[np.float32], Mask]:
         """Begins an episode, from its seed of n, for each under the mask (None: all): observations (n, dim), failed (n,)."""
-        answers = self._ask(mask, lambda i: ("reset", (), {"seed": int(seed[i])}))
+        answers = self._ask(mask, lambda i: ("reset", (), {"seed": int(seed[i]), **self._options(i)}))
         for i, (obs, _) in answers.items():
             self.obs[i] = obs
         return self.obs.copy(), self._failed(mask, answers)
@@ -150,12 +152,18 @@ class Vector:
         more = [{"statistics": g} for g in gathered] if gathered else [{}] * self.num_envs
         answers = self._ask(
             mask,
-            lambda i: ("reset", (), {"seed": int(seeds[i]), "options": {"reenact": actions[i], **more[i]}}),
+            lambda i: ("reset", (), {"seed": int(seeds[i]), **self._options(i, reenact=actions[i], **more[i])}),
             [len(a) for a in actions],
         )
         for i, (obs, info) in answers.items():
             self.obs[i], returns[i], steps[i] = obs, info["return"], info["reenacted"]
         return self.obs.copy(), returns, steps
+
+    def _options(self, i: int, **options: Any) -> dict[str, Any]:
+        """Of a reset of environment i."""
+        if self.contexts is not None:
+            options["context"] = self.contexts[i].copy()
+        return {"options": options} if options else {}
 
     def gathered(self) -> list[Statistics]:
         """What the wrappers of each have gathered that normalise observations or rewards; empty where there are none, and where
