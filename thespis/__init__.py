@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from thespis.checking import check_env
     from thespis.directory import Result
     from thespis.export import export
+    from thespis.finetuning import finetune
     from thespis.hub import push
     from thespis.policy import Policy, load
     from thespis.sb3 import import_sb3
     from thespis.sweep.sweep import sweep
 
 __all__ = [
-    "Fault", "Policy", "Result", "Schedule", "algorithms", "check_env", "compare", "evaluate", "export", "import_sb3", "load",
-    "push", "report", "resume", "sweep", "train",
+    "Fault", "Policy", "Result", "Schedule", "algorithms", "check_env", "compare", "evaluate", "export", "finetune", "import_sb3",
+    "load", "push", "report", "resume", "sweep", "train",
 ]  # fmt: skip
 
 _FROM = {
     "Policy": "policy", "Result": "directory", "algorithms": "algorithms", "check_env": "checking", "compare": "api",
-    "evaluate": "api", "export": "export", "import_sb3": "sb3", "load": "policy", "push": "hub", "report": "api",
-    "resume": "api", "sweep": "sweep", "train": "api",
+    "evaluate": "api", "export": "export", "finetune": "finetuning", "import_sb3": "sb3", "load": "policy", "push": "hub",
+    "report": "api", "resume": "api", "sweep": "sweep", "train": "api",
 }  # fmt: skip
 """each name above: the module that has it, which is imported when the name is first used, since nearly all of them need torch"""
 

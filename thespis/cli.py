@@ -1,5 +1,5 @@
-"""The command line: thespis train, resume, sweep, evaluate, report, compare, record, data, estimate, dashboard, export, import,
-push, load, list, check-env.
+"""The command line: thespis train, resume, finetune, sweep, evaluate, report, compare, record, data, estimate, dashboard,
+export, import, push, load, list, check-env.
 
 Help and a wrong option are answered before torch is imported: what needs it is imported by the commands, when they know what
 they are asked.
@@ -38,6 +38,7 @@ thespis: actor-critic learning
 
   thespis train ALGORITHM --env ENV --steps N     train an agent (thespis train sac --help: every option)
   thespis resume DIR [--steps N]                  go on exactly where a run stopped (--lr ...: as another run)
+  thespis finetune DIR --env ENV [--freeze PART]  a new run with the networks and options of another
   thespis sweep ALGORITHM --over NAME=A,B ...     many settings and seeds; the same command goes on where it stopped
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis report DIR... [--video]                 a page of a run, or of several, with every curve
@@ -412,12 +413,26 @@ Go on exactly where a run stopped. It takes the options of train, whose defaults
 keeps the run may be other than before; what bears on what it learns makes another run of it, which is said and written down."""
 
 
+OUT = ("out", Annotated[Path | None, tyro.conf.arg(help="run directory; default: runs/ALGORITHM-ENV-SEED")], None)
+
+
 def resume(args: list[str]) -> int:
+    more = [("quiet", Annotated[bool, tyro.conf.arg(help="print nothing but what went wrong")], False)]
+    given, algo, run = _like(args, "resume", RESUME, more)
+    options, env = _changed(given, algo, run, args)
+    from thespis import api
+
+    with api.quietly(given.quiet):
+        return _ran(api.resume(given.dir, env=env, algo=given.algo_file, **options), given.algo_file)
+
+
+def _like(args: list[str], command: str, words: str, more: list[tuple[str, Any, Any]]) -> tuple[Any, Any, Run]:
+    """The options of a command on a run directory, whose defaults are that run's; and these, as in `_as_begun`."""
     algo, run = _as_begun(args)
     kinds: list[tuple[str, Any, Any]] = [
         ("dir", tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DIR", help="run directory")]], dataclasses.field()),
         ("run", Annotated[type(run), tyro.conf.arg(name="")], dataclasses.field(default=run)),
-        ("quiet", Annotated[bool, tyro.conf.arg(help="print nothing but what went wrong")], False),
+        *more,
         (
             "algo_file",
             Annotated[str | None, tyro.conf.arg(name="algo", help="the algorithm's file again, where it is one of your own")],
@@ -427,17 +442,33 @@ def resume(args: list[str]) -> int:
     if algo is not None:
         kinds.append(("algo", type(algo), dataclasses.field(default=algo)))
         args = _full_names(args, algo)
-    given = _parse(
-        dataclasses.make_dataclass("Resume", sorted(kinds, key=lambda k: k[0] != "dir")), args, "thespis resume", RESUME
-    )
+    made = dataclasses.make_dataclass(command.capitalize(), sorted(kinds, key=lambda k: k[0] != "dir"))
+    return _parse(made, args, f"thespis {command}", words), algo, run
+
+
+def _changed(given: Any, algo: Any, run: Run, args: list[str]) -> tuple[dict[str, Any], str | None]:
+    """The options that are other than the run directory's, and the environment where one is named."""
     options = {k: v for k, v in vars(config.check(given.run)).items() if v != getattr(run, k)}
     options |= {k: v for k, v in vars(config.check(given.algo)).items() if v != getattr(algo, k)} if algo is not None else {}
-    env = given.run.env if any(re.match("--env(=|$)", a) for a in args) else None
     options.pop("env", None)
-    from thespis import api
+    return options, given.run.env if any(re.match("--env(=|$)", a) for a in args) else None
 
-    with api.quietly(given.quiet):
-        return _ran(api.resume(given.dir, env=env, algo=given.algo_file, **options), given.algo_file)
+
+FINETUNE = """\
+A new run that begins with the networks of another. It takes the options of train, whose defaults are those of that run; --env may
+name another environment, and --freeze parts of the algorithm's State that stay as they are."""
+
+
+def finetune(args: list[str]) -> int:
+    given, algo, run = _like(args, "finetune", FINETUNE, [("begin", Annotated[Begin, tyro.conf.arg(name="")], Begin()), OUT])
+    from thespis import finetuning
+
+    options, env = _changed(given, algo, run, args)
+    begin = given.begin
+    if begin.start_from is not None:
+        raise Fault("--start-from is DIR itself; leave it out")
+    more = {"out": given.out, "overwrite": begin.overwrite, "quiet": begin.quiet, "algo": given.algo_file}
+    return _ran(finetuning.finetune(given.dir, env, **options | more), given.algo_file)
 
 
 def _as_begun(args: list[str]) -> tuple[Any, Run]:
@@ -681,9 +712,9 @@ def check_env(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "resume": resume, "sweep": sweep, "evaluate": evaluate, "report": report, "compare": compare,
-    "record": record, "data": data, "estimate": estimate, "dashboard": dashboard, "export": export, "import": import_,
-    "push": push, "load": load, "list": list_, "check-env": check_env,
+    "train": train, "resume": resume, "finetune": finetune, "sweep": sweep, "evaluate": evaluate, "report": report,
+    "compare": compare, "record": record, "data": data, "estimate": estimate, "dashboard": dashboard, "export": export,
+    "import": import_, "push": push, "load": load, "list": list_, "check-env": check_env,
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from thespis.directory import Env, Result, clear, describe, given_parts, is_run,
 from thespis.engine import agents, checkpoint, contexts, fetch, frames, goals, loop, memory, team
 from thespis.engine import start as beginning
 from thespis.engine.callbacks import Callback, checked
+from thespis.engine.freeze import frozen
 from thespis.engine.lock import alone
 from thespis.engine.normalise import normalised
 from thespis.engine.run import FIXED, WATCHING, Run
@@ -217,9 +218,7 @@ def ready(
     if run.data is not None:
         dataset.find(run.data)
     if run.stop_at is not None and not run.eval_episodes:
-        raise Fault(
-            f"stop_at is {run.stop_at:g}; it looks at evaluations, and eval_episodes is 0: allowed: 1 or more, or no stop_at"
-        )
+        raise Fault(f"stop_at is {run.stop_at:g}; it looks at evaluations, and eval_episodes is 0: allowed: 1 or more")
     memory.check_experience(learner, contexts.world_of(learner, world, run, algo.name, source).spec, run)
     widths = {f: n if isinstance(n, tuple) else (n,) for f, n in vars(cfg).items() if "hidden" in f and n}
     if large := {f: n for f, n in widths.items() if max(n) >= 5_000}:
@@ -227,6 +226,7 @@ def ready(
     if count := schedule_updates or _schedule_updates(cfg, learner, run):
         made = algo.module.make(config.over(cfg, count), spec, **parts)
         learner = dataclasses.replace(made, experience=learner.experience)
+    learner = frozen(learner, algo.module.State, run.freeze)
     learner = frames.acting(normalised(learner, algo.name, spec, run), world.spec)
     return agents.independent(learner, algo.name, world.spec, run.agents)
 

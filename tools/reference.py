@@ -33,6 +33,7 @@ GROUPS = {
     "The task": "env env_args num_envs frame_stack vector steps seed data offline normalise_obs normalise_reward reward_unit",
     "Goals, rewards, agents": "hindsight hindsight_share weights agents",
     "Evaluation": "eval_every eval_episodes eval_env eval_steps eval_policy stop_at",
+    "Beginning with another run": "freeze",
     "Logs and checkpoints": "log_every sinks checkpoint_every keep max_hours",
     "Weights & Biases": "wandb_project wandb_entity wandb_group wandb_tags",
     "Speed": "device threads precision compile_after",
@@ -40,7 +41,7 @@ GROUPS = {
     "More than one process": "collectors ray_address",
 }
 """the names of Run's fields under each heading; what is named nowhere comes under "More" """
-ORDER = "train resume evaluate load Policy Result algorithms report compare sweep export push import_sb3 check_env Schedule Fault"
+ORDER = "train resume finetune evaluate load Policy Result algorithms report compare sweep export push import_sb3 check_env Fault"
 """of the names; others come after them"""
 ABOUT = """\
 A run has two kinds of options. Those on this page are the same for every algorithm. The others belong to one algorithm, such as

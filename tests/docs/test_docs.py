@@ -46,8 +46,8 @@ def commands(block: str) -> list[list[str]]:
 
 def tiny(args: list[str]) -> list[str]:
     """The same command, so small that it ends in a second."""
-    if args[0] in ("train", "resume", "sweep") and "--help" not in args:
-        more = {k: v for k, v in TINY.items() if args[0] != "resume" or (k == "--steps" and k in args)}
+    if args[0] in ("train", "resume", "finetune", "sweep") and "--help" not in args:
+        more = {k: v for k, v in TINY.items() if args[0] not in ("resume", "finetune") or (k == "--steps" and k in args)}
         if args[0] == "train" and getattr(thespis.algorithms().get(args[1]), "family", "") == "language":
             more = WRITING
         if args[0] == "sweep":  # one run, as each has a process of its own
@@ -134,6 +134,7 @@ def test_every_option_named_exists() -> None:
         *(["train", name, "--help"] for name in thespis.algorithms()),
         ["sweep", "sac", "--help"],
         ["resume", "--help"],
+        ["finetune", "--help"],
         ["evaluate", "--help"],
         ["import", "sb3", "--help"],
         *(

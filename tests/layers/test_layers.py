@@ -27,6 +27,7 @@ FLOOR = {
             "hub",
             "sb3",
             "checking",
+            "finetuning",
             "sweep",
             "__init__",
             "__main__",
@@ -47,6 +48,7 @@ TOP = {
     "hub": 5,
     "sb3": 5,
     "checking": 5,
+    "finetuning": 5,
     "sweep": 5,
     "cli": 6,
 }  # on floor 4 too an arrow points down; all may use the package's face

@@ -71,6 +71,8 @@ class Run:
     """goals of an off-policy learner's batches: what the episode achieved later, or at its end; None: those asked for"""
     hindsight_share: Fraction = 0.8
     """part of a batch's rows that get a goal in hindsight; 0.8 is four for each that keeps its own"""
+    freeze: tuple[str, ...] = ()
+    """parts of the algorithm's State that stay as they begin, such as actor; for a run that begins with another's networks"""
     normalise_obs: bool = False
     """scale observations by the mean and spread of the rows drawn so far, within 10; an algorithm's option of that name counts"""
     normalise_reward: bool = False
