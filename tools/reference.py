@@ -207,6 +207,7 @@ what its algorithm takes. The columns:
 
 - Actions: a `Box` with bounds (*vectors*), a `Box` *without bounds*, a `Discrete` (*a choice*), a `MultiDiscrete` or
   `MultiBinary` (*several choices*), or a `Dict` or `Tuple` that has *both* ([actions](actions.md)).
+- *a state*: a finite world, whose observation is a step and a state and whose action is a choice.
 - *masks*: it never takes an action that is [masked](actions.md#masks).
 - *images*: it has convolutions of its own. The others see an image as one long vector, unless you give
   [your own network](own-network.md).
@@ -230,12 +231,13 @@ class Blank(gym.Env[Any, Any]):
 def works() -> str:
     """docs/what-works.md"""
     worlds = {kind: envs.world(partial(Blank, space)) for kind, space in KINDS.items()}
+    worlds |= {"a state": envs.world("thespis/DeepSea-v0")}
     pixels, goals = envs.world("thespis/PixelPendulum-v0"), [envs.world(f"thespis/{n}-v0") for n in ("Reach", "BitFlip")]
-    heads = [*KINDS, "masks", "images", "goals", "data", "rewards", "memory", "collectors"]
+    heads = [*KINDS, "a state", "masks", "images", "goals", "data", "rewards", "memory", "collectors"]
     rows = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for algo in thespis.algorithms().values():
-        if algo.file.stem != algo.name:
-            continue  # a preset
+        if algo.file.stem != algo.name or algo.family == "language":
+            continue  # a preset; or its actor writes, and takes none of these
         taken, alone = takes(algo), Run(offline=True)
         steps = {kind: tried(algo, world) for kind, world in (worlds | {"images": pixels}).items()}
         data = {kind: tried(algo, world, alone, {}) for kind, world in worlds.items()}
