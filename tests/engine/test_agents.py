@@ -1,5 +1,6 @@
 """Several agents: as one environment, and as learners with parameters of their own or in common."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,13 @@ def test_an_agent_is_worth_nothing_after_its_end_and_something_after_a_cut():
     assert rows.obs[:, 0, -3:].tolist() == [[1, 1, 0]] * 8
     told = agents.Split(world.spec, told=True).obs(replay.at(torch.arange(8)).obs)
     assert told[0, :, 4:6].tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_learner_of_contexts_is_for_one_agent():
+    learner = sac.make(sac.Config(hidden=(4,)), Spec(Box(4), Box(1)))
+    drawn = dataclasses.replace(learner, context=lambda state, n, explore: torch.zeros(n, 2))
+    with pytest.raises(Fault, match="agents is 'shared'; own draws contexts, and is for one agent alone"):
+        agents.independent(drawn, "own", envs.world(Pushes).spec, "shared")
 
 
 def alone(spec: Spec, rows: int = 64) -> Batch:

@@ -44,6 +44,8 @@ def independent(learner: Learner, name: str, spec: Spec, how: str | None) -> Lea
         raise Fault(f"agents is {how!r}; {name} remembers between steps, and is for one agent alone: take another algorithm")
     if learner.given:
         raise Fault(f"agents is {how!r}; {name} takes the whole dataset at once, and is for one agent alone")
+    if learner.context:
+        raise Fault(f"agents is {how!r}; {name} draws contexts, and is for one agent alone: take another algorithm")
     if how == "separate" and team.many():
         raise Fault("agents is 'separate'; torchrun's learners share their gradients: use one process, or agents 'shared'")
     return separate(learner, spec) if how == "separate" else shared(learner, spec)
