@@ -95,7 +95,7 @@ def worst_tenth(values: Sequence[float]) -> float:
 def dress(axes: Any, title: str, x: str, what_is_shown: str) -> None:
     """Axes of returns of evaluations."""
     axes.set(xlabel=x, ylabel="return of an evaluation", title=title)
-    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}" if abs(y) >= 10 else f"{y:.2g}")
     plain(axes)
     axes.legend(frameon=False, loc="best", title=what_is_shown, title_fontsize=9, alignment="left")
 
