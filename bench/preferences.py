@@ -14,6 +14,7 @@ seeds, 95%, by Student.
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from typing import Any
@@ -136,7 +137,7 @@ def main() -> None:
         file = RESULTS / "preferences.json"
         before = json.loads(file.read_text()) if file.exists() else {}
         about = {
-            "command": f"python bench/preferences.py {args.what}",
+            "command": " ".join(["python", "bench/preferences.py", *sys.argv[1:]]),
             "commit": commit(),
             "machine": machine(),
             "seeds": args.seeds,
