@@ -65,8 +65,8 @@ class Run:
     """of a world with several agents: one learner for each, with parameters of its own, or with the same for all; None: one
     learner for all of them, which sees and does everything"""
     weights: tuple[str, ...] = ()
-    """of a world with several rewards: those by which one learner is given their sum, in order or by name, as treasure=1,time=0.5;
-    with one reward also of numbers of its info, as reward=1,cost=-0.1"""
+    """of a world with several rewards: those by which one learner is given their sum, in order or by name, as
+    treasure=1,time=0.5; with one reward also of numbers of its info, as reward=1,cost=-0.1"""
     hindsight: Literal["future", "final"] | None = None
     """goals of an off-policy learner's batches: what the episode achieved later, or at its end; None: those asked for"""
     hindsight_share: Fraction = 0.8
