@@ -205,7 +205,7 @@ def test_the_search_box_of_the_gallery_hides_and_shows(address, tmp_path):
     with Browser(tmp_path / "profile") as browser:
         browser.open(f"{address}/papers/index.html", 1280)
         assert found("") == [f"{name}.html" for name in NAMES]
-        assert found("discrete  SAMPLED") == ["sac_discrete.html"]
+        assert found("discrete  SAMPLED") == ["hybrid_sac.html", "sac_discrete.html"]
         assert found("Trust Region natural gradient") == ["trpo.html"]
         assert not browser.value("document.querySelector('#gallery-none').offsetHeight")
         assert found("zzz") == []
