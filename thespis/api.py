@@ -22,8 +22,9 @@ from thespis.engine.progress import Progress
 from thespis.engine.run import Run
 from thespis.envs import vector
 from thespis.envs.contexts import widened
+from thespis.learner import ready
 from thespis.policy import Policy, gathered, load
-from thespis.training import configure, quietly, ready, resume, start, train
+from thespis.training import configure, quietly, resume, start, train
 
 __all__ = [
     "Algorithm", "Env", "Policy", "Result", "algorithm", "algorithms", "compare", "configure", "describe", "evaluate", "header",

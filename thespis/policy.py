@@ -17,9 +17,9 @@ from thespis import config, envs
 from thespis.algorithms import algorithm
 from thespis.core import Fault, Learner, leaves, rebuild, replace
 from thespis.directory import Result, built_in, control, given_parts, path_of, read_about
-from thespis.engine import agents, checkpoint, fetch, frames
+from thespis.engine import checkpoint, fetch, frames
 from thespis.engine.act import Actor
-from thespis.engine.normalise import normalised
+from thespis.engine.around import around, seen
 from thespis.engine.run import Run
 from thespis.envs.statistics import Statistics
 
@@ -165,9 +165,8 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
     if type(context := about.get("context", 0)) is not int or context < 0:
         raise Fault(f"{file} is damaged: context must be a number of numbers")
     spec = spec._replace(rewards=tuple(named), agents=many, context=context)
-    seen = agents.each(frames.side_by_side(spec, run.frame_stack), run.agents, run.frame_stack)
-    made = frames.fed(found.module.make(cfg, seen, **given_parts(found, about, parts)), found.name, run.frame_stack)
-    learner = agents.independent(frames.acting(normalised(made, found.name, seen, run), spec), found.name, spec, run.agents)
+    made = found.module.make(cfg, seen(spec, run), **given_parts(found, about, parts))
+    learner = around(frames.fed(made, found.name, run.frame_stack), found.name, spec, run)
     blank = _blank(learner, file)
     file = file.with_suffix(".safetensors")
     saved = checkpoint.read_tensors(file, sealed)

@@ -16,19 +16,19 @@ from typing import Any
 import torch
 
 from thespis import config, envs, language
-from thespis.algorithms import Algorithm, algorithm, check_actions, digest, fitting, part_names, tell_images, tell_mask
+from thespis.algorithms import Algorithm, algorithm, digest, part_names, tell_images, tell_mask
 from thespis.core import Fault, Learner, OffPolicy
-from thespis.data import Dataset, Offline, OnPolicy, Source, dataset, offline, updates
+from thespis.data import Dataset, Offline, Source, dataset, updates
 from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, title, world_of
-from thespis.engine import agents, checkpoint, contexts, fetch, frames, goals, loop, memory, team
+from thespis.engine import checkpoint, contexts, fetch, loop, team
 from thespis.engine import start as beginning
+from thespis.engine.around import seen
 from thespis.engine.callbacks import Callback, checked
-from thespis.engine.freeze import frozen
 from thespis.engine.lock import alone
-from thespis.engine.normalise import normalised
 from thespis.engine.run import FIXED, WATCHING, Run
 from thespis.envs.flat import describe_error
 from thespis.language import quietly
+from thespis.learner import ready, schedule_updates_of
 
 
 def train(
@@ -121,7 +121,7 @@ def start(
         _free(folder, overwrite)
     about = describe(algo, cfg, run, world, sorted(parts), own_env, data, arrays is not None)
     about |= {"clock": "updates"} if isinstance(learner.experience, Offline) else {}
-    if count := _schedule_updates(cfg, learner, run):
+    if count := schedule_updates_of(cfg, learner, run):
         about["schedule_updates"] = count
     if begin:
         named = fetch.named(start_from)
@@ -175,72 +175,6 @@ def _steps(folder: Path) -> int:
     return max((row["step"] for row in curve.rows(folder)), default=0) if (folder / "metrics.jsonl").exists() else 0
 
 
-def ready(
-    algo: Algorithm, cfg: Any, run: Run, world: envs.World, parts: dict[str, Any], source: Source | None = None,
-    schedule_updates: int | None = None,
-) -> Learner:  # fmt: skip
-    """The learner, whose schedules go over so many updates unless they say otherwise; None: over those of the run.
-
-    Raises Fault for what algorithm, configuration, run and environment cannot be together.
-    """
-    _check_device(run.device)
-    if run.ray_address and not run.collectors:
-        raise Fault(f"ray_address is {run.ray_address!r}; it says where collectors are: give collectors too")
-    spec = agents.each(frames.side_by_side(world.spec, run.frame_stack), run.agents, run.frame_stack)
-    try:
-        learner = frames.fed(algo.module.make(cfg, spec, **parts), algo.name, run.frame_stack)
-    except Fault as fault:
-        if algo.family == "own" or algo.name in fitting(spec):
-            raise
-        raise Fault(f"{fault}; 'thespis list --for {world.name}' names the algorithms that fit") from None
-    check_actions(algo, dataclasses.replace(world, spec=spec))
-    frames.check_sequences(learner, algo.name, run, source is not None)
-    if run.offline and isinstance(learner.experience, OffPolicy):
-        learner = dataclasses.replace(learner, experience=offline(learner.experience))
-    if isinstance(learner.experience, Offline):
-        if source is None:
-            raise Fault(f"data: {algo.name} learns from recorded data here: name a dataset with data")
-        others = {"collectors": run.collectors, "num_envs": run.num_envs > 1, "torchrun's learners": team.many()}
-        if name := next((name for name, value in others.items() if value), None):
-            raise Fault(f"{name}: a run that learns from data alone takes no steps, and has one learner; leave it out")
-    elif run.offline:
-        raise Fault(f"offline: {algo.name} is on-policy, and cannot learn from data alone; take an off-policy algorithm")
-    elif not world.simulated:
-        raise Fault(f"env: {algo.name} takes steps, and {world.name} is recorded data: name an environment, or give offline")
-    if isinstance(learner.experience, OnPolicy):
-        taken = source is not None and learner.given is None
-        others = {"data": taken, "collectors": run.collectors, "torchrun's learners": team.many()}
-        if name := next((name for name, value in others.items() if value), None):
-            raise Fault(
-                f"{name}: an on-policy algorithm learns from its own newest steps; leave it out, or take an off-policy one"
-            )
-    goals.check(learner, algo.name, world, run)
-    if run.data is not None:
-        dataset.find(run.data)
-    if run.stop_at is not None and not run.eval_episodes:
-        raise Fault(f"stop_at is {run.stop_at:g}; it looks at evaluations, and eval_episodes is 0: allowed: 1 or more")
-    memory.check_experience(learner, contexts.world_of(learner, world, run, algo.name, source).spec, run)
-    widths = {f: n if isinstance(n, tuple) else (n,) for f, n in vars(cfg).items() if "hidden" in f and n}
-    if large := {f: n for f, n in widths.items() if max(n) >= 5_000}:
-        memory.check_networks(learner, run.device, ", ".join(f"{f} is {n}" for f, n in large.items()))
-    if count := schedule_updates or _schedule_updates(cfg, learner, run):
-        made = algo.module.make(config.over(cfg, count), spec, **parts)
-        learner = dataclasses.replace(made, experience=learner.experience)
-    learner = frozen(learner, algo.module.State, run.freeze)
-    learner = frames.acting(normalised(learner, algo.name, spec, run), world.spec)
-    return agents.independent(learner, algo.name, world.spec, run.agents)
-
-
-def _schedule_updates(cfg: Any, learner: Learner, run: Run) -> int | None:
-    """The updates that schedules without a number of their own go over: those of the run, or from one reset of State to the
-    next. None: there are no such schedules."""
-    if config.over(cfg, 1) == cfg:
-        return None
-    feed = learner.experience
-    count = updates(feed, run.steps, run.num_envs) + (feed.pretrain if run.data else 0)
-    return max(min(count, feed.reset_every or count), 1)
-
-
 def resume(
     path: str | Path | Result,
     steps: int | None = None,
@@ -288,8 +222,7 @@ def resume(
             raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
         at, notes, begin = done[-1] if done else 0, list[str](), None
         if cfg != old_cfg and done:
-            seen = agents.each(frames.side_by_side(world.spec, run.frame_stack), run.agents, run.frame_stack)
-            old = found.module.make(config.over(old_cfg, 1), seen, **parts).experience
+            old = found.module.make(config.over(old_cfg, 1), seen(world.spec, run), **parts).experience
             counts = [updates(feed, at, run.num_envs) for feed in (old, learner.experience)]
             if counts[0] != counts[1] and not isinstance(learner.experience, Offline):
                 raise Fault(
@@ -305,7 +238,7 @@ def resume(
         if env is not None and run.env != old_run.env:
             about["own_env"] = not isinstance(env, str)
             about["title"] = title(found, world.name, run.seed)
-        if (count := _schedule_updates(cfg, learner, run)) and "schedule_updates" not in about:
+        if (count := schedule_updates_of(cfg, learner, run)) and "schedule_updates" not in about:
             about["schedule_updates"] = count
         if not checkpoint.has_saved(folder) and isinstance(start_from := about.get("start"), dict):
             begin = _begin(learner, str(start_from.get("run")))
@@ -382,12 +315,3 @@ def _draw(folder: Path) -> None:
         page.page([folder])
     except Exception as error:  # what was learnt matters more
         print(f"{folder / 'report'}: not drawn, as {describe_error(error)}", file=sys.stderr)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.backends.mps.is_available() else [])]
-        why = "" if device.partition(":")[0] not in (*kinds, "cuda") else f" ({str(error).splitlines()[0].partition('. ')[0]})"
-        raise Fault(f"device is {device!r}; allowed here: {', '.join(kinds)}{why}") from None

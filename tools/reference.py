@@ -25,7 +25,7 @@ from thespis import config, envs
 from thespis.algorithms import Algorithm, check_actions, takes
 from thespis.engine.run import Run
 from thespis.fault import Fault
-from thespis.training import ready
+from thespis.learner import ready
 
 DOCS = Path(__file__).parents[1] / "docs"
 MADE = "<!-- Made by tools/reference.py from the code. Do not edit it here. -->"

@@ -29,7 +29,7 @@ SMALL = {"hidden": (8,), "steps": 100, "warmup": 10, "eval_episodes": 1, "sinks"
 def test_what_does_not_go_with_torchrun_is_told(monkeypatch, tmp_path, options, what):
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("thespis.training._check_device", lambda device: None)
+    monkeypatch.setattr("thespis.learner._check_device", lambda device: None)
     with pytest.raises(Fault, match=what):
         thespis.train("sac", env="thespis/Counter-v0", out=tmp_path / "run", **SMALL | options)
     assert not (tmp_path / "run").exists()
