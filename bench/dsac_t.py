@@ -1,16 +1,18 @@
 """What three refinements buy: DSAC-T beside DSAC and SAC, as rewards are scaled, and how far each critic is from the truth.
 
     python bench/dsac_t.py run              every part and algorithm that is not done yet
-    python bench/dsac_t.py run settled      one part: scale, bias or settled
+    python bench/dsac_t.py run settled      one part: scale, bias, settled or wide
     python bench/dsac_t.py report           bench/results/dsac_t.json and dsac_t.png, from the raw results
 
 scale: Pendulum-v1 with rewards times 0.01 to 100, three seeds each. The score is the return in the task's own units, from 0 (a
 random policy, -1,230 here) to 1 (the best that any algorithm reached at any scale).
 bias: InvertedDoublePendulum-v5, three seeds. Critics' values along episodes of the policy, less the discounted soft return that
 followed (rewards, and alpha times the entropy of every later step), over the steps whose next 500, or all, were played.
-settled: the same at a discount of 0.9, five seeds, with SAC of one critic too, after so many updates that the slow targets have
-caught up: N tau (1 - gamma) = 5, so that a constant part of the value is there to 1 - e^-5 = 99.3% (in `bias`: to 63% for SAC, to
-39% for the others, whose targets move at every second update). So 10,000 updates of SAC and 20,000 of the others.
+settled (not run yet): the same at a discount of 0.9, five seeds, with SAC of one critic too, after so many updates that the slow
+targets have caught up: N tau (1 - gamma) = 5, so that a constant part of the value is there to 1 - e^-5 = 99.3% (`bias`: to 63%
+for SAC, to 39% for the others, whose targets move at every second update). So 10,000 updates of SAC and 20,000 of the others.
+wide (hours, and not run yet): InvertedDoublePendulum-v5, where a wrong scale costs the episode, rewards times 0.01 to 100, five
+seeds, 60,000 updates; with DSAC-T without its bound and without its weights, and SAC with a fixed temperature.
 All algorithms: two hidden layers of 64, batch 64, step size 1e-3, 500 random steps, an update every five steps (the authors:
 every twenty); else their defaults.
 Raw results lie in bench/results/raw/dsac_t/PART-ALGORITHM.jsonl, a line a seed. Settings were tried on seeds from 100 on.
@@ -38,15 +40,19 @@ SMALL: dict[str, Any] = {"hidden": (64, 64), "batch_size": 64, "lr": 1e-3, "warm
 SCALES = (0.01, 0.1, 1.0, 10.0, 100.0)
 ONE_CRITIC = "SAC, one critic"
 EACH = {name: colour for name, (_, colour) in ALGORITHMS.items()} | {ONE_CRITIC: "#8a4fbf"}
+VARIANTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    ONE_CRITIC: (sac, {"critics": 1}), "SAC, alpha 0.2": (sac, {"alpha": 0.2}),
+    "DSAC-T, no bound": (dsac_t, {"huber": None}), "DSAC-T, weight 1": (dsac_t, {"weight": (1.0, 1.0)}),
+}  # fmt: skip
 SEEDS, SETTLED_SEEDS = range(3), range(5)
 STEPS = {"scale": 100_000, "bias": 100_000}
 RANDOM = -1_230.0  # mean return of uniformly random actions on Pendulum-v1, 1,000 episodes
 
 
 def learners(name: str, env: str, seeds: Sequence[int], scales: Sequence[float] | None = None, **numbers: Any) -> Together:
-    algo = sac if name == ONE_CRITIC else ALGORITHMS[name][0]
-    numbers |= {} if algo is sac else {"alpha_lr": 1e-3}
-    cfg = algo.Config(**SMALL, **numbers, **({"critics": 1} if name == ONE_CRITIC else {}))
+    algo, own = VARIANTS[name] if name in VARIANTS else (ALGORITHMS[name][0], {})
+    numbers |= own if algo is sac else {"alpha_lr": 1e-3, **own}
+    cfg = algo.Config(**SMALL, **numbers)
     return Together(algo.make, cfg, env, seeds, scales)
 
 
@@ -107,7 +113,18 @@ def _bias(many: Together, i: int, episodes: int = 20, tail: int = 500, gamma: fl
     return {"bias": float(np.mean(gaps)), "soft_return": float(np.mean(values)), "alpha": alpha}
 
 
-PARTS = {"scale": scale, "bias": bias, "settled": settled}
+def wide(name: str, updates: int = 60_000) -> list[dict[str, Any]]:
+    """Returns of 20 episodes after training, for each seed at each scale."""
+    pairs = [(seed, x) for seed in SETTLED_SEEDS for x in SCALES]
+    many = learners(name, "InvertedDoublePendulum-v5", [s for s, _ in pairs], [x for _, x in pairs])
+    many.train(SMALL["warmup"] + round(updates / SMALL["updates_per_step"]))
+    return [{"seed": s, "scale": x, "return_mean": float(r.mean())} for (s, x), r in zip(pairs, many.evaluate(20), strict=True)]
+
+
+PARTS = {
+    "scale": (scale, list(ALGORITHMS)), "bias": (bias, list(ALGORITHMS)), "settled": (settled, list(EACH)),
+    "wide": (wide, [*ALGORITHMS, *(name for name in VARIANTS if name != ONE_CRITIC)]),
+}  # fmt: skip
 
 
 def rows(part: str, name: str) -> list[dict[str, Any]]:
@@ -119,9 +136,9 @@ def run(parts: Sequence[str]) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     for part in parts:
-        for name in EACH if part == "settled" else ALGORITHMS:
+        for name in PARTS[part][1]:
             if not rows(part, name):
-                found = PARTS[part](name)
+                found = PARTS[part][0](name)
                 write_rows(RAW / f"{part}-{name}.jsonl", found)
 
 
@@ -157,6 +174,15 @@ def report(made_at: str) -> None:
         axes.set(ylabel="bias, % of the soft return", xlim=(-0.6, len(names) - 0.4))
         axes.set_xticks(range(len(names)), [name.replace(", ", ",\n") for name in names], fontsize=8)
         axes.axhline(0, color="#888", lw=1)
+    for name in PARTS["wide"][1]:
+        if found := rows("wide", name):
+            by = {x: [r["return_mean"] for r in found if r["scale"] == x] for x in SCALES}
+            top = max(float(np.mean(returns)) for returns in by.values())
+            result.setdefault("wide", {})[name] = {
+                "returns": {str(x): float(np.mean(returns)) for x, returns in by.items()},
+                "interval95": {str(x): interval(returns) for x, returns in by.items()},
+                "share_of_own_best": {str(x): float(np.mean(returns)) / top for x, returns in by.items()},
+            }
     middle.set_title("Values against what followed, targets\nbehind: gamma 0.99, 20,000 updates", fontsize=10)
     right.set_title("the same with targets that have\ncaught up: gamma 0.9, N tau (1 - gamma) = 5", fontsize=10)
     for axes in (left, middle, right):
@@ -177,7 +203,7 @@ def biases(part: str, name: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("parts", nargs="*", default=list(PARTS), help="scale, bias, settled (default: all)")
+    parser.add_argument("parts", nargs="*", default=["scale", "bias", "settled"], help="those three (default), wide")
     parser.add_argument("--commit", help="that the results were made at, if not this one")
     args = parser.parse_args()
     if args.what == "run":
