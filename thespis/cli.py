@@ -816,7 +816,7 @@ def _ran(result: Result, algo: str | None = None) -> int:
 
 
 def _say(result: Result, algo: str | None) -> None:
-    from thespis import envs
+    from thespis import api, envs
     from thespis.engine import checkpoint
 
     if result.return_mean is not None:
@@ -830,6 +830,8 @@ def _say(result: Result, algo: str | None) -> None:
         words += ["--algo", algo or about["algo"]]
     if not about["no_env"] and (about["own_env"] or not envs.known(about["run"]["env"])):
         words += ["--env", about["run"]["env"]]
+    named = config.functions(api.algorithm(algo or about["algo"]).module.Config, about["algo_config"])
+    words += [word for name, value in named.items() for word in (f"--{name}", value)]
     words += ["--steps", str(2 * about["run"]["steps"])] if result.finished and not result.stopped else []
     words += ["--stop-at", "None"] if result.stopped and result.finished and about["run"].get("stop_at") is not None else []
     print(f"go on    {shlex.join(words)}")

@@ -52,6 +52,17 @@ class Ascending:
         return "in ascending order"
 
 
+class Named:
+    """Names of functions."""
+
+    def __contains__(self, name: str) -> bool:
+        module, colon, function = name.partition(":")
+        return bool(colon and module and function)
+
+    def __str__(self) -> str:
+        return "module:function"
+
+
 class Schedule(str):
     """A number that changes with the updates, written SHAPE:FIRST[:LAST][:warmup=SHARE][:updates=N].
 
@@ -103,6 +114,7 @@ Natural = Annotated[int, Range(0)]
 Count = Annotated[int, Range(1)]
 Members = Annotated[int, Range(1, 1_000)]  # of networks: a damaged file may ask for any number
 Interval = Annotated[tuple[float, float], Ascending()]
+Function = Annotated[str, Named()]  # code: a run is not resumed with what only its own config.json names
 Start = Literal["glorot", "torch"]  # of a network's parameters: nets.mlp
 BatchNorm = Literal["shared", "apart", "none"]  # nets.bottleneck
 Renorm = Literal["renorm", "batch", "none"]  # nets.renormed
@@ -120,6 +132,13 @@ def check(config: C, where: str = "") -> C:
             shown = "a function, which no file can hold" if callable(given) and not isinstance(given, Schedule) else repr(given)
             raise Fault(f"{where}{f.name} is {shown}; allowed: {words(hints[f.name])}") from None
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def functions(cls: type, values: Mapping[str, Any]) -> dict[str, str]:
+    """Of these fields those of type Function that name one which is not ours."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = [name for name, hint in hints.items() if Function in (hint, *typing.get_args(hint))]
+    return {k: v for k in fields if (v := values[k]) and not v.startswith("thespis.")}
 
 
 def build(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
@@ -205,7 +224,7 @@ def fit(hint: Any, value: Any) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         value = fit(args[0], value)
-        if not all(value in r for r in args[1:] if isinstance(r, Range | Ascending)):
+        if not all(value in r for r in args[1:] if isinstance(r, Range | Ascending | Named)):
             raise ValueError
         return value
     if origin in (typing.Union, types.UnionType):
@@ -252,7 +271,7 @@ def words(hint: Any) -> str:
     """What a type allows, for a person."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return " ".join([words(args[0]), *(str(r) for r in args[1:] if isinstance(r, Range | Ascending))])
+        return " ".join([words(args[0]), *(str(r) for r in args[1:] if isinstance(r, Range | Ascending | Named))])
     if origin in (typing.Union, types.UnionType):
         return " or ".join("None" if a is type(None) else words(a) for a in args)
     if origin is Literal:

@@ -204,6 +204,8 @@ def resume(
     if steps is not None:
         options["steps"] = steps
     run, cfg = configure(found, world, options, run, cfg)
+    if alien := [f"{k} is {v!r}" for k, v in config.functions(type(cfg), vars(cfg)).items() if k not in options]:
+        raise Fault(f"{alien[0]}, which is code that {folder} names: name it again, as --{alien[0].split()[0]} or in Python")
     if (about.get("own_data") is True) != (data is not None):
         what = "was given arrays for data" if data is None else "was given none"
         raise Fault(f"data: {folder} {what}; give {'them again, from Python' if data is None else 'none'}")

@@ -157,6 +157,14 @@ def test_a_run_that_is_stopped_and_resumed_is_the_whole_one(name: str, tmp_path:
     assert_equal(tmp_path / "part", tmp_path / "whole")
 
 
+def test_a_run_that_names_a_rater_of_its_own_is_resumed_where_you_name_it_too(tmp_path: Any) -> None:
+    own = {"rater": "tests.papers.test_spo:from_the_start"}
+    run = thespis.train("spo", Counting, steps=20, out=tmp_path / "run", **OPTIONS | own)
+    with pytest.raises(Fault, match=r"rater is 'tests.papers.test_spo:from_the_start', which is code that .*: name it again"):
+        thespis.resume(run, steps=40, env=Counting)
+    assert thespis.resume(run, steps=40, env=Counting, **own).finished
+
+
 def test_a_rater_that_is_not_there_ends_the_run_in_one_line(tmp_path: Any) -> None:
     with pytest.raises(Fault, match="rater is 'nowhere:f', which cannot be imported"):
         thespis.train("spo", Counting, steps=40, out=tmp_path / "run", **OPTIONS | {"rater": "nowhere:f", "eval_episodes": 0})

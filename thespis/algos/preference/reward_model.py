@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from thespis import nets, ops
-from thespis.config import Count, Fraction, NonNegative, Positive, Rate
+from thespis.config import Count, Fraction, Function, NonNegative, Positive, Rate
 from thespis.core import Batch, Learner, Metrics, Params, Spec, Trained, replace, tree
 from thespis.data import Compared, OnPolicy, compared, rater
 from thespis.optim import descend, fresh
@@ -23,8 +23,8 @@ from thespis.optim import descend, fresh
 
 @dataclass(frozen=True)
 class Config:
-    rater: str = ""
-    """who prefers, as module:function, a function of two episodes; empty: the higher return is preferred"""
+    rater: Function | None = None
+    """who prefers, as module:function, a function of two episodes; None: the higher return is preferred"""
     comparisons: Count = 512
     """questions to the rater for each rollout, of pairs of its whole episodes drawn at random"""
     kept: Count = 16_384
