@@ -43,8 +43,8 @@ def writes(algo: Algorithm) -> bool:
 
 def is_written(folder: Path) -> bool:
     """Whether a run directory is of an actor that writes. What is wrong with it is told by those who open it."""
-    with contextlib.suppress(Fault, OSError, ValueError, KeyError, TypeError):
-        name = str(json.loads((folder / "config.json").read_bytes())["algo"])
+    with contextlib.suppress(Fault, KeyError, TypeError):
+        name = str(checkpoint.read_json(folder / "config.json")["algo"])
         return not name.endswith(".py") and writes(algorithm(name))
     return False
 

@@ -182,8 +182,10 @@ wait = build.begin({source!r}, [torch.ones(3)], 1)[1]
 time.sleep({after})
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    time.sleep(1)
-    assert not any(str(shelf) in words for words in running())
+    until = time.monotonic() + 30
+    while (left := any(str(shelf) in words for words in running())) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not left
     assert not list(shelf.glob("new-*"))  # nothing half-written
 
 

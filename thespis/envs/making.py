@@ -285,7 +285,8 @@ def _made(name: str, build: Build, **mode: str) -> gym.Env[Any, Any]:
         raise
     except (gym.error.DependencyNotInstalled, ImportError) as error:  # most of these say what to install, or where it went
         key = name.rpartition(":")[2]
-        moved = type(error) is ImportError and key in registry and _near(key) != [key]
+        old = type(error) is ImportError or "mujoco_py" in str(error)  # as gymnasium, and gymnasium-robotics, say it
+        moved = old and key in registry and _near(key) != [key]
         missing = "; install the package that provides it" if isinstance(error, ModuleNotFoundError) else ""
         hint = f"; did you mean {_near(key)[0]}?" if moved else missing
         raise Fault(f"{name}: cannot be made: {' '.join(str(error).split())}{hint}") from error
