@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test soak check fix one bench docs new clean
+.PHONY: help run test soak check fix one bench zoo docs new clean
 
 test soak check one: export OMP_NUM_THREADS ?= 1
 BIN := .venv/bin
@@ -55,6 +55,9 @@ one: $(READY) ## the tests of one algorithm: make one A=sac
 
 bench: $(PEERS) ## throughput beside Stable-Baselines3 and SBX
 	@$(BIN)/python bench/throughput.py --peers thespis:1 thespis:2 sb3:1 sb3:2 sbx:1 sbx:2
+
+zoo: $(READY) ## the policies of the bench's runs that are under runs/, with their cards and an index, in zoo/
+	@$(BIN)/python tools/zoo.py
 
 docs: $(READY) ## the documentation site, in site/; fails where a link leads nowhere
 	@$(BIN)/python tools/pages.py

@@ -30,7 +30,7 @@ def push(path: str | Path | api.Result, repo: str, *, private: bool = False, alg
     if not fetch.token():
         raise Fault("the Hub wants a token that may write: run 'hf auth login', or set HF_TOKEN")
     with tempfile.TemporaryDirectory() as aside:
-        _fill(Path(aside), folder, repo, policy)
+        fill(Path(aside), folder, f"{fetch.SCHEME}{repo}", policy)
         try:
             hub.create_repo(repo, private=private, exist_ok=True)
             said = f"{policy.about['algo']} of step {policy.about['step']}, by Thespis {api.thespis.__version__}"
@@ -60,8 +60,9 @@ def bring(path: str, out: str | Path | None = None) -> Path:
     return target
 
 
-def _fill(aside: Path, folder: Path, repo: str, policy: api.Policy) -> None:
-    """What is pushed. Of JSON, all but the places on this machine that it names."""
+def fill(aside: Path, folder: Path, address: str, policy: api.Policy) -> None:
+    """What is pushed: the policies of the run `folder`, and a card that names the `address` to load them from. Of JSON, all but
+    the places on this machine that it names."""
     (aside / "policy").mkdir()
     for name in fetch.FILES:
         if not (folder / name).is_file():
@@ -77,7 +78,7 @@ def _fill(aside: Path, folder: Path, repo: str, policy: api.Policy) -> None:
         shutil.copyfile(folder / "curve.png", aside / "curve.png")
     if videos := sorted((folder / "videos").glob("*.mp4"), key=lambda p: p.stat().st_mtime):
         shutil.copyfile(videos[-1], aside / "replay.mp4")
-    (aside / "README.md").write_text(_card(aside, folder, repo, policy), encoding="utf-8")
+    (aside / "README.md").write_text(_card(aside, folder, address, policy), encoding="utf-8")
 
 
 def _nameless(about: dict[str, Any]) -> dict[str, Any]:
@@ -89,12 +90,12 @@ def _nameless(about: dict[str, Any]) -> dict[str, Any]:
     return kept | begun | title | {"algo": name, "run": run | data}
 
 
-def _results(folder: Path, step: int) -> dict[str, Any] | None:
+def evaluated(folder: Path, step: int) -> dict[str, Any] | None:
     """The newest evaluation of the run up to that step: a row of metrics.jsonl."""
     return next((r for r in reversed(curve.rows(folder)) if r["step"] <= step and r.get("eval/return_mean") is not None), None)
 
 
-def _card(aside: Path, folder: Path, repo: str, policy: api.Policy) -> str:
+def _card(aside: Path, folder: Path, address: str, policy: api.Policy) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     about = _nameless(policy.about)
@@ -104,7 +105,7 @@ def _card(aside: Path, folder: Path, repo: str, policy: api.Policy) -> str:
     results = []
     for which in ("last", "best"):
         file = aside / "policy" / f"{which}.json"
-        row = _results(folder, step := checkpoint.read_json(file)["step"]) if file.is_file() else None
+        row = evaluated(folder, step := checkpoint.read_json(file)["step"]) if file.is_file() else None
         if row is None:
             continue
         mean, std, episodes = row["eval/return_mean"], row["eval/return_std"], len(row["eval/returns"])
@@ -116,7 +117,7 @@ def _card(aside: Path, folder: Path, repo: str, policy: api.Policy) -> str:
                 metric_type="mean_reward", metric_name=f"mean return over {episodes} episodes", metric_value=value,
             ))  # fmt: skip
     tags = ["reinforcement-learning", "actor-critic", algo, env]
-    more: Any = {"model_name": repo.partition("/")[2], "eval_results": results} if results else {}
+    more: Any = {"model_name": address.rpartition("/")[2], "eval_results": results} if results else {}
     data = ModelCardData(library_name="thespis", pipeline_tag="reinforcement-learning", tags=tags, **more)
     again = (" --env ENV" if about["own_env"] else "") + ("" if known else f" --algo {algo}")
     result = ["## Result", "", *rows, "", RESULT] if len(rows) > 2 else []
@@ -127,10 +128,10 @@ def _card(aside: Path, folder: Path, repo: str, policy: api.Policy) -> str:
         f"- environment: {env}" + (", the author's own" if about["own_env"] else ""),
         f"- environment steps: {about['step']:,}", f"- seed: {run.get('seed', 'not known')}",
         "- `config.json` has every other number", "", *result,
-        "## Use", "", "With `thespis[hub]` installed:", "",
-        "```sh", f"thespis evaluate hf://{repo} --episodes 10{again}", "```", "",
-        "```python", "import thespis", "", f'policy = thespis.load("hf://{repo}")', "action = policy.act(obs)", "```", "",
-        "The repository holds JSON and safetensors, no pickle: loading it runs no code from it.", "",
+        "## Use", "", *(["With `thespis[hub]` installed:", ""] if fetch.named(address) else []),
+        "```sh", f"thespis evaluate {address} --episodes 10{again}", "```", "",
+        "```python", "import thespis", "", f'policy = thespis.load("{address}")', "action = policy.act(obs)", "```", "",
+        "The files are JSON and safetensors, no pickle: loading them runs no code from them.", "",
         *(["![Return over environment steps](curve.png)", ""] if (aside / "curve.png").is_file() else []),
     ]  # fmt: skip
     return "\n".join(lines)
