@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import shlex
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 
@@ -16,10 +19,13 @@ from thespis import config, envs
 from thespis.algorithms import Algorithm, algorithm, digest, part_names
 from thespis.core import Fault
 from thespis.data import Dataset, Source, dataset
-from thespis.engine import checkpoint
+from thespis.engine import checkpoint, fetch
+from thespis.engine.language_run import LanguageRun
 from thespis.engine.origin import origin
 from thespis.engine.run import Run
+from thespis.engine.start import Start
 
+R = TypeVar("R", Run, LanguageRun)
 Env = str | gym.Env | Callable[[], gym.Env]
 USUAL = "HalfCheetah-v5"
 
@@ -47,6 +53,26 @@ class Result:
             by_step.setdefault(row["step"], {}).update(row)
         steps = [by_step[step] for step in sorted(by_step)]
         return {name: [row.get(name) for row in steps] for name in {"step": 0} | {k: 0 for row in steps for k in row}}
+
+
+@contextmanager
+def quietly(quiet: bool = True) -> Iterator[None]:
+    """Nothing on standard output; faults are raised as ever."""
+    if not quiet:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def configured(algo: Algorithm, run: R, cfg: Any, options: dict[str, Any]) -> tuple[R, Any]:
+    """The run and the Config with these options, each where its name belongs. Fault: an unknown name, or a wrong value."""
+    runs, fields = ({f.name for f in dataclasses.fields(c)} for c in (type(run), algo.module.Config))
+    for name in options:
+        if name not in runs | fields:
+            raise Fault(f"{name} is not an option of {algo.name}{config.near(name, runs | fields)}")
+    run = config.check(dataclasses.replace(run, **{k: v for k, v in options.items() if k in runs - fields}))
+    return run, config.check(dataclasses.replace(cfg, **{k: v for k, v in options.items() if k in fields}))
 
 
 def world_of(env: Env | None, source: Source | None = None, args: Sequence[str] = ()) -> envs.World:
@@ -99,6 +125,12 @@ def describe(
     }
 
 
+def begun_with(start_from: str | Path | Result, begin: Start) -> dict[str, Any]:
+    """What config.json says of the run whose networks this one begins with."""
+    where = start_from if fetch.named(start_from) else str(path_of(start_from).resolve())
+    return {"run": where, "title": str(begin.about.get("title")), "step": begin.step}
+
+
 def path_of(path: str | Path | Result) -> Path:
     """Of a run. Raises Fault for what is neither a path nor what `train` returned."""
     return path.path if isinstance(path, Result) else place(path, "run", " of a run directory, or what train returned")
@@ -133,6 +165,30 @@ def clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name in WRITTEN or (path.name.startswith(".") and path.name.endswith(".tmp")):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def free(folder: Path, overwrite: bool) -> None:
+    """Raises Fault where a new run must not write: a file; what is no run; and without `overwrite` a run that has done a step."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise Fault(f"out: {folder} exists and is a file; give a directory")
+    if not any(path.name != ".lock" for path in folder.iterdir()):
+        return
+    if not is_run(folder):
+        raise Fault(f"out: {folder} exists and is no run directory, so nothing in it is deleted; give another with --out (out=)")
+    if not overwrite and (checkpoint.has_saved(folder) or steps_done(folder)):
+        raise Fault(
+            f"out: {folder} exists; continue it with 'thespis resume {shlex.quote(str(folder))}', delete it with --overwrite"
+            " (overwrite=True), or give another with --out (out=)"
+        )
+
+
+def steps_done(folder: Path) -> int:
+    """Of the newest row of metrics that a run has written."""
+    from thespis.report import curve
+
+    return max((row["step"] for row in curve.rows(folder)), default=0) if (folder / "metrics.jsonl").exists() else 0
 
 
 def open_run(

@@ -7,10 +7,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,20 @@ import thespis
 from thespis import config
 from thespis.algorithms import Algorithm, algorithm, digest
 from thespis.core import Fault
-from thespis.directory import Result, built_in, clear, is_run, path_of, place, read_about, title
+from thespis.directory import (
+    Result,
+    begun_with,
+    built_in,
+    clear,
+    configured,
+    free,
+    is_run,
+    path_of,
+    place,
+    quietly,
+    read_about,
+    title,
+)  # fmt: skip
 from thespis.engine import checkpoint, fetch, language
 from thespis.engine import start as beginning
 from thespis.engine.language_run import WATCHING, LanguageRun
@@ -49,16 +61,6 @@ def is_written(folder: Path) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def quietly(quiet: bool = True) -> Iterator[None]:
-    """Nothing on standard output; faults are raised as ever."""
-    if not quiet:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield
-
-
 def train(
     algo: Algorithm, env: Any, data: Any, out: str | Path | None, overwrite: bool, start_from: Any, callback: Any,
     panel: bool | None, quiet: bool, options: dict[str, Any],
@@ -70,19 +72,9 @@ def train(
         raise Fault(f"callback: a run of {algo.name}, whose actor writes, calls none yet; leave it out")
     named = {} if data is None else {"data": str(data)}
     named |= {"env": env} if isinstance(env, str) else {}
-    run, cfg = configure(algo, LanguageRun(), algo.config, options | named)
+    run, cfg = configured(algo, LanguageRun(), algo.config, options | named)
     with quietly(quiet):
         return start(algo, cfg, run, out, overwrite=overwrite, start_from=start_from, panel=panel, env=env)
-
-
-def configure(algo: Algorithm, run: LanguageRun, cfg: Any, options: dict[str, Any]) -> tuple[LanguageRun, Any]:
-    """Both, with these options in place. Fault: an unknown name, or a wrong value."""
-    runs, fields = ({f.name for f in dataclasses.fields(c)} for c in (LanguageRun, algo.module.Config))
-    for name in options:
-        if name not in runs | fields:
-            raise Fault(f"{name} is not an option of {algo.name}{config.near(name, runs | fields)}")
-    run = config.check(dataclasses.replace(run, **{k: v for k, v in options.items() if k in runs}))
-    return run, config.check(dataclasses.replace(cfg, **{k: v for k, v in options.items() if k in fields}))
 
 
 def start(
@@ -95,12 +87,11 @@ def start(
     run = dataclasses.replace(run, env=world.name if world else None)
     label = re.sub(r"[^\w.-]+", "-", f"{algo.name}-{run.env or Path(run.data or '').stem}-{run.seed}")
     folder = Path("runs") / label if out in (None, "") else place(out or "")
-    _free(folder, overwrite)
+    free(folder, overwrite)
     begin = None if start_from is None else _begin(start_from)
     about = _describe(algo, cfg, run, world)
     if begin:
-        begins = start_from if fetch.named(start_from) else str(path_of(start_from).resolve())
-        about["start"] = {"run": begins, "title": str(begin.about.get("title")), "step": begin.step}
+        about["start"] = begun_with(start_from, begin)
     elif isinstance(learner.experience, Played) and run.warm_start and world:
         made = _warm(run, folder, world, env, overwrite, panel)
         if made and not made.finished:
@@ -161,11 +152,11 @@ def resume(
     checkpoint.no_links(folder)
     before = json.loads(json.dumps(about))
     named = options | ({} if steps is None else {"steps": steps}) | ({"env": env} if isinstance(env, str) else {})
-    new, new_cfg = configure(algo, run, cfg, named)
+    new, new_cfg = configured(algo, run, cfg, named)
     changed: dict[str, list[Any]] = {}
-    for was, now, free in ((run, new, WATCHING), (cfg, new_cfg, set[str]())):
+    for was, now, watched in ((run, new, WATCHING), (cfg, new_cfg, set[str]())):
         old, given = config.to_json(was), config.to_json(now)
-        changed |= {k: [old[k], given[k]] for k in given if given[k] != old[k] and k not in free}
+        changed |= {k: [old[k], given[k]] for k in given if given[k] != old[k] and k not in watched}
     if fixed := next((k for k in ("seed", "model", "data", "warm_start") if k in changed), None):
         raise Fault(f"{fixed} is {changed[fixed][1]!r} and was {changed[fixed][0]!r}; a run cannot change it: begin another")
     if about["own_env"] and env is None:
@@ -264,20 +255,6 @@ def _ready(algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | None)
 
 def _begin(path: Any) -> beginning.Start:
     return beginning.read(path_of(fetch.local(path)))
-
-
-def _free(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise Fault(f"out: {folder} exists and is a file; give a directory")
-    if not folder.exists() or not any(p.name != ".lock" for p in folder.iterdir()):
-        return
-    if not is_run(folder):
-        raise Fault(f"out: {folder} exists and is no run directory, so nothing in it is deleted; give another with --out (out=)")
-    if not overwrite and checkpoint.has_saved(folder):
-        raise Fault(
-            f"out: {folder} exists; continue it with 'thespis resume {folder}', delete it with --overwrite (overwrite=True), or"
-            " give another with --out (out=)"
-        )
 
 
 def _describe(algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,23 @@ from thespis import config, envs, language
 from thespis.algorithms import Algorithm, algorithm, digest, part_names, tell_images, tell_mask
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Dataset, Offline, Source, dataset, updates
-from thespis.directory import Env, Result, clear, describe, given_parts, is_run, open_run, path_of, place, title, world_of
+from thespis.directory import (
+    Env,
+    Result,
+    begun_with,
+    clear,
+    configured,
+    describe,
+    free,
+    given_parts,
+    open_run,
+    path_of,
+    place,
+    quietly,
+    steps_done,
+    title,
+    world_of,
+)  # fmt: skip
 from thespis.engine import checkpoint, contexts, fetch, loop, team
 from thespis.engine import start as beginning
 from thespis.engine.around import seen
@@ -27,7 +42,6 @@ from thespis.engine.callbacks import Callback, checked
 from thespis.engine.lock import alone
 from thespis.engine.run import FIXED, WATCHING, Run
 from thespis.envs.flat import describe_error
-from thespis.language import quietly
 from thespis.learner import ready, schedule_updates_of
 
 
@@ -84,16 +98,9 @@ def _name_env_args(options: dict[str, Any]) -> None:
 def configure(
     algo: Algorithm, world: envs.World, options: dict[str, Any], run: Run | None = None, cfg: Any = None
 ) -> tuple[Run, Any]:
-    """The run and the Config that the names of `options` belong to; the rest is as in `run` and `cfg`, or as by default. Raises
-    Fault on an unknown name or a wrong value."""
-    runs, fields = ({f.name for f in dataclasses.fields(c)} for c in (Run, algo.module.Config))
-    for name in options:
-        if name not in runs | fields:
-            raise Fault(f"{name} is not an option of {algo.name}{config.near(name, runs | fields)}")
-    named = {k: v for k, v in options.items() if k in runs - fields} | {"env": world.name}
-    run = config.check(dataclasses.replace(run or Run(), **named))
-    cfg = algo.config if cfg is None else cfg
-    return run, config.check(dataclasses.replace(cfg, **{k: v for k, v in options.items() if k in fields}))
+    """`configured`, where `run` and `cfg` may be those by default."""
+    usual = algo.config if cfg is None else cfg
+    return configured(algo, run or Run(), usual, options | {"env": world.name})
 
 
 def start(
@@ -117,18 +124,14 @@ def start(
     label = re.sub(r"[^\w.-]+", "-", f"{Path(algo.name).stem}-{world.name}-{run.seed}")
     folder = Path("runs") / label if out in (None, "") else place(out)
     leads = team.rank() == 0
-    if leads and folder.exists():
-        _free(folder, overwrite)
+    if leads:
+        free(folder, overwrite)
     about = describe(algo, cfg, run, world, sorted(parts), own_env, data, arrays is not None)
     about |= {"clock": "updates"} if isinstance(learner.experience, Offline) else {}
     if count := schedule_updates_of(cfg, learner, run):
         about["schedule_updates"] = count
     if begin:
-        named = fetch.named(start_from)
-        about["start"] = {
-            "run": start_from if named else str(path_of(start_from or "").resolve()), "title": str(begin.about.get("title")),
-            "step": begin.step,
-        }  # fmt: skip
+        about["start"] = begun_with(start_from or "", begin)
     if not leads:
         return _train(learner, world, run, folder, about, False, panel, data, begin=begin, callbacks=callbacks)
     made = not folder.exists()
@@ -139,7 +142,7 @@ def start(
             checkpoint.write_json(folder / "config.json", about)
             return _train(learner, world, run, folder, about, False, panel, data, begin=begin, callbacks=callbacks)
         except Fault:
-            if not checkpoint.has_saved(folder) and not _steps(folder):  # it never began: the same command may be given again
+            if not checkpoint.has_saved(folder) and not steps_done(folder):  # it never began: the same command may be given again
                 shutil.rmtree(folder) if made else clear(folder)
                 (folder / ".lock").unlink(missing_ok=True)
             raise
@@ -151,28 +154,6 @@ def _begin(learner: Learner, path: str | Path | Result) -> beginning.Start:
     with torch.random.fork_rng(devices=[]):
         begin.graft(learner, learner.init())
     return begin
-
-
-def _free(folder: Path, overwrite: bool) -> None:
-    """Raises Fault where a new run must not write: a file; what is no run; and without `overwrite` a run that has done a step."""
-    if not folder.is_dir():
-        raise Fault(f"out: {folder} exists and is a file; give a directory")
-    if not any(path.name != ".lock" for path in folder.iterdir()):
-        return
-    if not is_run(folder):
-        raise Fault(f"out: {folder} exists and is no run directory, so nothing in it is deleted; give another with --out (out=)")
-    if not overwrite and (checkpoint.has_saved(folder) or _steps(folder)):
-        raise Fault(
-            f"out: {folder} exists; continue it with 'thespis resume {shlex.quote(str(folder))}', delete it with --overwrite"
-            " (overwrite=True), or give another with --out (out=)"
-        )
-
-
-def _steps(folder: Path) -> int:
-    """Of the newest row of metrics that a run has written."""
-    from thespis.report import curve
-
-    return max((row["step"] for row in curve.rows(folder)), default=0) if (folder / "metrics.jsonl").exists() else 0
 
 
 def resume(

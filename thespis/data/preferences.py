@@ -44,8 +44,7 @@ def rater(name: str | None) -> Rater:
     try:
         found = getattr(importlib.import_module(module), function)
     except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise Fault(f"rater is {name!r}, which cannot be imported ({why})") from error
+        raise Fault(f"rater is {name!r}, which cannot be imported ({_words(error)})") from error
     if not callable(found):
         raise Fault(f"rater is {name!r}, which is a {type(found).__name__} and cannot be called")
     return found
@@ -100,11 +99,14 @@ def _answer(rate: Rater, first: Episode, second: Episode) -> float:
     except Fault:
         raise
     except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise Fault(f"the rater raised {why}") from error
+        raise Fault(f"the rater raised {_words(error)}") from error
     if not 0 <= answer <= 1:
         raise Fault(f"the rater answered {answer:g}; allowed: from 0 (the second is preferred) to 1 (the first is)")
     return answer
+
+
+def _words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def win_rates(found: Compared) -> Tensor:

@@ -18,6 +18,13 @@ class Diverged(Fault):
     """The learner's numbers are not finite: nothing of it may be saved."""
 
 
+def told(folder: Path, step: int, what: str, *more: str) -> Diverged:
+    """What is said of a run in FOLDER: what is not finite, what may be why, and where it was good."""
+    kept = checkpoint.checkpoints(folder)
+    good = f"the last good checkpoint is {kept[-1] if kept else 'none yet'}"
+    return Diverged("; ".join([f"diverged by step {step}: {what}", *more, good]))
+
+
 def sound(action: np.ndarray) -> np.ndarray:
     """The same actions. Diverged: one is not finite."""
     if not np.isfinite(action).all():

@@ -112,9 +112,7 @@ class _Training:
         return stop.why
 
     def owes_evaluation(self) -> bool:
-        p, run = self.progress, self.run
-        due = p.steps if p.steps >= run.steps else p.steps - p.steps % run.eval_every
-        return self.world is not None and run.eval_episodes > 0 and p.evaluated < due
+        return self.world is not None and self.progress.owes_evaluation(self.run)
 
     def learn(self) -> None:
         """One update, and the episodes or the conversations that it is made of."""
@@ -155,11 +153,7 @@ class _Training:
         self.totals = {}
         if bad := [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]:
             raise self._diverged(", ".join(bad))
-        if p.episodes:
-            returns, lengths, infos = zip(*p.episodes, strict=True)
-            row |= {"episode/return": float(np.mean(returns)), "episode/length": float(np.mean(lengths))}
-            row |= {f"episode/info/{name}": mean for name, mean in p.means(infos).items()}
-            p.episodes = []
+        row |= p.of_episodes()
         row |= {"time/steps_per_second": steps / max(seconds, 1e-9), "time/seconds": p.seconds, "time/updates": float(p.updates)}
         self.log.row(p.steps, row)
 
@@ -225,9 +219,7 @@ class _Training:
         checkpoint.write_sealed(file.with_suffix(".json"), self.about | {"step": p.steps, "return_mean": p.last})
 
     def _diverged(self, what: str) -> Diverged:
-        kept = checkpoint.checkpoints(self.folder)
-        good = f"the last good checkpoint is {kept[-1] if kept else 'none yet'}"
-        return Diverged(f"diverged by step {self.progress.steps}: {what}; {good}")
+        return diverge.told(self.folder, self.progress.steps, what)
 
 
 def graft(begin: Start, model: Model) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
@@ -300,12 +299,7 @@ class _Training:
         means = self.stepper.means()
         if bad := [f"{name} is {value}" for name, value in means.items() if not math.isfinite(value)]:
             raise self._diverged(", ".join(bad))
-        row = {f"train/{k}": v for k, v in means.items()}
-        if p.episodes:
-            returns, lengths, infos = zip(*p.episodes, strict=True)
-            row |= {"episode/return": float(np.mean(returns)), "episode/length": float(np.mean(lengths))}
-            row |= {f"episode/{name}": mean for name, mean in p.metrics(infos).items()}
-            p.episodes = []
+        row = {f"train/{k}": v for k, v in means.items()} | p.of_episodes()
         if isinstance(self.collector, Collectors):
             row |= self.collector.metrics()
         row |= {"time/steps_per_second": steps / max(seconds, 1e-9), "time/seconds": p.seconds, "time/updates": float(p.updates)}
@@ -395,6 +389,4 @@ class _Training:
             raise self._diverged(bad[0])
 
     def _diverged(self, what: str) -> Diverged:
-        kept = checkpoint.checkpoints(self.folder)
-        good = f"the last good checkpoint is {kept[-1] if kept else 'none yet'}"
-        return Diverged("; ".join([f"diverged by step {self.progress.steps}: {what}", *(self.sizes.said or ()), good]))
+        return diverge.told(self.folder, self.progress.steps, what, *(self.sizes.said or ()))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from thespis.engine.language_run import LanguageRun
 from thespis.engine.run import Run
 
 NAMES = 100
@@ -61,10 +62,19 @@ class Progress:
         names = [str(name) for name in p.names]
         return replace(p, episodes=episodes, names=names, faults={str(name): int(count) for name, count in p.faults.items()})
 
-    def owes_evaluation(self, run: Run) -> bool:
+    def owes_evaluation(self, run: Run | LanguageRun) -> bool:
         """Whether one that is due at this step, or was before, is not done."""
         due = self.steps if self.steps >= run.steps else self.steps - self.steps % run.eval_every
         return run.eval_episodes > 0 and self.evaluated < due
+
+    def of_episodes(self) -> dict[str, float]:
+        """The means over those that ended since this was asked last, as metrics."""
+        if not self.episodes:
+            return {}
+        returns, lengths, infos = zip(*self.episodes, strict=True)
+        self.episodes = []
+        means = {"return": float(np.mean(returns)), "length": float(np.mean(lengths))} | self.metrics(infos)
+        return {f"episode/{name}": mean for name, mean in means.items()}
 
     def survived(self) -> dict[str, float]:
         """The counts of faults, as metrics."""
