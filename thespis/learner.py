@@ -40,7 +40,7 @@ def ready(
     if run.offline and isinstance(learner.experience, OffPolicy):
         learner = dataclasses.replace(learner, experience=offline(learner.experience))
     if isinstance(learner.experience, Offline):
-        if source is None:
+        if source is None and world.recorded is None:
             raise Fault(f"data: {algo.name} learns from recorded data here: name a dataset with data")
         others = {"collectors": run.collectors, "num_envs": run.num_envs > 1, "torchrun's learners": team.many()}
         if name := next((name for name, value in others.items() if value), None):

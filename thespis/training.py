@@ -117,7 +117,7 @@ def start(
         learner = dataclasses.replace(learner, experience=dataclasses.replace(feed, warmup=cfg.warmup))
     tell_mask(algo, world)
     tell_images(algo, world, parts)
-    data = _dataset(source, world)
+    data = _dataset(source, world, learner)
     if run.data and not (kept := dataset.find(run.data)).is_relative_to(dataset.root()):
         run = dataclasses.replace(run, data=str(kept.resolve()))  # a folder is found again from anywhere
     begin = None if start_from is None else _begin(learner, start_from)
@@ -196,7 +196,7 @@ def resume(
         about.pop("schedule_updates", None)
     learner = ready(found, cfg, run, world, parts, source, about.get("schedule_updates"))
     tell_mask(found, world)
-    rows = _dataset(source, world)
+    rows = _dataset(source, world, learner)
     if rows and rows.digest() != about.get("data"):
         raise Fault(f"data: {run.data or 'it'} has changed since {folder} began; the run can only go on with what it began with")
     with alone(folder) if team.rank() == 0 else nullcontext(), quietly(quiet):
@@ -259,7 +259,9 @@ def _changed(about: dict[str, Any], algo: Algorithm, old: Run, run: Run, cfg: An
     return found
 
 
-def _dataset(source: Source | None, world: envs.World) -> Dataset | None:
+def _dataset(source: Source | None, world: envs.World, learner: Learner) -> Dataset | None:
+    if source is None and world.recorded and isinstance(learner.experience, Offline):
+        source = world.recorded()
     if source is None:
         return None
     spaces = world.observation_space, world.action_space

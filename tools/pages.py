@@ -110,8 +110,10 @@ def functions(algo: api.Algorithm) -> Iterator[tuple[str, int, str]]:
 
 
 def section(algo: api.Algorithm) -> tuple[str, str]:
-    """(what it is, what was measured): the section of docs/family.md whose heading names it; links as from papers/."""
-    for part in re.split(r"^## ", (HOUSE / "docs/family.md").read_text(), flags=re.MULTILINE)[1:]:
+    """(what it is, what was measured): the section of docs/family.md, or supervised.md, whose heading names it; links as from
+    papers/."""
+    pages = ((HOUSE / f"docs/{name}.md").read_text() for name in ("family", "supervised"))
+    for part in (part for text in pages for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]):
         heading, _, body = part.partition("\n")
         if {algo.name, file(algo)} & set(re.findall(r"\w+", heading)):
             body = re.sub(r"\]\((?=[\w-]+\.)", "](../docs/", body.replace("](#", "](family.md#"))
@@ -128,7 +130,12 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
     head, (what, told), own = api.header(algo.module.__doc__), section(algo), subject_of(algo, measured)
     beside = [r for r in measured if r.found and r not in own and algo.name in r.algos]
     waiting = [r for r in measured if not r.found and (r in own or algo.name in r.algos)]
-    worlds = {"discrete": "CartPole-v1", "tabular": "thespis/RiverSwim-v0", "language": "thespis/Chains-v0"}
+    worlds = {
+        "discrete": "CartPole-v1",
+        "tabular": "thespis/RiverSwim-v0",
+        "supervised": "thespis/Digits-v0",
+        "language": "thespis/Chains-v0",
+    }
     default = worlds.get(algo.family, "Pendulum-v1")
     world = next((r.found["env"] for r in own if "env" in r.found), default)
     source = "--data steps.npz" if algo.family == "offline" else f"--env {world}"

@@ -50,6 +50,8 @@ def tiny(args: list[str]) -> list[str]:
         more = {k: v for k, v in TINY.items() if args[0] not in ("resume", "finetune") or (k == "--steps" and k in args)}
         if args[0] == "train" and getattr(thespis.algorithms().get(args[1]), "family", "") == "language":
             more = WRITING
+        if args[0] == "train" and getattr(thespis.algorithms().get(args[1]), "family", "") == "supervised":  # worlds of their own
+            more = {k: v for k, v in more.items() if k in ("--steps", "--eval-episodes")}
         if args[0] == "sweep":  # one run, as each has a process of its own
             more |= {"--seeds": "1"} | ({"--search": "1"} if "--search" in args else {})
             args = [a.partition(",")[0] if "=" in a else a for a in args]

@@ -153,21 +153,26 @@ def test_masks_and_parts_are_resumed_to_the_bit(tmp_path, name, wrap):
 def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bit_and_is_evaluated(tmp_path, name):
     """Stopped once in the middle of whatever it remembers: plans, held noise, delays, demonstrations."""
     found = thespis.algorithms()[name]
-    env = {"discrete": "CartPole-v1", "preference": "CartPole-v1", "tabular": "thespis/RiverSwim-v0"}.get(
-        found.family, "Pendulum-v1"
-    )
+    env = {
+        "discrete": "CartPole-v1", "preference": "CartPole-v1", "tabular": "thespis/RiverSwim-v0",
+        "supervised": "thespis/Digits-v0",
+    }.get(found.family, "Pendulum-v1")  # fmt: skip
     options = SMALL | {"num_envs": 2, "steps": 120, "eval_every": 60, "updates_per_step": 1.0, "checkpoint_every": 50}
     if found.family in ("onpolicy", "preference", "tabular"):  # it stops in the middle of a rollout
         options |= {"rollout": 16, "batch_size": 8, "epochs": 2}
     options |= {"lr": "linear:1e-3:1e-4:warmup=0.1", "critic_hidden": (8,)}
     if found.family == "offline":  # it stops in the middle of an evaluation, which alone takes steps
         options = {k: v for k, v in options.items() if k != "num_envs"} | {"data": pendulum(tmp_path / "data.npz")}
+    if found.family == "supervised" and not hasattr(found.config, "rollout"):  # from the labels of its world
+        del options["num_envs"]
     known = {"panel", *vars(Run()), *vars(found.config)}
     options = {k: v for k, v in options.items() if k in known}
     Interrupting.at = 0
     thespis.train(name, env=make(env), out=tmp_path / "whole", **options)
-    first = {"Pendulum-v1": 200, "CartPole-v1": 20, "thespis/RiverSwim-v0": 20}[env]  # steps, about, of the first evaluation
-    Interrupting.count, Interrupting.at = 0, first + 45
+    first = {"Pendulum-v1": 200, "CartPole-v1": 20, "thespis/RiverSwim-v0": 20}.get(
+        env, 1
+    )  # steps, about, of the first evaluation
+    Interrupting.count, Interrupting.at = 0, first + (1 if "num_envs" not in options and first == 1 else 45)
     stopped = thespis.train(name, env=make(env), out=tmp_path / "stopped", **options)
     Interrupting.at = 0
     assert 30 < int(checkpoint.checkpoints(stopped.path)[-1].name) < 120

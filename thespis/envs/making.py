@@ -123,9 +123,10 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
         return Flat(masks.Masked(fresh) if masked else fresh, name, named)
 
     batch = partial(Batched, lambda n: jaxed.Rows(name, n)) if isinstance(env, str) and jaxed.ours(env) else None
+    own = getattr(first.unwrapped, "recorded", None)
     many = first.unwrapped.many if isinstance(first.unwrapped, agents.Agents) else 1
     spec = spec._replace(horizon=limit, rewards=named, agents=many, context=context)
-    return World(name, observed, acted, spec, make, batch, named, goals=goal)
+    return World(name, observed, acted, spec, make, batch, named, recorded=own if callable(own) else None, goals=goal)
 
 
 def arguments(pairs: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:

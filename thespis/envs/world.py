@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,8 @@ class World:
     """one for each of `rewards`, where the learner is given their weighted sum; none: it is given all of them"""
     simulated: bool = True
     """False: its spaces are those of recorded data, and there is no environment to make"""
+    recorded: Callable[[], Mapping[str, Any]] | None = None
+    """the columns (data/columns.py) that come with it, where a learner from data is given none; None: none come"""
     goals: Goals | None = None
     """where an observation holds goals, and who judges others; None: it holds none"""
 

@@ -1,6 +1,7 @@
 """How a function is made: init() -> params, apply(params, x) -> y."""
 
 from thespis.nets.blocks import BatchNet, bottleneck, copies, orthogonal, simba
+from thespis.nets.convolutions import Measured, convolutions, image, unmeasured
 from thespis.nets.functions import Build, Net, custom, ensemble, mlp, module
 from thespis.nets.normed import layers, normed
 from thespis.nets.parts import joined, part
@@ -10,7 +11,7 @@ from thespis.nets.recurrent import Cell, Recurrent, gru, unroller
 from thespis.nets.renormed import renormed
 
 __all__ = [
-    "BatchNet", "Build", "Cell", "Dist", "Net", "Pixels", "Policy", "Recurrent", "actor_critic", "bottleneck", "bounded",
-    "copies", "custom", "ensemble", "gru", "joined", "layers", "mlp", "module", "normed", "orthogonal", "outputs", "part",
-    "pixels", "policy", "renormed", "shifts", "simba", "trunk", "unroller",
+    "BatchNet", "Build", "Cell", "Dist", "Measured", "Net", "Pixels", "Policy", "Recurrent", "actor_critic", "bottleneck",
+    "bounded", "convolutions", "copies", "custom", "ensemble", "gru", "image", "joined", "layers", "mlp", "module", "normed",
+    "orthogonal", "outputs", "part", "pixels", "policy", "renormed", "shifts", "simba", "trunk", "unmeasured", "unroller",
 ]  # fmt: skip

@@ -67,7 +67,7 @@ def pixels(spec: Spec, channels: int = 32) -> Pixels:
             return obs
         out = []
         for g, (_, images) in enumerate(groups):
-            x = torch.cat([_channels_first(obs[..., a:b].unflatten(-1, shape), shape) for (a, b), shape in images], -3)
+            x = torch.cat([channels_first(obs[..., a:b].unflatten(-1, shape), shape) for (a, b), shape in images], -3)
             x = x.flatten(end_dim=-4) - 0.5
             for i in range(4):
                 x = relu(conv2d(x, p[f"w{g}.{i}"], p[f"b{g}.{i}"], stride=2 if i == 0 else 1))
@@ -144,6 +144,6 @@ def _after(side: int) -> int:
     return (side - 3) // 2 + 1 - 6
 
 
-def _channels_first(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+def channels_first(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     channels = axes(shape).channels
     return x.unsqueeze(-3) if channels is None else x if channels == -3 else x.movedim(-1, -3)

@@ -7,6 +7,7 @@ from gymnasium.envs.registration import registry
 WORLDS = {
     "BitFlip": ("goals", None),
     "DeepSea": ("finite", None),
+    "Digits": ("digits", None),
     "HiddenPendulum": ("pendulums", 200),
     "Lock": ("finite", None),
     "MultiGoal": ("points", 30),

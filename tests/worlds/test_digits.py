@@ -1,0 +1,66 @@
+"""Worlds of pictures: which they are, and that the mean return is the accuracy."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import thespis
+from thespis.worlds.digits import digits, enlarged
+
+pytest.importorskip("sklearn")
+
+
+def test_the_two_parts_are_all_of_the_digits_and_share_none() -> None:
+    from sklearn.datasets import load_digits
+
+    (train, told), (test, held) = digits("train"), digits("test")
+    both = np.concatenate([train, test]).reshape(-1, 64) * 16
+    assert (len(train), len(test)) == (900, 897)
+    order = [np.lexsort(x.T) for x in (both, load_digits().data)]
+    np.testing.assert_array_equal(both[order[0]], load_digits().data[order[1]])
+    np.testing.assert_array_equal(np.concatenate([told, held])[order[0]], load_digits().target[order[1]])
+    with pytest.raises(ValueError, match="split is 'all'"):
+        digits("all")  # type: ignore[arg-type]
+
+
+def test_enlarging_is_linear_between_the_centres_of_pixels() -> None:
+    ramp = np.tile(np.arange(8, dtype=np.float32), (1, 8, 1))
+    wide = enlarged(ramp, 16)[0]
+    np.testing.assert_allclose(wide[3, 1:-1], np.arange(0.25, 7, 0.5)[:14])
+    np.testing.assert_allclose(wide[3, [0, -1]], [0, 7])
+    np.testing.assert_array_equal(enlarged(ramp, 8), ramp)
+    for size in (0, 12):
+        with pytest.raises(ValueError, match="allowed: 8 or a multiple"):
+            enlarged(ramp, size)
+
+
+def test_the_reward_is_1_for_the_class_of_the_picture_and_its_labels_are_those_of_the_other_part() -> None:
+    env = gym.make("thespis/Digits-v0", size=16)
+    pictures, labels = digits("test")
+    looked = {(np.rint(255 * enlarged(p[None], 16)).astype(np.uint8)).tobytes(): k for p, k in zip(pictures, labels, strict=True)}
+    seen = set()
+    for seed in range(40):
+        obs, _ = env.reset(seed=seed)
+        assert env.observation_space.contains(obs)
+        right = looked[obs.tobytes()]
+        seen.add(int(right))
+        assert env.step((right + seed % 2) % 10)[1:4] == (1.0 - seed % 2, True, False)
+    assert len(seen) == 10
+    recorded = env.unwrapped.recorded()
+    np.testing.assert_array_equal(recorded["actions"], digits("train")[1])
+    assert recorded["observations"].shape == (900, 16, 16, 1)
+    assert not {x.tobytes() for x in recorded["observations"]} & looked.keys()
+
+
+def test_a_learner_from_data_takes_the_labels_of_its_world_and_is_resumed_to_the_bit(tmp_path) -> None:
+    from tests.engine.runs import assert_equal
+
+    small = {"log_every": 150, "eval_every": 150, "eval_episodes": 100, "compile_after": -1, "sinks": (), "panel": False}
+    whole = thespis.train("classifier", "thespis/Digits-v0", out=tmp_path / "whole", steps=300, **small)
+    assert whole.return_mean > 0.85  # by chance 0.1
+    half = thespis.train("classifier", "thespis/Digits-v0", out=tmp_path / "half", steps=150, **small)
+    assert_equal(thespis.resume(half, steps=300, panel=False).path, whole.path)
+    other = thespis.train("ppo_discrete", "thespis/Digits-v0", out=tmp_path / "ppo", steps=128, **small)
+    assert other.finished  # it learns from its own steps
