@@ -259,30 +259,34 @@ class ReturnScale:
     reward by itself."""
 
     def __init__(self, num_envs: int, gamma: float, shape: tuple[int, ...] = ()):
-        self.gamma, self.past = gamma, torch.zeros(num_envs, *shape, dtype=torch.float64)
-        self.moments = torch.zeros(4, *shape, dtype=torch.float64)  # count, mean, sum of squared deviations, largest magnitude
+        self.gamma, self.past = gamma, np.zeros((num_envs, *shape))
+        self.moments = np.zeros((4, *shape))  # count, mean, sum of squared deviations, largest magnitude
 
     def add(self, reward: np.ndarray, ended: np.ndarray) -> None:
         """One step of every environment: reward (N,) or (N, R), ended (N,)."""
-        now = self.gamma * self.past + torch.from_numpy(reward)
+        now, new = self.gamma * self.past + reward, len(reward)
         count, mean, squares, largest = self.moments
-        total = count + len(now)  # Chan et al. 1983: the moments of two groups, joined
-        shift = now.mean(0) - mean
-        squares = squares + (now - now.mean(0)).square().sum(0) + shift**2 * count * len(now) / total
-        moments = [total, mean + shift * len(now) / total, squares, torch.maximum(largest, now.abs().amax(0))]
-        self.moments.copy_(torch.stack(moments))  # in place: shards share them
-        self.past = now * torch.from_numpy(~ended).view(-1, *[1] * (now.ndim - 1))
+        total, center = count + new, now.sum(0) / new  # Chan et al. 1983: the moments of two groups, joined
+        shift = center - mean
+        moments = self.moments  # in place: shards share them
+        moments[2] = squares + np.square(now - center).sum(0) + shift**2 * count * new / total
+        moments[0], moments[1], moments[3] = total, mean + shift * new / total, np.maximum(largest, np.abs(now).max(0))
+        now[ended] = 0
+        self.past = now
 
     def columns(self, rows: int) -> dict[str, Tensor]:
         count, _, squares, largest = self.moments
-        std = (squares / count.clamp(min=1)).sqrt()
-        return {k: v.float().expand(rows, *v.shape).clone() for k, v in (("return_std", std), ("return_max", largest))}
+        std = np.sqrt(squares / np.maximum(count, 1))
+        return {
+            k: torch.as_tensor(v).float().expand(rows, *v.shape).clone()
+            for k, v in (("return_std", std), ("return_max", largest))
+        }
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"past": self.past, "moments": self.moments.clone()}
+        return {"past": torch.from_numpy(self.past.copy()), "moments": torch.from_numpy(self.moments.copy())}
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        self.past, self.moments = self.past.copy_(saved["past"]), self.moments.copy_(saved["moments"])
+        self.past[...], self.moments[...] = saved["past"].numpy(), saved["moments"].numpy()
 
 
 def empty_actions(spec: Spec, rows: int) -> np.ndarray:
