@@ -503,10 +503,11 @@ def compiler() -> bool:
 
 
 def build_here(source: str, inputs: list[Tensor], threads: int) -> tuple[Callable[[], bool], Callable[[], build.Runner]]:
-    """As `build.begin`, but that it compiles in this process, which then imports torch's compiler once for all."""
+    """As `build.begin`, but that it compiles in this process, which then imports torch's compiler once for all, and is sooner
+    done with what is no arithmetic."""
     folder = build.place(job := build.order(source, inputs, threads))
     if not build.library(folder).exists():
-        build.build(job, folder)
+        build.build(job, folder, **{"aot_inductor.precompile_headers": True, "aot_inductor.compile_wrapper_opt_level": "O0"})
     return lambda: True, lambda: build.load(folder)
 
 

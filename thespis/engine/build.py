@@ -168,10 +168,10 @@ def capture(code: Runner, inputs: Sequence[Tensor], given: range) -> Runner:
     return run
 
 
-def build(job: dict[str, Any], folder: Path, trust: bool = True) -> None:
+def build(job: dict[str, Any], folder: Path, trust: bool = True, **others: Any) -> None:
     """FOLDER is written aside and renamed.
 
-    With `trust` the C++ compiler is held to know all vector instructions of this machine.
+    With `trust` the C++ compiler is held to know all vector instructions of this machine. `others` are torch's options.
     """
     import torch._inductor.config
 
@@ -191,7 +191,7 @@ def build(job: dict[str, Any], folder: Path, trust: bool = True) -> None:
             "aot_inductor.output_path": str(library(aside)),
             "aot_inductor.enable_line_tables": False,  # two thirds of the library
             "aot_inductor.precompile_headers": False,  # of use to who compiles often
-        }
+        } | others
         torch._inductor.aot_compile(graph, inputs, options=options)
         load(aside, job["processes"])
         aside.rename(folder)
