@@ -124,7 +124,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
 
     batch = partial(Batched, lambda n: jaxed.Rows(name, n)) if isinstance(env, str) and jaxed.ours(env) else None
     own = getattr(first.unwrapped, "recorded", None)
-    many = first.unwrapped.many if isinstance(first.unwrapped, agents.Agents) else 1
+    many = int((first.metadata or {}).get("agents", 1))
     spec = spec._replace(horizon=limit, rewards=named, agents=many, context=context)
     return World(name, observed, acted, spec, make, batch, named, recorded=own if callable(own) else None, goals=goal)
 
