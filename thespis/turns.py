@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -53,6 +53,11 @@ class Rows:
         for first in range(0, len(self), step):
             yield self.take(slice(first, first + step))
 
+    def dealt(self, count: int) -> Iterator[Rows]:
+        """The rows in random order, in `count` minibatches as even as can be; fewer where there are fewer rows."""
+        for index in torch.randperm(len(self)).chunk(min(count, len(self))):
+            yield self.take(index)
+
 
 @dataclass(frozen=True)
 class Out:
@@ -86,6 +91,10 @@ class Out:
         logp = self.logits.log_softmax(-1)
         return self.placed(-(logp.exp() * logp).sum(-1))
 
+    def logp_entropy(self) -> Tensor:
+        """(R, T, 2): both."""
+        return torch.stack([self.logp, self.entropy()], -1)
+
     def placed(self, values: Tensor) -> Tensor:
         """(P,) values of written tokens to their places in (R, T)."""
         inner = torch.zeros(self.places.shape, dtype=values.dtype, device=values.device).masked_scatter(self.places, values)
@@ -110,6 +119,7 @@ class Turns:
     ended: Tensor  # (N,) bool: the last turn of its episode, terminated or cut off
     group: Tensor  # (N,) int64: episodes of one task share a number, 0 .. groups - 1
     cut: Tensor  # (N,) bool: the answer was cut off at the limit of tokens
+    final: Tensor  # (N,) int64: turns with the same final answer share a number
 
     def spread(self, values: Tensor) -> Tensor:
         """(N,) to the tokens that each turn sampled: (R, T), 0 elsewhere."""
@@ -129,8 +139,24 @@ class Turns:
         """(R,): the undiscounted sum of each episode's rewards."""
         return torch.zeros(len(self.tokens)).index_add(0, self.row, self.reward)
 
+    def groups(self) -> Tensor:
+        """(R,) int64: the group of each episode."""
+        return torch.zeros(len(self.tokens), dtype=torch.int64).index_copy(0, self.row, self.group)
+
     def tensors(self) -> dict[str, Tensor]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def measured(rows: Rows, logp: Tensor, entropy: Tensor) -> dict[str, Tensor]:
+    """Of what a policy says of rows that it has just played, the mean over tokens: the entropy, and how far `logp` lies from what
+    was sampled."""
+    share = rows.mask / rows.mask.sum().clamp(min=1)
+    return {"entropy": (share * entropy).sum(), "mismatch": (share * (rows.mask * (logp - rows.sampled)).abs()).sum()}
+
+
+def means(told: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of several steps' metrics the mean of each."""
+    return {name: torch.stack([metrics[name] for metrics in told]).mean() for name in told[0]}
 
 
 @dataclass(frozen=True)

@@ -2,72 +2,20 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
 from thespis.algos.language import lite_ppo
 from thespis.core import Box, Fault, Spec
-from thespis.lm import Model, parse
-from thespis.turns import Out, Rows, TextSpec, Turns
+from thespis.turns import Out, Rows, TextSpec
 
-REWARD = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0]  # three groups of four
-LENGTHS = [2, 5, 3, 1, 4, 4, 2, 3, 5, 1, 1, 2]
+from .answers import REWARD, column, played, small, std
 
 
-def played(model: Model, reward: list[float] = REWARD) -> Turns:
-    """Twelve answers of one turn each, of three tasks, with the log-probabilities that the model gives them."""
-    g = torch.Generator().manual_seed(0)
-    n, width = len(reward), 3 + max(LENGTHS)
-    tokens = torch.randint(0, 256, (n, width), generator=g)
-    said = torch.full((n, width), -1)
-    for r in range(n):
-        said[r, 3 : 3 + LENGTHS[r]] = r
-    rows, ones = Rows(tokens, said >= 0), torch.ones(n, dtype=torch.bool)
-    return Turns(
-        tokens, said, model.read(rows), torch.arange(n), torch.full((n,), 3), torch.tensor(reward), torch.zeros(n), ones,
-        torch.arange(n) // 4, ~ones,
-    )  # fmt: skip
-
-
-def small(seed: int = 0) -> Model:
-    torch.manual_seed(seed)
-    return parse("tiny:dim=16,layers=1,heads=2,context=32").make()
-
-
-class Spy(Model):
-    """Keeps what a loss is given, and takes no step."""
-
-    def descend(self, loss: Callable[..., tuple[Tensor, dict]], rows: Rows, lr: object, max_norm: float | None = None) -> dict:
-        self.given, self.loss = rows, loss
-        return {"loss": loss(self(rows), rows)[0].detach()}
-
-
-def spied(cfg: lite_ppo.Config, reward: list[float] = REWARD) -> tuple[Spy, Turns]:
-    model = small()
-    spy = Spy(model.module, model.text)
-    turns = played(spy, reward)
-    learner = lite_ppo.make(dataclasses.replace(cfg, updates=1), TextSpec())
-    learner.update(learner.init(spy), turns)
-    return spy, turns
-
-
-def advantages(cfg: lite_ppo.Config, reward: list[float] = REWARD) -> list[float]:
-    """Of each answer, in the order of `reward`, as the loss is given them."""
-    spy, turns = spied(cfg, reward)
-    rows = {tuple(t.tolist()): i for i, t in enumerate(turns.tokens)}
-    found = [0.0] * len(reward)
-    for tokens, mask, a in zip(spy.given.tokens, spy.given.mask, spy.given.advantage, strict=True):
-        assert len(set(a[mask].tolist())) == 1, "every token of an answer has its advantage"
-        assert not a[~mask].any()
-        found[rows[tuple(tokens.tolist())]] = float(a[mask][0])
-    return found
-
-
-def std(x: list[float]) -> float:
-    return math.sqrt(sum((v - sum(x) / len(x)) ** 2 for v in x) / len(x))
+def advantages(cfg: lite_ppo.Config) -> list[float]:
+    """Of each answer, as the loss is given them."""
+    return column(lite_ppo, dataclasses.replace(cfg, updates=1), "advantage")
 
 
 @pytest.mark.parametrize("name", ["lite_ppo", *lite_ppo.PRESETS])

@@ -32,7 +32,8 @@ def test_the_solution_is_the_running_results_and_earns_1() -> None:
         assert [int(w) for w in info["solution"].split()] == results(text)
         assert all(0 <= x <= 99 for x in results(text))
         assert info["first_error"] == -1
-        assert env.step(info["solution"])[1:] == (1.0, True, False, {"answer": 1.0, "steps": 1.0, "form": 1.0})
+        parts = {"answer": 1.0, "steps": 1.0, "form": 1.0, "final": str(results(text)[-1])}
+        assert env.step(info["solution"])[1:] == (1.0, True, False, parts)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,19 @@ def test_the_parts_of_the_reward(answer, parts) -> None:
     _, reward, _, _, info = env.step(answer(r))
     assert (info["answer"], info["steps"], info["form"]) == pytest.approx(parts)
     assert reward == pytest.approx(0.75 * parts[0] + 0.25 * parts[1])
+    last = answer(r).split(" ")[-1]
+    assert info["final"] == (last if last.isdecimal() and len(last) < 5 else "")
+
+
+def test_lengths_may_be_mixed() -> None:
+    found = [results(chain(seed, steps=4, shortest=2)[1]) for seed in range(200)]
+    counts = [sum(len(r) == n for r in found) for n in range(2, 5)]
+    assert sum(counts) == 200
+    assert all(40 < c < 95 for c in counts), counts  # a third each
+    env, _, info = chain(3, steps=4, shortest=1, rambles=0)
+    assert env.step(info["solution"])[4]["steps"] == 1
+    with pytest.raises(ValueError, match="shortest is 5; allowed: from 1 to 4"):
+        chain(0, steps=4, shortest=5)
 
 
 def test_a_seed_fixes_the_task_and_what_is_held_out_is_apart() -> None:

@@ -25,7 +25,7 @@ class Episode:
     """of each token the turn that sampled it, -1 where it was given"""
     logp: list[float] = field(default_factory=list)
     turns: list[dict[str, Any]] = field(default_factory=list)
-    """in words: {"prompt", "answer", "reward", "cut", "info"}"""
+    """in words: {"prompt", "answer", "reward", "cut", "info"}, and "final" where the world tells the final answer in an answer"""
     starts: list[int] = field(default_factory=list)
     """the place of each turn's first sampled token"""
     terminated: bool = False
@@ -67,7 +67,8 @@ def play(
             e.said += [len(e.turns)] * len(tokens)
             e.tokens += tokens
             e.logp += logp
-            e.turns.append({"prompt": prompt, "answer": answer, "reward": reward, "cut": cut, "info": info})
+            final = {"final": info.pop("final")} if "final" in info else {}
+            e.turns.append({"prompt": prompt, "answer": answer, "reward": reward, "cut": cut, "info": info} | final)
             full = len(e.tokens) + len(model.text.asked(asked[i])) + limit > model.context
             if not (e.terminated or truncated or full or len(e.turns) >= longest):
                 on.append(i)
@@ -86,6 +87,8 @@ def gathered(episodes: Sequence[Episode], gamma: float = 1.0) -> Turns:
 
     turns = [(r, i, e) for r, e in enumerate(episodes) for i in range(len(e.turns))]
     last = [i == len(e.turns) - 1 for _, i, e in turns]
+    finals = [str(e.turns[i].get("final", e.turns[i]["answer"].strip())) for _, i, e in turns]
+    numbers = {text: n for n, text in enumerate(dict.fromkeys(finals))}
     return Turns(
         tokens=torch.tensor([pad(e.tokens, 0) for e in episodes]),
         said=torch.tensor([pad([n if n < 0 else n + f for n in e.said], -1) for e, f in zip(episodes, firsts, strict=True)]),
@@ -97,4 +100,5 @@ def gathered(episodes: Sequence[Episode], gamma: float = 1.0) -> Turns:
         ended=torch.tensor(last),
         group=torch.tensor([e.group for _, _, e in turns]),
         cut=torch.tensor([bool(e.turns[i]["cut"]) for _, i, e in turns]),
+        final=torch.tensor([numbers[text] for text in finals]),
     )

@@ -88,13 +88,17 @@ class TextEnv:
         text, info = self._call("reset", lambda: self.env.reset(seed=seed, options={"held_out": held_out}))
         return self._text(text), dict(info)
 
-    def step(self, answer: str) -> tuple[str, float, bool, bool, dict[str, float]]:
-        """(observation, reward, terminated, truncated, the numbers of its info). Fault: it raises, or what it returns is not
-        that; a reward that is no finite number."""
+    def step(self, answer: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """(observation, reward, terminated, truncated, the numbers of its info and its text "final", the final answer). Fault: it
+        raises, or what it returns is not that; a reward that is no finite number."""
         text, reward, terminated, truncated, info = self._call("step", lambda: self.env.step(answer))
         if isinstance(reward, bool) or not isinstance(reward, numbers.Real) or not math.isfinite(reward):
             raise Fault(f"{self.name}: the reward of {_short(answer)} is {reward!r}; allowed: a finite number")
-        found = {str(k): float(v) for k, v in dict(info).items() if isinstance(v, numbers.Real) and math.isfinite(v)}
+        found: dict[str, Any] = {
+            str(k): float(v) for k, v in dict(info).items() if isinstance(v, numbers.Real) and math.isfinite(v)
+        }
+        if isinstance(final := info.get("final"), str):
+            found["final"] = final
         return self._text(text), float(reward), bool(terminated), bool(truncated), found
 
     def close(self) -> None:

@@ -16,14 +16,15 @@ class Chains(gym.Env[str, str]):
     """What is 7+5-3? The answer is the running results, one after the other: 12 9.
 
     Observation: a chain of `steps` additions and subtractions of numbers from 1 to `largest`, such as "7+5-3="; no running
-    result is below 0 or above 99.
+    result is below 0 or above 99. With `shortest` above 0 a chain has from `shortest` to `steps` of them, each as often.
     Action: text. The numbers in it, apart by spaces, are the running results.
     Reward: 1 where the last number is the chain's result; or, with `partial` above 0, 1 - `partial` for that and `partial` times
     the share of running results that stand at their places.
     Ends: terminated after one answer.
 
     `info` has the parts of the reward after a step: "answer" (0 or 1), "steps" (the share of right running results) and "form"
-    (1 where there are as many numbers as steps and nothing else). At a reset it has "solution", the running results as an author
+    (1 where there are as many numbers as steps and nothing else), and the text "final", the last number, empty where there is
+    none. At a reset it has "solution", the running results as an author
     writes them who is not perfect. With the chance `rambles` one more number follows, a wrong one, so that the answer earns
     nothing. At each step, with the chance `errors`, the result is wrong by 1, 2 or 3, and what follows goes on from there;
     "first_error" is that step's number, from 0 on, and -1 without one.
@@ -31,16 +32,21 @@ class Chains(gym.Env[str, str]):
     A seed fixes the task. With options={"held_out": True} a reset gives tasks that it never gives without.
     """
 
-    def __init__(self, steps: int = 2, largest: int = 9, errors: float = 0.0, rambles: float = 0.5, partial: float = 0.0) -> None:
+    def __init__(
+        self, steps: int = 2, largest: int = 9, errors: float = 0.0, rambles: float = 0.5, partial: float = 0.0, shortest: int = 0
+    ) -> None:
         for name, value, allowed in (
             ("steps", steps, 1 <= steps <= 100), ("largest", largest, 1 <= largest <= 50),
             ("errors", errors, 0 <= errors <= 1), ("rambles", rambles, 0 <= rambles <= 1),
-            ("partial", partial, 0 <= partial <= 1),
+            ("partial", partial, 0 <= partial <= 1), ("shortest", shortest, 0 <= shortest <= steps),
         ):  # fmt: skip
             if not allowed:
-                bounds = {"steps": "from 1 to 100", "largest": "from 1 to 50"}.get(name, "from 0 to 1")
+                bounds = {"steps": "from 1 to 100", "largest": "from 1 to 50", "shortest": f"from 1 to {steps}"}.get(
+                    name, "from 0 to 1"
+                )
                 raise ValueError(f"{name} is {value!r}; allowed: {bounds}")
         self.steps, self.largest, self.errors, self.rambles, self.partial = steps, largest, errors, rambles, partial
+        self.shortest = shortest or steps
         self.observation_space = spaces.Text(6 * (steps + 1), min_length=0, charset=string.printable)
         self.action_space = spaces.Text(1_000, min_length=0, charset=string.printable)
         self.results: list[int] = []
@@ -56,17 +62,20 @@ class Chains(gym.Env[str, str]):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         words = action.split(" ")
         found = [int(w) if w.isascii() and w.isdecimal() and len(w) < 5 else None for w in words]
-        right = sum(a == b for a, b in zip(found, self.results, strict=False)) / self.steps
+        right = sum(a == b for a, b in zip(found, self.results, strict=False)) / len(self.results)
         answer = float(found[-1] == self.results[-1])
-        form = float(len(words) == self.steps and None not in found)
+        form = float(len(words) == len(self.results) and None not in found)
         reward = (1 - self.partial) * answer + self.partial * right
-        return "", reward, True, False, {"answer": answer, "steps": right, "form": form}
+        final = "" if found[-1] is None else str(found[-1])
+        return "", reward, True, False, {"answer": answer, "steps": right, "form": form, "final": final}
 
     def _task(self) -> str:
         self.results, self.changes = [], []
         value = int(self.np_random.integers(1, self.largest + 1))
-        text = str(value)
-        for _ in range(self.steps):
+        text, steps = str(value), self.steps
+        if self.shortest < steps:
+            steps = int(self.np_random.integers(self.shortest, steps + 1))
+        for _ in range(steps):
             by, plus = int(self.np_random.integers(1, self.largest + 1)), bool(self.np_random.integers(2))
             if value - by < 0 or value + by > 99:
                 plus = value - by < 0

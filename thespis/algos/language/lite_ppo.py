@@ -10,7 +10,6 @@ the KL that their papers take off the reward. clip_higher is DAPO's loss without
 Assumed: the batch's spread is that of raw rewards, as the authors' framework has it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +20,7 @@ from thespis import ops
 from thespis.config import Count, Fraction, NonNegative, Positive, Rate
 from thespis.core import Fault, Metrics
 from thespis.lm import Model
-from thespis.turns import Out, Played, Rows, TextLearner, TextSpec, Turns
+from thespis.turns import Out, Played, Rows, TextLearner, TextSpec, Turns, means, measured
 
 
 @dataclass(frozen=True)
@@ -92,30 +91,15 @@ def make(cfg: Config, spec: object) -> TextLearner:
         return State(model, {"start": model.frozen()} if cfg.kl else {})
 
     def update(s: State, t: Turns) -> tuple[State, Metrics]:
-        returns, plain = t.returns(), t.rows()
-        group = torch.zeros(len(returns), dtype=torch.int64).index_copy(0, t.row, t.group)
-        a = advantage(returns, group)
-        entropy = s.policy.read(plain, lambda out: torch.stack([out.logp, out.entropy()], -1))
-        old, share = entropy[..., 0], ops.per_token(plain.mask)
+        plain, a = t.rows(), advantage(t.returns(), t.groups())
+        old, entropy = s.policy.read(plain, Out.logp_entropy).unbind(-1)
         rows = plain.also(advantage=t.spread(a[t.row]), old=old)
         if cfg.kl:
             rows = rows.also(reference=s.reference["start"].read(plain))
-        told: dict[str, list[Tensor]] = {}
-        for part in dealt(rows, cfg.updates):
+        told = []
+        for part in rows.dealt(cfg.updates):
             part = part.also(weight=weights[cfg.average](part.mask), share=ops.per_token(part.mask))
-            for name, value in s.policy.descend(policy_loss, part, cfg.lr, cfg.max_norm).items():
-                told.setdefault(name, []).append(value)
-        means = {name: torch.stack(values).mean() for name, values in told.items()}
-        return s, means | {
-            "entropy": (share * entropy[..., 1]).sum(),
-            "mismatch": (share * (plain.mask * (old - plain.sampled)).abs()).sum(),  # what was sampled, against what is read
-            "advantage_max": a.abs().max(),
-        }
+            told.append(s.policy.descend(policy_loss, part, cfg.lr, cfg.max_norm))
+        return s, means(told) | measured(plain, old, entropy) | {"advantage_max": a.abs().max()}
 
     return TextLearner(init, update, lambda s: s.policy, {"policy": policy_loss}, Played(cfg.questions, cfg.group))
-
-
-def dealt(rows: Rows, count: int) -> Iterator[Rows]:
-    """The rows in random order, in `count` parts as even as can be; fewer where there are fewer rows."""
-    for index in torch.randperm(len(rows)).chunk(min(count, len(rows))):
-        yield rows.take(index)
