@@ -1,11 +1,11 @@
 """Papers on actors that write, with tiny models: arms that all begin with the same supervised start.
 
-    python bench/language.py run copo           every arm and seed of bench/rows/language_copo.toml that is not done yet
-    python bench/language.py report copo        bench/results/language_copo.json and .png, from the raw curves
+    python bench/language.py run copo           every arm and seed of bench/rows/copo.toml that is not done yet
+    python bench/language.py report copo        bench/results/copo.json and copo.png, from the raw curves
 
 A row names the environment and its arguments, the solutions learnt from at the start, steps, seeds, its arms (each an algorithm with
 options), and the metrics of training that are kept beside the returns of evaluations (`watch`).
-Raw curves lie in bench/results/raw/language_ROW/ARM-SEED.jsonl.
+Raw curves lie in bench/results/raw/ROW/ARM-SEED.jsonl.
 """
 
 import argparse
@@ -26,12 +26,12 @@ EVERY = ("eval/return_mean", "eval/greedy_return_mean", "eval/pass@4", "time/sec
 
 
 def raw(row: str, arm: str, seed: int) -> Path:
-    return HERE / "results" / "raw" / f"language_{row}" / f"{arm}-{seed}.jsonl"
+    return HERE / "results" / "raw" / row / f"{arm}-{seed}.jsonl"
 
 
 def options(row: dict[str, Any], seed: int) -> dict[str, Any]:
     world = {"env": row["env"], "env_args": row["env_args"], "seed": seed, "answer_tokens": row["answer_tokens"]}
-    return world | {"panel": False, "quiet": True, "sinks": (), "eval_episodes": 64, "overwrite": True}
+    return world | {"panel": False, "quiet": True, "sinks": (), "eval_episodes": 128, "overwrite": True}
 
 
 def begun(row: dict[str, Any], seed: int) -> Path:
@@ -69,7 +69,7 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
     from matplotlib.figure import Figure
 
     result = {k: row[k] for k in ("what", "env", "env_args", "start", "steps", "source")}
-    result |= {"command": f"python bench/language.py run {name}", "commit": commit, "machine": machine(), "arms": {}}
+    result |= {"command": f"python bench/language.py run {name}", "commit": commit, "machine": machine(), "curves": {}}
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for (arm, what), colour in zip(row["arms"].items(), COLOURS, strict=False):
@@ -88,25 +88,27 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
                 "first_third": table[:, skip : third + skip].mean(1).tolist(),
                 "last": table[:, -1].tolist(), "last_mean": table[:, -1].mean(), "last_interval95": interval(table[:, -1]),
             }  # fmt: skip
+        last = told["eval/return_mean"]["last"]
+        told |= {"mean": float(np.mean(last)), "interval95": interval(last), "std": float(np.std(last, ddof=min(len(last) - 1, 1)))}
         told["cpu_seconds"] = [rows[-1]["time/cpu_seconds"] for rows in runs.values()]
-        result["arms"][arm] = told
+        result["curves"][arm] = told
         steps = [r["step"] for r in next(iter(runs.values())) if "eval/return_mean" in r]
         table = np.array([[r["eval/return_mean"] for r in rows if "eval/return_mean" in r] for rows in runs.values()])
         band(axes, steps, table, colour, f"{arm}, mean of {len(runs)} seeds")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     dress(axes, row["what"], "answers", "band: lowest to highest seed")
-    keep(f"language_{name}", result, figure)
+    keep(name, result, figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("row", help="a name in bench/rows, without language_")
+    parser.add_argument("row", help="a name in bench/rows")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: the row's")
     parser.add_argument("--arms", nargs="+", help="default: the row's")
     parser.add_argument("--commit", help="that the curves were made at, if not this one")
     args = parser.parse_args()
-    row = tomllib.loads((HERE / "rows" / f"language_{args.row}.toml").read_text())
+    row = tomllib.loads((HERE / "rows" / f"{args.row}.toml").read_text())
     if args.what == "run":
         run(args.row, row, args.seeds or row["seeds"], args.arms or list(row["arms"]))
     else:

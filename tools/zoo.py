@@ -62,7 +62,7 @@ def wanted(rows: Path = ROWS) -> Iterator[Wanted]:
     or what is only timed (`target`)."""
     for file in sorted(rows.glob("*.toml")):
         row = tomllib.loads(file.read_text())
-        for name, what in row["curves"].items():
+        for name, what in row.get("curves", {}).items():
             if "script" in what or "raw" in what or "target" in row or algorithm(what["algo"]).family == "language":
                 continue
             for seed in row["seeds"]:

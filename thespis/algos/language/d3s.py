@@ -37,7 +37,7 @@ class Config:
     clip: tuple[Fraction, NonNegative] = (0.2, 0.2)
     """how far the ratio may fall below 1, and rise above, before a token stops to count"""
     answers: tuple[Fraction, Fraction] = (0.25, 0.75)
-    """share of the answers that is kept, in the first update and in the last of `over`"""
+    """share of the answers that is kept, in the first update and in that after as many as over says"""
     tokens: tuple[Fraction, Fraction] = (0.2, 0.6)
     """share of the kept answers' tokens that is kept, likewise"""
     over: Count = 150
