@@ -89,7 +89,11 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
                 "last": table[:, -1].tolist(), "last_mean": table[:, -1].mean(), "last_interval95": interval(table[:, -1]),
             }  # fmt: skip
         last = told["eval/return_mean"]["last"]
-        told |= {"mean": float(np.mean(last)), "interval95": interval(last), "std": float(np.std(last, ddof=min(len(last) - 1, 1)))}
+        told |= {
+            "mean": float(np.mean(last)),
+            "interval95": interval(last),
+            "std": float(np.std(last, ddof=min(len(last) - 1, 1))),
+        }
         told["cpu_seconds"] = [rows[-1]["time/cpu_seconds"] for rows in runs.values()]
         result["curves"][arm] = told
         steps = [r["step"] for r in next(iter(runs.values())) if "eval/return_mean" in r]

@@ -157,7 +157,10 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         told,
         *(result(r, told) for r in own if r.found),
         "" if told or any(r.found for r in own) else "Nothing yet: tests hold it to its equations, no curve has been run.",
-        listed("Yet to be run: ", (f"`python bench/{'language' if 'arms' in r.row else 'learning'}.py run {r.name}`" for r in waiting)),
+        listed(
+            "Yet to be run: ",
+            (f"`python bench/{'language' if 'arms' in r.row else 'learning'}.py run {r.name}`" for r in waiting),
+        ),
         listed("Measured beside others: ", (f"[{r.title}]({r.subject}.md)" for r in beside)),
         "## Departures from the paper",
         sentences(head.get("Departures", "None known")),
