@@ -3,8 +3,8 @@
     python bench/language.py run copo           every arm and seed of bench/rows/copo.toml that is not done yet
     python bench/language.py report copo        bench/results/copo.json and copo.png, from the raw curves
 
-A row names the environment and its arguments, the solutions learnt from at the start, steps, seeds, its arms (each an algorithm with
-options), and the metrics of training that are kept beside the returns of evaluations (`watch`).
+A row names the environment and its arguments, the solutions learnt from at the start, steps, seeds, its arms (each an algorithm
+with options), and the metrics of training that are kept beside the returns of evaluations (`watch`).
 Raw curves lie in bench/results/raw/ROW/ARM-SEED.jsonl.
 """
 
