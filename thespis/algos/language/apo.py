@@ -67,7 +67,7 @@ def make(cfg: Config, spec: object) -> TextLearner:
     def asymmetric(returns: Tensor, length: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:  # (R,): advantages, the KL's weights
         mean, std = ops.by_group(returns, group)
         advantage = (returns - mean) / (std + 1e-9)
-        right = (returns >= cfg.correct).to(returns.dtype)
+        right = (returns >= cfg.correct).float()
         solved, _ = ops.by_group(right, group)
         held = torch.where(
             (advantage > 0) & (solved > 0) & (solved < 1), 1 - (-math.e * solved).exp(), 1.0
@@ -81,7 +81,7 @@ def make(cfg: Config, spec: object) -> TextLearner:
 
     def update(s: State, t: Turns) -> tuple[State, Metrics]:
         returns, group, plain = t.returns(), t.groups(), t.rows()
-        length = plain.mask.sum(-1).to(returns.dtype)
+        length = plain.mask.sum(-1).float()
         advantage, held = asymmetric(returns, length, group)
         old, entropy = s.policy.read(plain, Out.logp_entropy).unbind(-1)
         rows = plain.also(advantage=t.spread(advantage[t.row]), held=t.spread(held[t.row]), old=old)
@@ -90,7 +90,7 @@ def make(cfg: Config, spec: object) -> TextLearner:
         told = []
         for part in rows.dealt(cfg.updates):
             told.append(s.policy.descend(policy_loss, part.also(weight=ops.per_sequence(part.mask)), cfg.lr, cfg.max_norm))
-        wrong = (returns < cfg.correct).to(returns.dtype)
+        wrong = (returns < cfg.correct).float()
         return s, means(told) | measured(plain, old, entropy) | {
             "held": held.mean(),
             "wrong_length": (wrong * length).sum() / wrong.sum().clamp(min=1),

@@ -63,8 +63,8 @@ def make(cfg: Config, spec: object) -> TextLearner:
         share = (together & (final[:, None] == final)).sum(1) / together.sum(1)
         entropy, _ = ops.by_group(-share.log(), group)  # -sum p log p over the distinct final answers of a question
         gate = torch.sigmoid(cfg.gamma * (entropy - cfg.rho))
-        earned, _ = ops.by_group((returns > 0).to(returns.dtype), group)
-        some = (earned > 0).to(returns.dtype)  # 0 where all are wrong
+        earned, _ = ops.by_group((returns > 0).float(), group)
+        some = (earned > 0).float()  # 0 where all are wrong
         return {"full": gate * some, "blended": gate, "selective": some, "global": torch.zeros_like(gate)}[cfg.mix], entropy
 
     def update(s: State, t: Turns) -> tuple[State, Metrics]:
