@@ -110,9 +110,9 @@ def functions(algo: api.Algorithm) -> Iterator[tuple[str, int, str]]:
 
 
 def section(algo: api.Algorithm) -> tuple[str, str]:
-    """(what it is, what was measured): the section of docs/family.md, or supervised.md, whose heading names it; links as from
-    papers/."""
-    pages = ((HOUSE / f"docs/{name}.md").read_text() for name in ("family", "supervised"))
+    """(what it is, what was measured): the section of docs/family.md, flow.md or supervised.md whose heading names it; links as
+    from papers/."""
+    pages = ((HOUSE / f"docs/{name}.md").read_text() for name in ("family", "flow", "supervised"))
     for part in (part for text in pages for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]):
         heading, _, body = part.partition("\n")
         if {algo.name, file(algo)} & set(re.findall(r"\w+", heading)):
@@ -134,6 +134,7 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "discrete": "CartPole-v1",
         "tabular": "thespis/RiverSwim-v0",
         "supervised": "thespis/Digits-v0",
+        "flow": "thespis/Gaussians-v0",
         "language": "thespis/Chains-v0",
     }
     default = worlds.get(algo.family, "Pendulum-v1")

@@ -50,7 +50,10 @@ def tiny(args: list[str]) -> list[str]:
         more = {k: v for k, v in TINY.items() if args[0] not in ("resume", "finetune") or (k == "--steps" and k in args)}
         if args[0] == "train" and getattr(thespis.algorithms().get(args[1]), "family", "") == "language":
             more = WRITING
-        if args[0] == "train" and getattr(thespis.algorithms().get(args[1]), "family", "") == "supervised":  # worlds of their own
+        if args[0] == "train" and getattr(thespis.algorithms().get(args[1]), "family", "") in (
+            "flow",
+            "supervised",
+        ):  # worlds of their own
             more = {k: v for k, v in more.items() if k in ("--steps", "--eval-episodes")}
         if args[0] == "sweep":  # one run, as each has a process of its own
             more |= {"--seeds": "1"} | ({"--search": "1"} if "--search" in args else {})
@@ -59,7 +62,7 @@ def tiny(args: list[str]) -> list[str]:
             more = {k: v for k, v in more.items() if k not in ("--env", "--warmup")}
         if args[1] in ("nora", "noah"):  # a table: no network, a world of its own
             more = {k: v for k, v in more.items() if k in ("--steps", "--eval-episodes")}
-        if "--rollout" in args:  # on-policy: no warm-up
+        if "--rollout" in args and "--warmup" in more:  # on-policy: no warm-up
             more["--rollout"] = more.pop("--warmup")
         for name in more:
             if name in args:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from thespis import envs
 from thespis.core import Fault
-from thespis.engine.film import STILLS, WIDTH, Stills, record
+from thespis.engine.film import SAMPLES, STILLS, WIDTH, Stills, record
 from thespis.envs import making
 
 
@@ -127,3 +127,30 @@ def test_pendulum_is_drawn_by_what_make_installs(tmp_path):
     film(tmp_path, world="Pendulum-v1", act=lambda obs, rows: 0 * obs[:, :1], longest=3)
     with Image.open(tmp_path / "videos/v.png") as image:
         assert len(image.getcolors(2**20)) > 3
+
+
+class Sampled(gym.Env):
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Box(0, 4, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 0.0, True, False, {}
+
+    def draw(self, obs, action):
+        Sampled.given = obs, action
+        return np.full((5, 7, 3), len(obs), np.uint8)
+
+
+def test_a_world_that_draws_shows_the_first_actions_of_many_episodes_in_its_own_terms(tmp_path):
+    paths = film(tmp_path, world=Sampled, act=lambda obs, rows: obs[:, :1])
+    assert paths == {"stills": str(tmp_path / "videos/v.png")}
+    obs, action = Sampled.given
+    assert obs.tolist() == [Sampled().reset(seed=3 + i)[0].tolist() for i in range(SAMPLES)]
+    np.testing.assert_allclose(action, 2 + 2 * obs[:, :1], rtol=1e-6)
+    picture = np.asarray(Image.open(paths["stills"]))
+    assert (picture == np.full((5, 7, 3), SAMPLES)).all()
+    assert [p.name for p in (tmp_path / "videos").iterdir()] == ["v.png"]

@@ -36,7 +36,8 @@ def run_of(folder, name, observed=OBS, wanted=None):
     torch.manual_seed(1)  # with 0 the tiny discrete policy would always choose the same
     algo = api.algorithm(name)
     wanted = wanted or (CHOICE if algo.family == "discrete" else BOX)
-    cfg = dataclasses.replace(algo.config, hidden=(8, 8))
+    small = {"hidden": (8, 8), "ode_steps": 3}  # a step is a part of the file
+    cfg = dataclasses.replace(algo.config, **{k: v for k, v in small.items() if hasattr(algo.config, k)})
     learner = algo.module.make(cfg, envs.actions.spec(observed, wanted))
     about = {
         "algo": name, "algo_config": thespis.config.to_json(cfg), "run": {"env": "Own-v0"}, "own_parts": [], "own_env": False,

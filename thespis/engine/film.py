@@ -11,9 +11,12 @@ import torch
 from thespis.core import Fault
 from thespis.engine.evaluate import Act
 from thespis.envs import Figures, World
+from thespis.envs.flat import Flat
+from thespis.envs.spaces import translator
 from thespis.envs.statistics import Statistics
 
 STILLS = 8
+SAMPLES = 200  # in the picture of a world that draws what came of many episodes
 WIDTH = 300  # of a still, in a row of four
 
 
@@ -29,6 +32,8 @@ def record(
         env = world.make(render_mode="rgb_array")
     except Fault:
         env = world.make()
+        if env.env.has_wrapper_attr("draw"):
+            return {"stills": str(_samples(env, act, folder / f"{name}.png", seed))}
         if not Figures.possible(env):
             env.close()
             raise
@@ -61,6 +66,23 @@ def record(
         aside.unlink(missing_ok=True)
         env.close()
     return {"stills": str(folder / f"{name}.png")} | ({"video": str(folder / f"{name}.mp4")} if write else {})
+
+
+def _samples(env: Flat, act: Act, file: Path, seed: int) -> Path:
+    """What `draw` of an environment makes of the first actions of SAMPLES episodes, (n, ...) each, in its own terms."""
+    from PIL import Image
+
+    try:
+        seen = [env.reset(seed=seed + i)[0] for i in range(SAMPLES)]
+        chosen = [act(torch.from_numpy(obs)[None], torch.zeros(1, dtype=torch.int64)).cpu().numpy()[0] for obs in seen]
+        translate = translator(env.env.action_space)
+        picture = env.env.get_wrapper_attr("draw")(np.stack(seen), np.stack([translate(a) for a in chosen]))
+    finally:
+        env.close()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.tmp")
+    Image.fromarray(picture).save(aside, "png")
+    return aside.replace(file)
 
 
 def _video(file: Path, first: np.ndarray, fps: float) -> Any:

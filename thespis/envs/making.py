@@ -123,7 +123,9 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
         return Flat(masks.Masked(fresh) if masked else fresh, name, named)
 
     batch = partial(Batched, lambda n: jaxed.Rows(name, n)) if isinstance(env, str) and jaxed.ours(env) else None
-    own = getattr(first.unwrapped, "recorded", None)
+    own, together = (getattr(first.unwrapped, k, None) for k in ("recorded", "batched"))
+    if isinstance(env, str) and callable(together):
+        batch = partial(Batched, together)
     many = int((first.metadata or {}).get("agents", 1))
     spec = spec._replace(horizon=limit, rewards=named, agents=many, context=context)
     return World(name, observed, acted, spec, make, batch, named, recorded=own if callable(own) else None, goals=goal)

@@ -2,6 +2,7 @@
 
 from thespis.nets.blocks import BatchNet, bottleneck, copies, orthogonal, simba
 from thespis.nets.convolutions import Measured, convolutions, image, unmeasured
+from thespis.nets.flows import Flow, More, Timed, condition, flow, timed
 from thespis.nets.functions import Build, Net, custom, ensemble, mlp, module
 from thespis.nets.normed import layers, normed
 from thespis.nets.parts import joined, part
@@ -11,7 +12,8 @@ from thespis.nets.recurrent import Cell, Recurrent, gru, unroller
 from thespis.nets.renormed import renormed
 
 __all__ = [
-    "BatchNet", "Build", "Cell", "Dist", "Measured", "Net", "Pixels", "Policy", "Recurrent", "actor_critic", "bottleneck",
-    "bounded", "convolutions", "copies", "custom", "ensemble", "gru", "image", "joined", "layers", "mlp", "module", "normed",
-    "orthogonal", "outputs", "part", "pixels", "policy", "renormed", "shifts", "simba", "trunk", "unmeasured", "unroller",
+    "BatchNet", "Build", "Cell", "Dist", "Flow", "Measured", "More", "Net", "Pixels", "Policy", "Recurrent", "Timed",
+    "actor_critic", "bottleneck", "bounded", "condition", "convolutions", "copies", "custom", "ensemble", "flow", "gru", "image",
+    "joined", "layers", "mlp", "module", "normed", "orthogonal", "outputs", "part", "pixels", "policy", "renormed", "shifts",
+    "simba", "timed", "trunk", "unmeasured", "unroller",
 ]  # fmt: skip

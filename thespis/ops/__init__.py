@@ -3,6 +3,7 @@
 from thespis.ops.actions import allowed, combinations, features, joined, masked, parts, pick, ravelled, sizes, unravelled
 from thespis.ops.advantage import gae
 from thespis.ops.distribution import expectation, project, quantile_huber, repeated_noise, support, zeta
+from thespis.ops.flow import integrate, noised
 from thespis.ops.gaussian import squashed_log_prob, squashed_sample
 from thespis.ops.nearest import keyed, nearest
 from thespis.ops.normal import normal_log_prob
@@ -15,8 +16,9 @@ from thespis.ops.tokens import by_group, clipped, k3, lambda_advantage, of_other
 
 __all__ = [
     "allowed", "backup", "between", "by_group", "clipped", "combinations", "conjugate_gradient", "cosine", "expectation",
-    "features", "first_moments", "gae", "joined", "k3", "keyed", "lambda_advantage", "masked", "mean_and_std", "moments",
-    "nearest", "normal_log_prob", "normalised", "of_others", "parts", "per_constant", "per_sequence", "per_token", "pick",
-    "project", "quantile_huber", "ravelled", "repeated_noise", "return_scale", "reward_shape", "sizes", "squashed_log_prob",
-    "squashed_sample", "standardised", "support", "unravelled", "unseen", "whitened", "with_advantages", "zeta",
+    "features", "first_moments", "gae", "integrate", "joined", "k3", "keyed", "lambda_advantage", "masked", "mean_and_std",
+    "moments", "nearest", "noised", "normal_log_prob", "normalised", "of_others", "parts", "per_constant", "per_sequence",
+    "per_token", "pick", "project", "quantile_huber", "ravelled", "repeated_noise", "return_scale", "reward_shape", "sizes",
+    "squashed_log_prob", "squashed_sample", "standardised", "support", "unravelled", "unseen", "whitened", "with_advantages",
+    "zeta",
 ]  # fmt: skip

@@ -216,7 +216,7 @@ def _films(run: Run, source: Callable[[Path], str], named: bool) -> str:
         address = html.escape(source(file), quote=True)
         step = file.name.split("-")[1].lstrip("0") or "0"
         title = html.escape(f"The {which} policy" + (f" of {run.path.name}" if named else ""))
-        says = f"One episode, with the policy of step {int(step):,}."
+        says = f"With the policy of step {int(step):,}."
         if file.suffix == ".mp4":
             film = f'<video controls loop muted playsinline preload="metadata" src="{address}"></video>'
         else:

@@ -8,6 +8,7 @@ WORLDS = {
     "BitFlip": ("goals", None),
     "DeepSea": ("finite", None),
     "Digits": ("digits", None),
+    "Gaussians": ("samples", None),
     "Gems": ("games", None),
     "HiddenPendulum": ("pendulums", 200),
     "Lock": ("finite", None),

@@ -1,0 +1,153 @@
+"""Worlds of one step for generators: an observation ends with noise, the action is the sample, the reward its judge's word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+__all__ = ["Gaussians", "Samples", "uniform"]
+
+Floats = NDArray[np.float32]
+Array = NDArray[Any]
+MIX = tuple(np.uint64(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def uniform(seeds: Array, count: int, stream: int) -> NDArray[np.float64]:
+    """Numbers in (0, 1) that follow from each seed, (n,) -> (n, count): splitmix64, each row by itself."""
+    at = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(stream << 32)
+    with np.errstate(over="ignore"):
+        x = np.asarray(seeds).astype(np.uint64)[:, None] * MIX[1] + at * MIX[0]
+        for shift, factor in ((30, MIX[1]), (27, MIX[2])):
+            x = (x ^ (x >> np.uint64(shift))) * factor
+        x ^= x >> np.uint64(31)
+    return ((x >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53
+
+
+def normal(seeds: Array, count: int, stream: int) -> NDArray[np.float64]:
+    """The same, normally distributed (Box and Muller 1958)."""
+    u = uniform(seeds, 2 * count, stream)
+    return np.asarray(np.sqrt(-2 * np.log(u[:, :count])) * np.cos(2 * np.pi * u[:, count:]))
+
+
+class Samples(gym.Env[Floats, Floats]):
+    """A subclass has `condition` and `judge`; n rows at a time, for one environment as for many (`batched`)."""
+
+    dim: int
+    """numbers of a sample, each in [-1, 1]"""
+
+    def __init__(self, condition: int = 0) -> None:
+        self.observation_space = spaces.Box(-np.inf, np.inf, (condition + self.dim,), np.float32)
+        self.action_space = spaces.Box(-1, 1, (self.dim,), np.float32)
+
+    def condition(self, seeds: Array) -> Array:
+        """What is asked for in the episodes of seeds (n,): (n, C)."""
+        return np.zeros((len(seeds), 0))
+
+    def judge(self, condition: Array, x: Array, seeds: Array) -> dict[str, Array]:
+        """Scores (n,) of samples x (n, D) by name. The first is the reward; the others are told and not learnt from."""
+        raise NotImplementedError
+
+    def seen(self, seeds: Array) -> Floats:
+        """The observations (n, C + D) of episodes."""
+        return np.concatenate([self.condition(seeds), normal(seeds, self.dim, 0)], 1).astype(np.float32)
+
+    def scores(self, obs: Floats, action: Array, seeds: Array) -> dict[str, Array]:
+        return self.judge(obs[:, : -self.dim], np.clip(np.asarray(action, np.float64), -1, 1), seeds)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.seeds = np.array([self.np_random.integers(2**31) if seed is None else seed])
+        self.obs = self.seen(self.seeds)
+        return self.obs[0].copy(), {}
+
+    def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
+        (_, reward), *others = self.scores(self.obs, action[None], self.seeds).items()
+        return self.obs[0].copy(), float(reward[0]), True, False, {k: float(v[0]) for k, v in others}
+
+    def batched(self, n: int) -> Rows:
+        """n of them in one: envs/rows.py."""
+        return Rows(self, n)
+
+
+class Rows:
+    """n environments that are stepped at once (envs/rows.py)."""
+
+    def __init__(self, world: Samples, n: int) -> None:
+        self.world, self.action_dim = world, world.dim
+        self.seeds, self.obs = np.zeros(n, np.int64), world.seen(np.zeros(n, np.int64))
+        self.others: dict[str, Array] = {}
+
+    def reset(self, seeds: Sequence[int], asked: NDArray[np.bool_]) -> Floats:
+        self.seeds = np.where(asked, np.asarray(seeds), self.seeds)
+        self.obs = self.world.seen(self.seeds)
+        return self.obs
+
+    def step(self, actions: Floats, asked: NDArray[np.bool_]) -> tuple[Floats, Floats, Array, Array]:
+        (_, reward), *others = self.world.scores(self.obs, actions, self.seeds).items()
+        self.others = dict(others)
+        return self.obs, reward.astype(np.float32), np.ones(len(actions), bool), np.zeros(len(actions), bool)
+
+    def infos(self, rows: Sequence[int]) -> dict[int, dict[str, float]]:
+        return {i: {k: float(v[i]) for k, v in self.others.items()} for i in rows}
+
+    def close(self) -> None: ...
+
+
+class Gaussians(Samples):
+    """Points of a plane as of eight round clouds on a circle; the judge likes three of the clouds, one more than another.
+
+    Observation: two normal numbers.
+    Action: a point, each number in [-1, 1].
+    Reward: the largest of h exp(-d^2 / (2 * 0.15^2)) over the distances d to the clouds 0, 3 and 5, whose h are 1, 0.8 and
+    0.6; and with `noise` a normal number of that spread. Info: `true`, the reward without noise, and `held_out`, of another
+    judge of the same clouds, the largest of h / (1 + (d / 0.2)^2).
+    Ends: terminated after one step.
+
+    `recorded`: points of all eight clouds alike, whose centres are at 0.75 from the middle and whose spread is 0.06.
+    """
+
+    dim = 2
+    centres = 0.75 * np.stack([np.cos(np.pi / 4 * np.arange(8)), np.sin(np.pi / 4 * np.arange(8))], 1)
+    spread, liked, heights = 0.06, [0, 3, 5], np.array([1.0, 0.8, 0.6])
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def judge(self, condition: Array, x: Array, seeds: Array) -> dict[str, Array]:
+        square = np.square(x[:, None] - self.centres[self.liked]).sum(-1)
+        true = (self.heights * np.exp(-square / (2 * 0.15**2))).max(1)
+        reward = true + self.noise * normal(seeds, 1, 1)[:, 0] if self.noise else true
+        return {"reward": reward, "true": true, "held_out": (self.heights / (1 + square / 0.2**2)).max(1)}
+
+    def recorded(self, count: int = 20_000) -> Mapping[str, Any]:
+        """Columns (data/columns.py), each row an episode."""
+        rng = np.random.default_rng(0)
+        points = self.centres[rng.integers(8, size=count)] + self.spread * rng.normal(size=(count, 2))
+        return columns(self, self.seen(np.arange(count)), np.clip(points, -1, 1))
+
+    def draw(self, obs: Floats, action: Array) -> NDArray[np.uint8]:
+        """Samples (n, 2) as a picture (height, width, 3): a dot each, circles round the clouds that the judge likes."""
+        size = 400
+        place = np.mgrid[1 : -1 : size * 1j, -1 : 1 : size * 1j][::-1]
+        far = np.sqrt(np.square(place[..., None] - self.centres.T[:, None, None]).sum(0)) - 3 * self.spread
+        picture = np.full((size, size, 3), 255, np.uint8)
+        picture[(np.abs(far) < 0.006).any(-1)] = 200
+        picture[(np.abs(far[..., self.liked]) < 0.008).any(-1)] = (196, 102, 31)
+        at = ((np.clip(action, -1, 1) * [1, -1] + 1) / 2 * (size - 3) + 1).round().astype(int)
+        for dx in (-1, 0, 1):
+            picture[at[:, 1], np.clip(at[:, 0] + dx, 0, size - 1)] = (31, 95, 209)
+            picture[np.clip(at[:, 1] + dx, 0, size - 1), at[:, 0]] = (31, 95, 209)
+        return picture
+
+
+def columns(world: gym.Env[Any, Any], obs: Array, action: Array) -> Mapping[str, Any]:
+    """Rows of a dataset each of which is an episode, with reward 0: what a generator learns from has none."""
+    once = {"rewards": np.zeros(len(obs)), "terminals": np.ones(len(obs), bool)}
+    spaces_of = {"observation_space": world.observation_space, "action_space": world.action_space}
+    return {"observations": obs, "actions": action.astype(np.float32), "next_observations": obs, **once, **spaces_of}
