@@ -92,6 +92,21 @@ def test_what_policies_are_worth_is_what_they_earn(game: Game) -> None:
     np.testing.assert_allclose(worth(game, pi), earned.mean(0), atol=4 * earned.std(0).max() / 20_000**0.5)
 
 
+def test_what_experts_did_is_drawn_by_its_seed_and_earned_by_the_rules() -> None:
+    game, pair = MarkovGame(horizon=6, demos=3, demo_seed=7), np.arange(2)
+    data = game.recorded()
+    assert all(
+        np.array_equal(data[k], v) for k, v in MarkovGame(horizon=6, demos=3, demo_seed=7).recorded().items() if k != "env"
+    )
+    assert not np.array_equal(data["actions"], MarkovGame(horizon=6, demos=3).recorded()["actions"])
+    assert np.flatnonzero(data["timeouts"]).tolist() == [5, 11, 17]
+    for t in range(18):
+        (s, *_), a = data["observations"][t], data["actions"][t]
+        np.testing.assert_array_equal(data["rewards"][t], game.gain[pair, s, a[0], a[1]])
+        assert game.chance[(s, *a)][data["next_observations"][t][0]] > 0
+    np.testing.assert_array_equal(data["next_observations"][:5], data["observations"][1:6])
+
+
 # ---------------------------------------------------------------------------------------------------- their solution
 
 

@@ -36,7 +36,13 @@ class Game(gym.Env[Ints, Ints]):
     Behind them stands a choice of one, which the learner sees as a 1: the agent is there, as envs/agents.py has it.
     """
 
-    def __init__(self, gain: Floats, first: Floats, rows: Ints, sizes: list[int], horizon: int) -> None:
+    gamma, temperature = 0.9, 0.5
+    """of the experts, who play the equilibrium"""
+
+    def __init__(
+        self, gain: Floats, first: Floats, rows: Ints, sizes: list[int], horizon: int, demos: int = 100, demo_seed: int = 0
+    ) -> None:
+        self.demos, self.demo_seed = demos, demo_seed
         rows = np.pad(rows, ((0, 0), (0, 0), (0, 1)))
         self.gain, self.first, self.rows = gain, first, rows.swapaxes(0, 1).reshape(len(first), -1)
         self._max_episode_steps = horizon
@@ -66,6 +72,18 @@ class Game(gym.Env[Ints, Ints]):
         earned = self.gain[agent, path[:, :-1, None], done[..., :1], done[..., 1:]]
         return Played(self.rows[path], done, earned)
 
+    def recorded(self) -> dict[str, Any]:
+        """`demos` episodes of experts, drawn by `demo_seed`, as columns of a dataset."""
+        experts = equilibrium(self).policies
+        seen, actions, rewards = self.play(experts, self.demos, np.random.default_rng(self.demo_seed))
+        last = np.arange(self._max_episode_steps) == self._max_episode_steps - 1
+        return {
+            "observations": seen[:, :-1].reshape(-1, seen.shape[-1]), "actions": actions.reshape(-1, 2),
+            "rewards": rewards.reshape(-1, 2), "terminals": np.zeros(rewards.shape[0] * rewards.shape[1]),
+            "timeouts": np.tile(last, self.demos), "next_observations": seen[:, 1:].reshape(-1, seen.shape[-1]),
+            "observation_space": self.observation_space, "action_space": self.action_space,
+        }  # fmt: skip
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Ints, dict[str, Any]]:
         super().reset(seed=seed)
         self.state = self.np_random.choice(len(self.first), 1, p=self.first)
@@ -89,14 +107,17 @@ class MarkovGame(Game):
     Ends: never; cut off after `horizon` steps.
     """
 
-    def __init__(self, states: int = 20, actions: int = 3, branches: int = 4, horizon: int = 50, draw: int = 0) -> None:
+    def __init__(
+        self, states: int = 20, actions: int = 3, branches: int = 4, horizon: int = 50, draw: int = 0, demos: int = 100,
+        demo_seed: int = 0,
+    ) -> None:  # fmt: skip
         rng = np.random.default_rng(draw)
         self.chance = np.zeros((states, actions, actions, states))
         for at in np.ndindex(states, actions, actions):
             self.chance[at][rng.choice(states, branches, replace=False)] = rng.dirichlet(np.ones(branches))
         self._below = self.chance.cumsum(-1)
         gain, rows = rng.uniform(-1, 1, (2, states, actions, actions)), np.tile(np.arange(states)[:, None], (2, 1, 1))
-        super().__init__(gain, np.full(states, 1 / states), rows, [states], horizon)
+        super().__init__(gain, np.full(states, 1 / states), rows, [states], horizon, demos, demo_seed)
 
     def ahead(self, value: Floats) -> Floats:
         return np.einsum("sabn,...n->...sab", self.chance, value)
@@ -119,9 +140,12 @@ class Gems(Game):
     domain of Haynam et al. 2025 (arXiv:2503.04679), whose rules are not known here: this one is ours.
     """
 
+    temperature = 0.1
+
     def __init__(
-        self, size: int = 5, values: tuple[float, ...] = (1.0, 0.5, -0.5), again: float = 0.2, horizon: int = 50, draw: int = 0
-    ) -> None:
+        self, size: int = 5, values: tuple[float, ...] = (1.0, 0.5, -0.5), again: float = 0.2, horizon: int = 50, draw: int = 0,
+        demos: int = 100, demo_seed: int = 0,
+    ) -> None:  # fmt: skip
         rng = np.random.default_rng(draw)
         cells, colours = size * size, len(values)
         self.again, self.colours, self.actions = again, colours, 5
@@ -144,7 +168,7 @@ class Gems(Game):
         gain = np.einsum("isabc,ic->isab", self.taken, self.values)
         rows = np.stack([np.column_stack([one, two, lies]), np.column_stack([two, one, lies])])
         first = np.where(there == bits - 1, 1.0, 0.0)
-        super().__init__(gain, first / first.sum(), rows, [cells, cells, *[2] * colours], horizon)
+        super().__init__(gain, first / first.sum(), rows, [cells, cells, *[2] * colours], horizon, demos, demo_seed)
 
     def ahead(self, value: Floats) -> Floats:
         v = value.reshape(*value.shape[:-1], -1, *[2] * self.colours)
@@ -171,11 +195,13 @@ class Equilibrium(NamedTuple):
 
 
 def equilibrium(
-    game: Game, gamma: float = 0.9, temperature: float = 0.2, rounds: int = 5_000, error: float = 1e-8
+    game: Game, gamma: float | None = None, temperature: float | None = None, rounds: int = 5_000, error: float = 1e-8
 ) -> Equilibrium:
     """Policies that are each a soft best response to the other: pi_i is proportional to exp(q_i / temperature), where q_i is the
     reward and the discounted soft value of what follows, in the mean over what the other does. By rounds of soft value
-    iteration, until nothing changes by more than `error`. ValueError: it does not settle in so many rounds."""
+    iteration, until nothing changes by more than `error`; gamma and temperature are the game's own unless given. ValueError: it
+    does not settle in so many rounds."""
+    gamma, temperature = game.gamma if gamma is None else gamma, temperature or game.temperature
     q, rate, last = np.zeros(game.gain.shape[:3]), 1.0, np.inf
     for _ in range(rounds):
         pi = _softmax(q / temperature)

@@ -32,8 +32,8 @@ class Config:
     """transitions in an update (as in TD3+BC's code)"""
 
 
-TAKES = {"mask"}
-"""action masks"""
+TAKES = {"mask", "rewards"}
+"""action masks; and any rewards, as it sees none"""
 
 
 @tree

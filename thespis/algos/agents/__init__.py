@@ -1,0 +1,1 @@
+"""Several agents that learn together. A module a paper."""
