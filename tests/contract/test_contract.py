@@ -56,7 +56,7 @@ def algo(request: pytest.FixtureRequest) -> types.ModuleType:
 def small(algo: types.ModuleType) -> Any:
     """Its Config with tiny nets."""
     given = algo.Config()
-    sizes = {"hidden": (8,), "critic_hidden": (8,), "burn_in": 1, "length": 2}
+    sizes = {"hidden": (8,), "critic_hidden": (8,), "burn_in": 1, "length": 2, "ask_every": 3}
     return dataclasses.replace(given, **{name: size for name, size in sizes.items() if hasattr(given, name)})
 
 
