@@ -18,6 +18,7 @@ WORLDS = {
     "Reach": ("goals", 50),
     "RiverSwim": ("finite", None),
     "Rounds": ("bandits", None),
+    "Talking": ("samples", 2),
     "TwoPeaks": ("bandits", None),
     "WallReach": ("goals", 50),
 }
