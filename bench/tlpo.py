@@ -91,7 +91,7 @@ def course(base: Any, seed: int, updates: int, cfg: tlpo.Config) -> dict[str, An
                     column = {"sum": batch.reward, "raw sum": batch.reward * scale[1]}.get(name)
                     mine = replace(batch, reward=batch.reward[..., JUDGES.index(name)] if column is None else column.sum(-1))
                 _, rows, told = learner.prepare(states[name], mine)
-                states[name], metrics = learner.update(states[name], rows, 0)
+                states[name], _ = learner.update(states[name], rows, 0)
                 if name == "tlpo":
                     ruled.append(float(told["ruled"]))
     even = tlpo.make(replace(cfg, gate="even"), SPEC)

@@ -77,3 +77,26 @@ def test_the_recorded_points_are_of_eight_clouds_and_are_drawn() -> None:
     blue = np.argwhere((picture == (31, 95, 209)).all(-1))
     assert len(blue) == 5
     np.testing.assert_allclose(blue.mean(0), [300, 300], atol=2)  # right of the middle, and below it
+
+
+def test_the_judges_of_talking_signals_by_hand() -> None:
+    world = gym.make("thespis/Talking-v0").unwrapped
+    obs, _ = world.reset(seed=3)
+    voice = obs[:16].astype(float)
+    rng = np.random.default_rng(0)
+    for take in range(2):
+        x = rng.uniform(-1, 1, 32)
+        after, reward, terminated, truncated, _ = world.step(x)
+        mouth, head = x[:16], x[16:]
+        speed = math.sqrt(sum((head[i + 1] - head[i]) ** 2 for i in range(15)) / 15)
+        jerk = math.sqrt(sum((head[i + 3] - 3 * head[i + 2] + 3 * head[i + 1] - head[i]) ** 2 for i in range(13)) / 13)
+        rough = sum((y[i + 2] - 2 * y[i + 1] + y[i]) ** 2 for y in (mouth, head) for i in range(14)) / 14
+        wanted = [np.corrcoef(mouth, voice)[0, 1], -abs(math.log(speed / 0.15)) - 0.25 * jerk / speed, -math.sqrt(rough)]
+        np.testing.assert_allclose(reward, wanted, atol=1e-4)
+        assert (terminated, truncated) == (take == 1, False)
+        assert after[:16].tolist() == obs[:16].tolist(), "one voice"
+        assert not np.array_equal(after[16:], obs[16:]), "fresh noise"
+        obs = after
+    data = world.recorded(2_000)
+    told = world.judge(data["observations"][:, :16], data["actions"], np.zeros(0))
+    assert 0.3 < told["lip_sync"].mean() < 0.7, "it follows the voice, but not well"

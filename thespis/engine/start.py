@@ -28,8 +28,9 @@ class Start:
 
     def graft(self, learner: Learner, state: Any) -> Any:
         """`state` with the old networks, targets, temperature and statistics. Optimisers, their counters too, begin anew: their
-        moments are of other losses, and schedules count by them. Of another algorithm, or of a run that has only its policy, the
-        policy alone is taken, where its tensors have the same names. Fault: shapes that do not fit."""
+        moments are of other losses, and schedules count by them. Of another algorithm, or of a run that has only its
+        policy, the policy alone is taken, those of its parts that both have, where the tensors have the same names.
+        Fault: shapes that do not fit."""
         mine = leaves(state)
         if self.whole(mine):
             learnt = _learnt(state)
@@ -37,6 +38,8 @@ class Start:
             checkpoint.fit(found, learnt, self.where)
         else:
             acting, place = leaves(learner.policy(state)), {id(x): name for name, x in mine.items()}
+            parts = {name.partition(".")[0] for name in self.policy}
+            acting = {k: x for k, x in acting.items() if "." not in k or k.partition(".")[0] in parts} or acting
             checkpoint.fit(self.policy, acting, self.where)
             if any(id(x) not in place for x in acting.values()):
                 raise Fault(f"start_from: {self.where} is a policy alone, which is not how this algorithm keeps one")

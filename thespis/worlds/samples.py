@@ -160,7 +160,7 @@ class Talking(Samples):
 
     frames, takes = 16, 2
     dim = 2 * frames
-    metadata = {"reward_names": ["lip_sync", "motion", "quality"]}  # noqa: RUF012
+    metadata = {"render_modes": [], "reward_names": ["lip_sync", "motion", "quality"]}  # noqa: RUF012
     batched = None  # type: ignore[assignment]
 
     def __init__(self) -> None:

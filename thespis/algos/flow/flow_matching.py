@@ -29,6 +29,10 @@ class Config:
     """samples in an update (a choice of ours)"""
 
 
+TAKES = {"rewards"}
+"""several rewards, of which it looks at none"""
+
+
 @tree
 class State:
     actor: Trained
