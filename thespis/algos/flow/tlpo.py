@@ -79,8 +79,8 @@ def make(cfg: Config, spec: Spec) -> Learner:
 
     def adapted(p: Params, g: Tensor) -> nets.More:  # g (..., layers, judges)
         def more(i: int, h: Tensor) -> Tensor:
-            each = torch.einsum("...j,nja,nab->...nb", h, p[f"down{i}"], p[f"up{i}"])
-            return (g[..., i, :, None] * each).sum(-2)
+            low = (h @ p[f"down{i}"].transpose(0, 1).flatten(1)).unflatten(-1, (-1, cfg.rank))  # (..., judges, rank)
+            return (g[..., i, :, None] * low).flatten(-2) @ p[f"up{i}"].flatten(0, 1)
 
         return more
 
