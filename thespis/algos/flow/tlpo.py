@@ -71,7 +71,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
     def weights(p: Params, t: Tensor) -> Tensor:
         """Of each adapter in each layer at times t (..., 1): (..., layers, judges)."""
         if cfg.gate == "even":
-            return torch.full((*t.shape[:-1], layers, judges), 1 / judges).to(t)
+            return t.new_full((*t.shape[:-1], layers, judges), 1 / judges)
         waves = torch.cat([t, *(f(torch.pi * k * t) for k in (1, 2) for f in (torch.sin, torch.cos))], -1)
         known = (waves @ p["time"]).unsqueeze(-2) if "time" in seen else t.new_zeros(1)
         known = known + p["layer"] if "layer" in seen else known.expand(*t.shape[:-1], layers, width)
@@ -91,7 +91,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
         sign = (reward[:-1] - reward[1:]).sign() * ~rollout.extra["ended"][:-1, :, None]
         pair = torch.cat([rollout.action[:-1], rollout.action[1:]], -1)
         pairs = Batch(rollout.obs[:-1], pair, sign, sign, rollout.next_obs[:-1])
-        ruled = (sign.sum(-1).abs() == judges).to(sign).mean() / (sign[..., 0] != 0).to(sign).mean().clamp(min=1e-6)
+        ruled = (sign.sum(-1).abs() == judges).type_as(sign).mean() / (sign[..., 0] != 0).type_as(sign).mean().clamp(min=1e-6)
         return s, tree_map(lambda x: x.flatten(0, 1), pairs), {"ruled": ruled}
 
     def margin(s: State, b: Batch, more: nets.More) -> Tensor:
@@ -114,7 +114,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
             alone = {k: x[d : d + 1] for k, x in p.items()}
             far = margin(s, b, adapted(alone, b.obs.new_ones(len(b.obs), layers, 1)))
             loss = loss + preferred(b.reward[:, d], far)
-            right.append((b.reward[:, d] * far > 0).to(far).mean())
+            right.append((b.reward[:, d] * far > 0).type_as(far).mean())
         return loss, {"agreed": torch.stack(right).mean()}
 
     def gate_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:  # stage 2: pairs whose winner is better in all
