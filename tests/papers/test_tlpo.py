@@ -104,7 +104,11 @@ def test_adapters_learn_each_from_its_own_judge() -> None:
     rows = placed(made.prepare(s, rollout())[1])
     one = [np.tile(np.eye(2)[d], (3, 1)) for d in range(2)]
     wanted = sum(by_hand(s, rows, rows.reward[:, d].numpy(), lambda t, d=d: one[d], 7.0) for d in range(2))
-    assert float(made.losses["actor"](s.actor.params, s, rows)[0]) == pytest.approx(wanted, rel=1e-10)
+    loss, told = made.losses["actor"](s.actor.params, s, rows)
+    assert float(loss) == pytest.approx(wanted, rel=1e-10)
+    right = [[np.sign(by_hand(s, rows, np.eye(4)[i], lambda t, d=d: one[d], 7.0) - np.log(2)) == -rows.reward[i, d]
+              for i in np.flatnonzero(rows.reward[:, d])] for d in range(2)]  # fmt: skip
+    assert float(told["agreed"]) == pytest.approx(np.mean([np.mean(each) for each in right]))
     still = {k: torch.zeros_like(p) for k, p in s.actor.params.items()}
     assert float(made.losses["actor"](still, s, rows)[0]) == pytest.approx(2 * np.log(2)), "no adapters: each pair is a coin"
 

@@ -114,7 +114,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
             alone = {k: x[d : d + 1] for k, x in p.items()}
             far = margin(s, b, adapted(alone, b.obs.new_ones(len(b.obs), layers, 1)))
             loss = loss + preferred(b.reward[:, d], far)
-            right.append((b.reward[:, d] * far > 0).type_as(far).mean())
+            right.append((b.reward[:, d] * far > 0).sum() / b.reward[:, d].abs().sum().clamp(min=1))
         return loss, {"agreed": torch.stack(right).mean()}
 
     def gate_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:  # stage 2: pairs whose winner is better in all
