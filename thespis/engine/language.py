@@ -60,7 +60,7 @@ class _Training:
         resume = resume and checkpoint.has_saved(folder)
         seeds = diverge.seeds(run.seed)
         torch.manual_seed(seeds[0])
-        model, notes = parse(run.model).make(run.temperature), list[str]()
+        model, notes = model_of(run), list[str]()
         if begin and not resume:
             graft(begin, model)
             notes.append(f"begins with the weights of another run ({begin.about.get('title', 'unknown')}, step {begin.step:,})")
@@ -215,19 +215,24 @@ class _Training:
     def save_policy(self, name: str) -> None:
         """Its weights by the names that transformers has for them, and in words what they are."""
         file, p = self.folder / "policy" / f"{name}.safetensors", self.progress
-        checkpoint.write_tensors(file, {k: x.detach() for k, x in self.model.params.items()})
+        checkpoint.write_tensors(file, self.model.weights())
         checkpoint.write_sealed(file.with_suffix(".json"), self.about | {"step": p.steps, "return_mean": p.last})
 
     def _diverged(self, what: str) -> Diverged:
         return diverge.told(self.folder, self.progress.steps, what)
 
 
+def model_of(run: LanguageRun) -> Model:
+    """As the options name it, with the weights that it begins with."""
+    return parse(run.model).make(run.temperature, run.rank if run.adapter == "lora" else 0, run.precision)
+
+
 def graft(begin: Start, model: Model) -> None:
     """Gives the model the weights of another run; its optimiser begins anew. Fault: they do not fit."""
-    checkpoint.fit(begin.policy, model.params, begin.where)
-    with torch.no_grad():
-        for name, p in model.params.items():
-            p.copy_(begin.policy[name])
+    mine = model.weights()
+    checkpoint.fit(begin.policy, mine, begin.where)
+    for name, p in mine.items():
+        p.copy_(begin.policy[name])
 
 
 def judged(sampled: Sequence[Episode], greedy: Sequence[Episode], k: int) -> dict[str, Any]:

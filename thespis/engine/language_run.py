@@ -9,8 +9,8 @@ from thespis.config import Count, Natural, Positive
 @dataclass(frozen=True)
 class LanguageRun:
     env: str | None = None
-    """id of an environment that is spoken to, or a .jsonl file of prompts and answers; default: that of --data, or
-    thespis/Chains-v0"""
+    """id of an environment that is spoken to, reasoning_gym/NAME, or a file of prompts and answers, FILE.jsonl or jsonl:FILE;
+    default: that of --data, or thespis/Chains-v0. From Python also an environment, or a reward of the prompts in data"""
     steps: Count = 40_000
     """turns in all, or of written answers conversations that are learnt from"""
     data: str | None = None
@@ -20,7 +20,14 @@ class LanguageRun:
     env_args: tuple[str, ...] = ()
     """arguments of the environment, each as name=value; a value is JSON, or else text (from Python also a dictionary)"""
     model: str = "tiny"
-    """a small Llama from scratch, a token a character; with other sizes it is named so: tiny:dim=96,layers=3"""
+    """a small Llama from scratch, a token a character; with other sizes it is named so: tiny:dim=96,layers=3. Or smollm2, which
+    thespis model prepares, or the folder of a causal model of transformers, with its tokenizer"""
+    adapter: Literal["none", "lora"] = "none"
+    """what of a pretrained model is learnt: all of it, or low-rank matrices beside its linear layers (arXiv:2106.09685)"""
+    rank: Count = 16
+    """rank of these matrices"""
+    precision: Literal["float32", "bf16"] = "float32"
+    """of a pretrained model's weights; bf16 for those beside an adapter alone, which itself stays float32"""
     temperature: Positive = 1.0
     """of the distribution that answers are drawn from, in play and in learning alike"""
     answer_tokens: Count = 32
@@ -28,7 +35,8 @@ class LanguageRun:
     max_turns: Count = 30
     """turns after which an episode is cut off"""
     warm_start: Natural = 32_000
-    """solutions of the environment's own that are learnt from first, by sft, in a run beside this one; 0: none"""
+    """solutions of the environment's own that are learnt from first, by sft, in a run beside this one; 0, or with a
+    pretrained model: none"""
     max_hours: Positive | None = None
     """hours after which the run stops with a checkpoint, as by Ctrl-C; they start again at 0 when the run is resumed"""
     eval_every: Count = 5_000

@@ -53,7 +53,7 @@ def play(
     going = list(range(len(episodes)))
     while going:
         for i in going:
-            given = model.text.asked(asked[i])
+            given = model.text.asked(asked[i], not episodes[i].tokens)
             episodes[i].tokens += given
             episodes[i].said += [-1] * len(given)
             episodes[i].logp += [0.0] * len(given)
@@ -69,7 +69,7 @@ def play(
             e.logp += logp
             final = {"final": info.pop("final")} if "final" in info else {}
             e.turns.append({"prompt": prompt, "answer": answer, "reward": reward, "cut": cut, "info": info} | final)
-            full = len(e.tokens) + len(model.text.asked(asked[i])) + limit > model.context
+            full = len(e.tokens) + len(model.text.asked(asked[i], False)) + limit > model.context
             if not (e.terminated or truncated or full or len(e.turns) >= longest):
                 on.append(i)
         going = on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 import numbers
@@ -16,11 +17,11 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from thespis.core import Fault
-from thespis.envs import making
+from thespis.envs import making, reasoning
 from thespis.envs.flat import describe_error
 from thespis.turns import TextSpec
 
-__all__ = ["Questions", "TextEnv", "TextWorld", "read_jsonl", "text_world"]
+__all__ = ["Questions", "TextEnv", "TextWorld", "is_reward", "read_jsonl", "text_world"]
 
 Reward = Callable[[str, str], float | Mapping[str, float]]
 """(prompt, answer) -> reward, or its parts by name, whose sum is the reward"""
@@ -62,8 +63,21 @@ class Questions(gym.Env[str, str]):
         if self.reward is None:
             return "", float(action.strip() == self.row["answer"].strip()), True, False, {}
         told = self.reward(self.row["prompt"], action)
+        if isinstance(told, Mapping) and not told:
+            raise ValueError("the reward has no parts")
         parts = dict(told) if isinstance(told, Mapping) else {}
         return "", sum(parts.values()) if isinstance(told, Mapping) else told, True, False, parts
+
+
+def is_reward(env: Any) -> bool:
+    """Whether it is a function (prompt, answer) -> reward, and no maker of environments, which wants no arguments."""
+    if isinstance(env, type) or not callable(env):
+        return False
+    try:
+        wanted = inspect.signature(env).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in wanted) == 2
 
 
 @dataclass(frozen=True)
@@ -123,14 +137,17 @@ class TextEnv:
 
 
 def text_world(env: Any, args: Mapping[str, Any] | None = None) -> TextWorld:
-    """The TextWorld of an id, of the path of a JSONL file whose rows have "prompt" and "answer", of a callable that returns an
-    environment, or of an environment, of which copies are made. Fault: none of these, or spaces that are not `Text`."""
+    """The TextWorld of an id, of reasoning_gym/NAME, of a JSONL file whose rows have "prompt" and "answer" (FILE.jsonl, or
+    jsonl:FILE whatever its name), of a callable that returns an environment, or of an environment, of which copies are made.
+    Fault: none of these, or spaces that are not `Text`."""
     given, args = env, dict(args or {})
-    if isinstance(env, str) and env.endswith(".jsonl"):
-        rows = read_jsonl(env)
+    if isinstance(env, str) and (env.endswith(".jsonl") or env.startswith("jsonl:")):
+        rows = read_jsonl(env.removeprefix("jsonl:"))
         given = _named(f"env {env}", lambda: Questions(rows))
     if isinstance(given, gym.Env):
         name, build = (env if isinstance(env, str) else type(given.unwrapped).__name__), lambda: copy.deepcopy(given)
+    elif isinstance(given, str) and given.startswith(reasoning.PREFIX):
+        name, build = given, lambda: reasoning.Reasoning(given.removeprefix(reasoning.PREFIX), **args)
     elif isinstance(given, str):
         name, build = given, making._from_id(given, args)
     elif callable(given):

@@ -1,7 +1,8 @@
 """Language models that own their weights. transformers is imported here alone, and only when a model is made."""
 
 from thespis.lm.model import Model, padded
+from thespis.lm.pretrained import Pretrained, prepare
 from thespis.lm.small import Small, parse
-from thespis.lm.text import Text
+from thespis.lm.text import Text, Tokens
 
-__all__ = ["Model", "Small", "Text", "padded", "parse"]
+__all__ = ["Model", "Pretrained", "Small", "Text", "Tokens", "padded", "parse", "prepare"]

@@ -29,6 +29,7 @@ class Model:
         self.heads = nn.ModuleDict({name: nn.Linear(module.config.hidden_size, 1) for name in heads})
         named = [*module.named_parameters(), *((f"heads.{k}", p) for k, p in self.heads.named_parameters())]
         self.params: dict[str, nn.Parameter] = dict(named)
+        self.learns = [k for k, p in named if p.requires_grad]
         self._train()
 
     def _train(self) -> None:
@@ -42,15 +43,20 @@ class Model:
         """Tokens of a conversation at most."""
         return self.module.config.max_position_embeddings
 
+    def weights(self) -> dict[str, Tensor]:
+        """Those that are learnt, by the names that transformers has for them; of an adapted model the adapter's alone."""
+        return {k: self.params[k].detach() for k in self.learns}
+
     def tensors(self) -> dict[str, Tensor]:
-        """All that it is, by name; the tensors are its own, so what is copied into them is what it then says."""
+        """All that it has learnt, by name; the tensors are its own, so what is copied into them is what it then says."""
         moments = {f"{name}.{k}": x for name in ("m", "v") for k, x in getattr(self, name).items()}
-        return {f"params.{k}": p.detach() for k, p in self.params.items()} | moments | ({"t": self.t} if moments else {})
+        return {f"params.{k}": p for k, p in self.weights().items()} | moments | ({"t": self.t} if moments else {})
 
     def frozen(self) -> Model:
         """A copy that is read and never learns."""
         other = copy.copy(self)
-        other.module, other.heads = copy.deepcopy(self.module), copy.deepcopy(self.heads)
+        shared = {id(p): p for k, p in self.params.items() if k not in self.learns}  # what never changes is not copied
+        other.module, other.heads = copy.deepcopy(self.module, shared), copy.deepcopy(self.heads)
         named = [*other.module.named_parameters(), *((f"heads.{k}", p) for k, p in other.heads.named_parameters())]
         other.params = {k: p.requires_grad_(False) for k, p in named}
         other._train()
@@ -130,7 +136,7 @@ class Model:
     def follow(self, other: Model, tau: float = 1.0) -> None:
         """Its weights go the share `tau` of the way to the other's: the slow copy; its moments stay."""
         with torch.no_grad():
-            for mine, theirs in zip(self.params.values(), other.params.values(), strict=True):
+            for mine, theirs in zip(self.weights().values(), other.weights().values(), strict=True):
                 mine.lerp_(theirs, tau)
 
     def publish(self, sampler: Model) -> None:
