@@ -164,5 +164,8 @@ class Learner:
     value: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     """(state, obs, action) -> the critics' mean (B,), in units of reward; and the entropy bonus at obs (B,). For the report"""
     context: Callable[[Any, int, bool], Tensor] | None = None  # (state, n, explore) -> (n, C) of n episodes: engine/contexts.py
+    collect: Callable[[Any, Tensor, Tensor], Tensor] | None = None
+    """on-policy, where each environment of training has a policy of its own (OnPolicy.policies): (state, obs (k, obs), the
+    environments' numbers (k,)) -> action (k, ...)"""
     given: Callable[[Any, Batch], Any] | None = None
     """(state, every row of the run's dataset) -> state, once, before the first update; see data/recorded.py"""

@@ -56,6 +56,7 @@ def ready(
             raise Fault(
                 f"{name}: an on-policy algorithm learns from its own newest steps; leave it out, or take an off-policy one"
             )
+    run = side_by_side(learner, algo.name, run)
     goals.check(learner, algo.name, world, run)
     if run.data is not None:
         dataset.find(run.data)
@@ -69,6 +70,22 @@ def ready(
         made = algo.module.make(config.over(cfg, count), spec, **parts)
         learner = dataclasses.replace(made, experience=learner.experience)
     return around(frozen(learner, algo.module.State, run.freeze), algo.name, world.spec, run)
+
+
+def side_by_side(learner: Learner, name: str, run: Run) -> Run:
+    """The run, with as many environments as the learner has policies that collect. Fault: it has another number of them, or an
+    option that such a learner cannot have."""
+    policies = getattr(learner.experience, "policies", 0)
+    if not policies:
+        return run
+    if run.num_envs not in (1, policies):
+        raise Fault(
+            f"num_envs is {run.num_envs}; {name} has {policies} policies side by side, each in an environment: leave it out"
+        )
+    others = {"reward_unit": run.reward_unit, "frame_stack": run.frame_stack > 1, "agents": run.agents}
+    if option := next((option for option, value in others.items() if value), None):
+        raise Fault(f"{option}: {name} reads descriptors off rewards as they are, and does without it; leave it out")
+    return dataclasses.replace(run, num_envs=policies)
 
 
 def schedule_updates_of(cfg: Any, learner: Learner, run: Run) -> int | None:

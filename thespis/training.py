@@ -42,7 +42,7 @@ from thespis.engine.callbacks import Callback, checked
 from thespis.engine.lock import alone
 from thespis.engine.run import FIXED, WATCHING, Run
 from thespis.envs.flat import describe_error
-from thespis.learner import ready, schedule_updates_of
+from thespis.learner import ready, schedule_updates_of, side_by_side
 
 
 def train(
@@ -112,6 +112,7 @@ def start(
     run, world = dataclasses.replace(run, env=world.name), envs.weighted(world, run.weights)
     source = run.data if arrays is None else arrays
     learner = ready(algo, cfg, run, world, parts, source)  # every fault of the input is told before anything is written
+    run = side_by_side(learner, algo.name, run)
     if getattr(cfg, "warmup", 0) is None and isinstance(feed := learner.experience, OffPolicy):
         cfg = dataclasses.replace(cfg, warmup=min(feed.warmup, run.steps // 100))  # a short run does not spend itself at random
         learner = dataclasses.replace(learner, experience=dataclasses.replace(feed, warmup=cfg.warmup))

@@ -132,6 +132,7 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
     waiting = [r for r in measured if not r.found and (r in own or algo.name in r.algos)]
     worlds = {
         "discrete": "CartPole-v1",
+        "diversity": "thespis/Omni-v0",
         "tabular": "thespis/RiverSwim-v0",
         "supervised": "thespis/Digits-v0",
         "flow": "thespis/Gaussians-v0",

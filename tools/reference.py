@@ -232,6 +232,7 @@ def works() -> str:
     """docs/what-works.md"""
     worlds = {kind: envs.world(partial(Blank, space)) for kind, space in KINDS.items()}
     worlds |= {"a state": envs.world("thespis/DeepSea-v0")}
+    several = envs.world("thespis/Omni-v0")
     pixels, goals = envs.world("thespis/PixelPendulum-v0"), [envs.world(f"thespis/{n}-v0") for n in ("Reach", "BitFlip")]
     heads = [*KINDS, "a state", "masks", "images", "goals", "data", "rewards", "memory", "collectors"]
     rows = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
@@ -242,7 +243,7 @@ def works() -> str:
         steps = {kind: tried(algo, world) for kind, world in (worlds | {"images": pixels}).items()}
         data = {kind: tried(algo, world, alone, {}) for kind, world in worlds.items()}
         found = {kind: steps[kind] or data[kind] for kind in worlds}
-        found["vectors"] = found["vectors"] or steps["images"]
+        found["vectors"] = found["vectors"] or steps["images"] or tried(algo, several)
         beside = any(tried(algo, world, Run(), {}) for kind, world in (worlds | {"images": pixels}).items() if steps[kind])
         cells = [
             *(bool(learner) for learner in found.values()),

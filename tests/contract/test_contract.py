@@ -43,7 +43,7 @@ WORLDS = [
     Spec(Box(228), Box(2), images=((1, 226),), shapes=((15, 15),)),
     Spec(Box(225), Discrete(4), images=((0, 225),), shapes=((15, 15),)),
     Spec(Box(8), Mixed(2, (2, 3)), mask=5), Spec(Box(3), Box(2)), Spec(Box(7), Discrete(4), horizon=3, mask=4),
-    Spec(Box(3), MultiDiscrete((2, 3))),
+    Spec(Box(3), MultiDiscrete((2, 3))), Spec(Box(3), Box(2), rewards=("fitness", "x", "y"), horizon=3),
 ]  # fmt: skip
 ROWS = 6
 
@@ -53,10 +53,11 @@ def algo(request: pytest.FixtureRequest) -> types.ModuleType:
     return ALGORITHMS[request.param]
 
 
-def small(algo: types.ModuleType) -> Any:
-    """Its Config with tiny nets."""
-    given = algo.Config()
+def small(algo: types.ModuleType, given: Any = None) -> Any:
+    """Its Config, or the one that is given, with tiny nets."""
+    given = given or algo.Config()
     sizes = {"hidden": (8,), "critic_hidden": (8,), "burn_in": 1, "length": 2, "ask_every": 3}
+    sizes |= {"offspring": 2, "genetic": 1, "gradient": 1, "asked": 1, "cells": 60, "critic_steps": 2, "variation_steps": 2}
     return dataclasses.replace(given, **{name: size for name, size in sizes.items() if hasattr(given, name)})
 
 
@@ -67,10 +68,15 @@ def made(algo: types.ModuleType, cfg: Any = None) -> tuple[Learner, Spec]:
             spec = spec._replace(mask=0)  # it is told nothing of masks
         if spec.images and "images" not in getattr(algo, "TAKES", ()):
             continue
+        if len(spec.rewards) > 1 and "rewards" not in getattr(algo, "TAKES", ()):
+            continue
         try:
-            return algo.make(cfg or small(algo), spec), spec
+            learner = algo.make(cfg or small(algo), spec)
         except Fault:
             continue
+        with torch.random.fork_rng(), torch.device("meta"):  # as it is shown the world
+            more = learner.context(learner.init(), 1, False).shape[1] if learner.context else 0
+        return learner, spec._replace(obs=Box(spec.obs.dim + more))
     raise AssertionError("it is for none of the worlds here")
 
 
@@ -89,27 +95,30 @@ def batch(learner: Learner, spec: Spec, seed: int) -> Batch:
 
 
 def rollout(learner: Learner, spec: Spec, seed: int) -> Batch:
-    """Three steps of two environments; of each an episode ends in the middle."""
-    flat = rows(learner, spec, seed)
-    flat.extra["ended"] = torch.tensor([False, True, True, False, False, False])
-    return tree_map(lambda x: x.unflatten(0, (ROWS // 2, 2)), flat)
+    """Three steps of two environments, or of as many as it has policies; of each an episode ends in the middle."""
+    envs = getattr(learner.experience, "policies", 0) or 2
+    flat = rows(learner, spec, seed, 3 * envs)
+    flat.extra["ended"] = torch.tensor([False, True, True, False, False, False]).repeat(envs)[: 3 * envs]
+    return tree_map(lambda x: x.unflatten(0, (3, envs)), flat)
 
 
-def rows(learner: Learner, spec: Spec, seed: int) -> Batch:
+def rows(learner: Learner, spec: Spec, seed: int, count: int = ROWS) -> Batch:
     g = torch.Generator().manual_seed(1000 + seed)
-    obs, next_obs = (observations(spec, ROWS, g) for _ in range(2))
+    obs, next_obs = (observations(spec, count, g) for _ in range(2))
     dim, ns = ops.sizes(spec.action)
-    chance = (ops.allowed(spec, obs) if spec.mask else torch.ones(ROWS, sum(ns))).float()
+    chance = (ops.allowed(spec, obs) if spec.mask else torch.ones(count, sum(ns))).float()
     choices = [part.multinomial(1, generator=g)[:, 0] for part in chance.split(ns, -1)] if ns else []
-    action = ops.joined(spec.action, torch.rand(ROWS, dim, generator=g) * 2 - 1, choices)
-    discount = torch.tensor([0.99, 0.0, 0.9]).repeat(ROWS // 3)
+    action = ops.joined(spec.action, torch.rand(count, dim, generator=g) * 2 - 1, choices)
+    discount = torch.tensor([0.99, 0.0, 0.9]).repeat(count // 3)
     columns = {
         "previous": {"previous": action.flip(0)},
-        "return_scale": {"return_std": torch.full((ROWS,), 1.5), "return_max": torch.full((ROWS,), 6.0)},
-        "demo": {"demo": torch.tensor([1.0, 0.0]).repeat(ROWS // 2)},
+        "return_scale": {"return_std": torch.full((count,), 1.5), "return_max": torch.full((count,), 6.0)},
+        "demo": {"demo": torch.tensor([1.0, 0.0]).repeat(count // 2)},
     }
     extra = {k: v for need in sorted(learner.needs) for k, v in columns[need].items()}
-    return Batch(obs, action, torch.randn(ROWS, generator=g), discount, next_obs, extra)
+    several = ops.reward_shape(spec)
+    discount = discount[:, None].expand(count, *several) if several else discount
+    return Batch(obs, action, torch.randn(count, *several, generator=g), discount, next_obs, extra)
 
 
 def observations(spec: Spec, rows: int, g: torch.Generator | None = None) -> Tensor:
@@ -210,7 +219,7 @@ def test_presets_are_whole_configs_each_known_by_a_name_of_its_own(algo: types.M
         assert type(preset) is algo.Config
         assert config.check(preset) == preset != algo.Config()
         assert (known[name].module, known[name].config) == (algo, preset)
-        learner, spec = made(algo, dataclasses.replace(preset, hidden=(8,)) if hasattr(preset, "hidden") else preset)
+        learner, spec = made(algo, small(algo, preset))
         state = learner.init()
         assert differing(state, steps(learner, spec, state, 0, learner.period)[0])
 
@@ -283,6 +292,8 @@ def scheduled(algo: types.ModuleType, text: str) -> Any:
 
 
 def test_every_step_size_may_be_a_schedule(algo: types.ModuleType) -> None:
+    if not made(algo)[0].losses:
+        pytest.skip("it takes no gradient")
     named = [f.name for f in dataclasses.fields(algo.Config) if "lr" in f.name.split("_")]
     assert named
     assert rates(algo) == named
@@ -292,6 +303,8 @@ def test_a_schedule_counts_updates_in_every_group_also_in_those_that_step_in_few
     """Told as a metric for each loss; only where the docstring says "own steps" each group counts by itself. At the end of one
     that leads to 0, nothing that an optimiser trains moves."""
     learner, spec = made(algo, scheduled(algo, "linear:0.01:updates=12"))
+    if not learner.losses:
+        pytest.skip("it takes no gradient")
     tree = ast.parse(inspect.getsource(algo))
     body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Config")
     own = any("own steps" in ast.unparse(n) for n in body if isinstance(n, ast.Expr))
@@ -587,9 +600,25 @@ def test_act(algo: types.ModuleType) -> None:
             assert bool(((choice >= 0) & (choice < n)).all())
             assert ok is None or bool(ok.gather(-1, choice[:, None]).all()), "a choice that the mask forbids"
     assert torch.equal(acts[False][0], acts[False][1])
-    assert not torch.equal(acts[True][0], acts[True][1])
+    assert learner.collect or not torch.equal(acts[True][0], acts[True][1])  # where policies differ, that is what explores
     alone = torch.cat([Actor(learner, 1)(policy, row[None], False) for row in obs])
     torch.testing.assert_close(alone, acts[False][0], rtol=1e-4, atol=1e-5)
+
+
+def test_each_environment_acts_by_a_policy_of_its_own(algo: types.ModuleType) -> None:
+    """Row i of all is that of policy i alone; and no two are the same, so that each is told apart."""
+    learner, spec = made(algo)
+    if learner.collect is None:
+        pytest.skip("one policy acts in all environments")
+    n = learner.experience.policies
+    state, obs = learner.init(), observations(spec, 1).expand(n, -1)
+    together = learner.collect(state, obs, torch.arange(n))
+    assert together.shape == (n, spec.action.dim)
+    assert bool((together.abs() <= 1).all())
+    alone = torch.cat([learner.collect(state, obs[:1], torch.tensor([i])) for i in range(n)])
+    torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-6)
+    assert len({tuple(row) for row in together.tolist()}) == n
+    torch.testing.assert_close(learner.collect(state, obs, torch.arange(n).flip(0)), together.flip(0), rtol=1e-5, atol=1e-6)
 
 
 def test_its_value_is_the_mean_of_its_critics(algo: types.ModuleType) -> None:

@@ -51,6 +51,7 @@ def tiny(args: list[str]) -> list[str]:
         if args[0] == "train" and getattr(thespis.algorithms().get(args[1]), "family", "") == "language":
             more = WRITING
         if args[0] == "train" and getattr(thespis.algorithms().get(args[1]), "family", "") in (
+            "diversity",
             "flow",
             "supervised",
         ):  # worlds of their own

@@ -149,9 +149,12 @@ def test_masks_and_parts_are_resumed_to_the_bit(tmp_path, name, wrap):
 # ------------------------------------------------------------------------------------------------------- every algorithm
 
 
-@pytest.mark.parametrize("name", sorted(n for n, algo in thespis.algorithms().items() if algo.family != "language"))
+@pytest.mark.parametrize(
+    "name", sorted(n for n, algo in thespis.algorithms().items() if algo.family not in ("diversity", "language"))
+)
 def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bit_and_is_evaluated(tmp_path, name):
-    """Stopped once in the middle of whatever it remembers: plans, held noise, delays, demonstrations."""
+    """Stopped once in the middle of whatever it remembers: plans, held noise, delays, demonstrations. Of archives, which need a
+    descriptor, tests/papers/test_map_elites.py has the same."""
     found = thespis.algorithms()[name]
     env = {
         "discrete": "CartPole-v1", "preference": "CartPole-v1", "tabular": "thespis/RiverSwim-v0",

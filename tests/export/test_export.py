@@ -72,7 +72,9 @@ def one_line(function, *args, **kwargs):
 # ------------------------------------------------------------------------------------------------------- the same actions
 
 
-@pytest.mark.parametrize("name", [n for n, algo in thespis.algorithms().items() if algo.family not in ("language", "tabular")])
+@pytest.mark.parametrize(
+    "name", [n for n, algo in thespis.algorithms().items() if algo.family not in ("diversity", "language", "tabular")]
+)
 def test_every_algorithm_acts_as_its_file_does(tmp_path, name):
     policy = thespis.load(run_of(tmp_path / "run", name))
     rng = np.random.default_rng(1)

@@ -17,7 +17,8 @@ def memory(
     steps, hidden = (feed.burn_in + feed.length, 4 * feed.memory) if isinstance(feed, Sequences) else (1, 0)
     row = 2 * 4 * frames * spec.obs.dim + action + 6  # of a batch: two observations, action, reward, two flags
     if isinstance(feed, OnPolicy):
-        return [("rollout", feed.rollout, num_envs * row)]
+        replay = [("replay_size", feed.replay_size, row)] if feed.replay_size else []
+        return [("rollout", feed.rollout, num_envs * row), *replay]
     batch = "batch_size", feed.batch_size, steps * row + hidden
     if isinstance(feed, Offline):
         return [batch]  # the dataset is in memory already

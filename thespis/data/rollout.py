@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thespis import ops
-from thespis.core import Batch, Spec, tree_map
+from thespis.core import Batch, Spec, leaves, replace, tree_map
 from thespis.data.replay import ReturnScale, empty_actions
 
 EXTRAS = ("return_scale",)
@@ -32,6 +32,10 @@ class OnPolicy:
     """rows of a minibatch; what is left of an epoch after the last whole one is passed over"""
     whole: bool = False
     """whether every rollout begins with new episodes: those that are under way at its end are cut off there"""
+    policies: int = 0
+    """how many policies act side by side, an environment each; see Learner.collect. 0: one acts in all environments"""
+    replay_size: int = 0
+    """rows of all rollouts that are kept, the newest; minibatches are drawn from them, `epochs` for each rollout. 0: none"""
     warmup: ClassVar[int] = 0
     look_every: ClassVar[int] = 1
     reset_every: ClassVar[None] = None
@@ -41,7 +45,7 @@ class OnPolicy:
 
     def minibatches(self, num_envs: int) -> int:
         """Of one epoch. Where a rollout has fewer rows than batch_size, all of them are one."""
-        return max(self.rollout * num_envs // self.batch_size, 1)
+        return 1 if self.replay_size else max(self.rollout * num_envs // self.batch_size, 1)
 
     def updates(self, steps: int, num_envs: int) -> int:
         """That so many steps of all environments call for."""
@@ -65,6 +69,7 @@ class Rollout:
         self.rng = torch.Generator().manual_seed(seed)
         self.rows: Batch | None = None
         self.order: list[Tensor] = []  # of the minibatches that are left of this epoch
+        self.kept = 0  # rows that ever went to the replay, where there is one
 
     @property
     def added(self) -> int:
@@ -110,12 +115,29 @@ class Rollout:
         return Batch(self.obs, self.action, self.reward, discount, self.next_obs, extra)
 
     def learn_from(self, rows: Batch) -> None:
-        """The rows (T * N, ...) that `sample` draws from."""
-        self.rows, self.order = rows, []
+        """The rows (M, ...) that `sample` draws from; where there is a replay it takes those whose extra "kept" is True."""
+        if self.feed.replay_size:
+            self._keep(rows)
+        else:
+            self.rows, self.order = rows, []
+
+    def _keep(self, rows: Batch) -> None:
+        extra, size = dict(rows.extra), self.feed.replay_size
+        chosen = extra.pop("kept").nonzero()[:, 0][-size:]
+        new = tree_map(lambda x: x[chosen], replace(rows, extra=extra))
+        if self.rows is None:
+            self.rows = tree_map(lambda x: x.new_zeros(size, *x.shape[1:]), new)
+        place = (self.kept + torch.arange(len(chosen), device=chosen.device)) % size
+        for old, x in zip(leaves(self.rows).values(), leaves(new).values(), strict=True):
+            old[place] = x
+        self.kept += len(chosen)
 
     def sample(self) -> Batch:
-        """The next minibatch; each epoch has an order of its own."""
+        """The next minibatch; each epoch has an order of its own. Of a replay any rows, with replacement."""
         assert self.rows is not None
+        if self.feed.replay_size:
+            index = torch.randint(min(self.kept, self.feed.replay_size), (self.feed.batch_size,), generator=self.rng)
+            return tree_map(lambda x: x[index], self.rows)
         if not self.order:
             count, size = len(self.rows.reward), self.feed.batch_size
             self.order = list(torch.randperm(count, generator=self.rng).split(size))[: self.feed.minibatches(self.num_envs)]
@@ -125,13 +147,23 @@ class Rollout:
     # ------------------------------------------------------------------------------------------------- to and from disk
 
     def save(self) -> dict[str, Tensor]:
-        """The steps that are not learnt from yet. A rollout is small, so all of it is in the checkpoint."""
+        """The steps that are not learnt from yet. A rollout is small, so all of it is in the checkpoint; so is a replay."""
         rows = {name: getattr(self, name)[: self.steps % self.length] for name in COLUMNS}
+        if self.rows is not None and self.feed.replay_size:
+            filled = min(self.kept, self.feed.replay_size)
+            rows |= {f"rows.{k}": x[:filled] for k, x in leaves(self.rows).items()} | {"kept": torch.tensor(self.kept)}
         return rows | (self.scale.tensors() if "return_scale" in self.needs else {})
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         for name in COLUMNS:
             getattr(self, name)[: len(saved[name])] = saved[name]
+        if self.feed.replay_size and "kept" in saved:
+            found = {k.removeprefix("rows."): x for k, x in saved.items() if k.startswith("rows.")}
+            columns = {k: x.new_zeros(self.feed.replay_size, *x.shape[1:]) for k, x in found.items()}
+            for k, x in found.items():
+                columns[k][: len(x)] = x
+            extra = {k.removeprefix("extra."): columns.pop(k) for k in list(columns) if k.startswith("extra.")}
+            self.rows, self.kept = Batch(**columns, extra=extra), int(saved["kept"])
         if "return_scale" in self.needs:
             self.scale.restore(saved)
 

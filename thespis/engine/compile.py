@@ -102,9 +102,10 @@ class Stepper:
             with self.products:
                 after, metrics = self.learner.update(state, batch, k)
             metrics = {name: value.clone() for name, value in metrics.items()}
-            olds = list(leaves(state).values())  # what the update passed on as it was must not change before it is read
-            news = [new.clone() if any(new is old for old in olds) else new for new in leaves(after).values()]
-            for old, new in zip(olds, news, strict=True):
+            olds = list(leaves(state).values())
+            places = {id(old) for old in olds}  # what the update moved as it was must not change before it is read
+            moved = [(old, new) for old, new in zip(olds, leaves(after).values(), strict=True) if new is not old]
+            for old, new in [(old, new.clone() if id(new) in places else new) for old, new in moved]:
                 old.copy_(new)
             return metrics
 

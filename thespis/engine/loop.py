@@ -93,7 +93,8 @@ class _Training:
         self.log = stack.enter_context(self._log(stack, panel))
         for note in (*large, *notes, *(data.notes if data else ())):
             self.log.note(note)
-        plain = self.progress.updates or (learner.given and isinstance(self.replay, Rollout))  # rows given are in no unit
+        unscaled = learner.given or learner.collect  # rows given are in no unit, and rewards may be descriptors
+        plain = self.progress.updates or (unscaled and isinstance(self.replay, Rollout))
         unit = run.reward_unit or self.progress.reward_unit or (1.0 if plain else None)
         one = len(world.spec.rewards) == 1  # of several rewards a critic says several values
         self.sizes = Sizes(world.observation_space, "return_scale" in learner.needs, unit, self.log.note)
@@ -196,6 +197,10 @@ class _Training:
         return value * unit, bonus * unit
 
     def explore(self, obs: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        if self.learner.collect:
+            rows = torch.arange(self.run.num_envs) if rows is None else rows
+            with torch.no_grad():
+                return self.learner.collect(self.stepper.state, obs.to(self.run.device), rows.to(self.run.device))
         return self.actor(self.policy(), obs, True, rows)
 
     def skip(self, where: str) -> Callable[[Fault], None] | None:

@@ -48,8 +48,6 @@ def widened(world: World, dim: int) -> World:
         if world.spec.context != dim:
             raise Fault(f"context has {dim} numbers; {world.name} takes {world.spec.context}")
         return world
-    if world.batch is not None:
-        raise Fault(f"context: the environments of {world.name} are one program, which contexts cannot be added to")
     if world.spec.mask:
         raise Fault(f"context: {world.name} has action masks, which stand where a context would; the two do not go together")
     observed = with_context(world.observation_space, dim)

@@ -100,6 +100,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
         spec = actions.spec(observed, acted)
         shape = spaces_json.to_json(observed), spaces_json.to_json(acted)
         limit, named = _limit(first), rewards.names(first)
+        counted = rewards.counts(first, named)
         goal, context = goals.found(name, first, partial(_made, name, build)), contexts.size(first)
         if masked := masks.in_info(first):
             observed = masks.Masked(first).observation_space
@@ -128,7 +129,9 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
         batch = partial(Batched, together)
     many = int((first.metadata or {}).get("agents", 1))
     spec = spec._replace(horizon=limit, rewards=named, agents=many, context=context)
-    return World(name, observed, acted, spec, make, batch, named, recorded=own if callable(own) else None, goals=goal)
+    return World(
+        name, observed, acted, spec, make, batch, named, counts=counted, recorded=own if callable(own) else None, goals=goal
+    )  # fmt: skip
 
 
 def arguments(pairs: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from thespis.envs.flat import Flat
 from thespis.envs.generators import wrappers
 from thespis.envs.world import World
 
-__all__ = ["names", "weighted"]
+__all__ = ["counts", "names", "weighted"]
 
 ONE = ("reward",)
 
@@ -43,6 +43,21 @@ def names(env: gym.Env[Any, Any]) -> tuple[str, ...]:
     return tuple(given)
 
 
+def counts(env: gym.Env[Any, Any], names: Sequence[str]) -> tuple[float, ...]:
+    """What each of several rewards counts in a return: metadata["reward_weights"], a number each; none where there is no such
+    entry. Fault: other than that."""
+    given = (env.metadata or {}).get("reward_weights") if len(names) > 1 else None
+    if given is None:
+        return ()
+    try:
+        found = tuple(map(float, given))
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) != len(names) or not np.isfinite(found).all():
+        raise Fault(f"metadata['reward_weights'] is {given!r}; allowed: {len(names)} numbers, one for each of {', '.join(names)}")
+    return found
+
+
 def weighted(world: World, weights: Sequence[str]) -> World:
     """The world whose one reward is the sum of its rewards by `weights`. Each text is a number or name=number, or several of them
     with commas between; names that are left out weigh 0. Where the world has one reward, called reward, other names are numbers
@@ -53,7 +68,7 @@ def weighted(world: World, weights: Sequence[str]) -> World:
     if not weights:
         return world
     texts, known = [text.strip() for part in weights for text in part.split(",")], world.spec.rewards
-    if world.batch is not None:
+    if world.batch is not None and len(known) == 1:
         raise Fault(f"weights: {world.name} has one reward, and its numbers of each step are not told; leave weights out")
     pairs = [text.partition("=") for text in texts]
     named = all(equals for _, equals, _ in pairs)

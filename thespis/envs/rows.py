@@ -19,7 +19,7 @@ __all__ = ["Batched", "Mask", "Rows"]
 
 
 class Rows(Protocol):
-    """n simulations. A row that is not `asked`, (n,) bool, stays as it is."""
+    """n simulations. A row that is not `asked`, (n,) bool, stays as it is. Where a world has R rewards they are (n, R)."""
 
     action_dim: int
 
@@ -36,7 +36,7 @@ class Rows(Protocol):
 
 
 class Batched(Vector):
-    """`Vector`, and the guards of `Flat`, for n environments that are one object."""
+    """`Vector`, and the guards of `Flat`, for n environments that are one object. Contexts stand behind its observations."""
 
     def __init__(self, make: Callable[[int], Rows], world: World, n: int, restart: Callable[[Fault], None] | None) -> None:
         self._blank(world, n, restart)
@@ -46,7 +46,7 @@ class Batched(Vector):
     def reset(self, seed: Sequence[int], mask: Mask | None = None) -> tuple[Floats, Mask]:
         asked = self._asked(mask)
         self.seeds[asked], self.steps[asked] = np.asarray(seed)[asked], 0
-        obs = self._called("reset", seed, asked)
+        obs = self._shown(self._called("reset", seed, asked))
         good = self._good(asked, observation=obs)
         self.obs = np.where(good[:, None], obs, self.obs)
         self.over[asked] = ~good[asked]
@@ -62,11 +62,13 @@ class Batched(Vector):
             )
         self.steps += asked
         obs, reward, terminated, truncated = self._called("step", actions, asked)
+        obs, earned = self._shown(obs), np.asarray(reward, np.float64)
+        reward = self.world.total(earned) if self.world.weights else earned
         good = self._good(asked, action=actions, observation=obs, reward=reward)
         self.in_a_row[good] = 0
         late = self.steps >= self.limit if self.limit else np.zeros(self.num_envs, bool)
-        self.obs, self.reward = np.where(good[:, None], obs, self.obs), np.where(good, reward, self.reward)
-        self.task_reward = self.reward.copy()
+        self.obs = np.where(good[:, None], obs, self.obs)
+        self.reward[good], self.task_reward[good] = reward[good], earned[good]
         self.terminated = np.where(good, terminated, self.terminated)
         self.truncated = np.where(good, truncated | late, self.truncated)
         self.over = np.where(asked, ~good | self.terminated | self.truncated, self.over)
@@ -83,14 +85,15 @@ class Batched(Vector):
         past = np.zeros((int(lengths.max(initial=0)), self.num_envs, self.rows.action_dim), np.float32)
         for i in np.flatnonzero(asked).tolist():
             past[: lengths[i], i] = actions[i]
-        failed, returns = self.reset(seeds, asked)[1], np.zeros(self.num_envs)
+        failed, returns = self.reset(seeds, asked)[1], np.zeros_like(self.reward)
         for t, action in enumerate(past):
             if not (going := asked & ~self.over & (t < lengths)).any():
                 break
             _, reward, *_, lost = self.step(action, going)
             returns[going] += reward[going]
             failed |= lost
-        return self.obs.copy(), np.where(asked & ~failed, returns, 0.0), np.where(asked & ~failed, self.steps, -1)
+        returns[~asked | failed] = 0
+        return self.obs.copy(), returns, np.where(asked & ~failed, self.steps, -1)
 
     def gathered(self) -> list[Statistics]:
         return [{}] * self.num_envs
@@ -100,6 +103,9 @@ class Batched(Vector):
 
     def close(self) -> None:
         self.rows.close()
+
+    def _shown(self, obs: Floats) -> Floats:
+        return obs if self.contexts is None else np.concatenate([obs, self.contexts], 1)
 
     def _called(self, call: str, *given: Any) -> Any:
         try:

@@ -37,6 +37,8 @@ class World:
     """the name of each number of a step's reward, in the task's own unit"""
     weights: tuple[float, ...] = ()
     """one for each of `rewards`, where the learner is given their weighted sum; none: it is given all of them"""
+    counts: tuple[float, ...] = ()
+    """what each of `rewards` counts in an episode's return where there are no weights: metadata["reward_weights"]; none: 1"""
     simulated: bool = True
     """False: its spaces are those of recorded data, and there is no environment to make"""
     recorded: Callable[[], Mapping[str, Any]] | None = None
@@ -45,10 +47,10 @@ class World:
     """where an observation holds goals, and who judges others; None: it holds none"""
 
     def total(self, returns: NDArray[Any]) -> NDArray[Any]:
-        """(..., R) -> (...): by the weights where there are some, or else the sum; of one reward (...), itself."""
+        """(..., R) -> (...): by the weights where there are some, or what each counts; of one reward (...), itself."""
         if len(self.rewards) == 1:
             return returns
-        return returns @ np.array(self.weights or [1.0] * len(self.rewards))
+        return returns @ np.array(self.weights or self.counts or [1.0] * len(self.rewards))
 
     def named(self, returns: NDArray[Any]) -> dict[str, float]:
         """ "return/NAME" of each reward, (R,); of one, nothing."""

@@ -15,6 +15,7 @@ WORLDS = {
     "Lock": ("finite", None),
     "MarkovGame": ("games", None),
     "MultiGoal": ("points", 30),
+    "Omni": ("omni", 60),
     "PixelPendulum": ("pendulums", 200),
     "Reach": ("goals", 50),
     "RiverSwim": ("finite", None),
