@@ -58,7 +58,8 @@ def small(algo: types.ModuleType, given: Any = None) -> Any:
     given = given or algo.Config()
     sizes = {"hidden": (8,), "critic_hidden": (8,), "burn_in": 1, "length": 2, "ask_every": 3}
     sizes |= {"offspring": 2, "genetic": 1, "gradient": 1, "asked": 1, "cells": 60, "critic_steps": 2, "variation_steps": 2}
-    return dataclasses.replace(given, **{name: size for name, size in sizes.items() if hasattr(given, name)})
+    sizes = {name: size for name, size in sizes.items() if isinstance(getattr(given, name, None), type(size))}
+    return dataclasses.replace(given, **sizes)
 
 
 def made(algo: types.ModuleType, cfg: Any = None) -> tuple[Learner, Spec]:
