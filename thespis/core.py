@@ -154,8 +154,7 @@ class Learner:
     """extra columns of Batch (data/replay.py says which there are)"""
     period: int = 1
     """k runs through 0 .. period - 1: a delayed actor is period 2"""
-    alike: Callable[[int], int] = lambda k: k
-    """k -> the first that does the same, so that they share a graph"""
+    alike: Callable[[int], int] = lambda k: k  # k -> the first that does the same, so that they share a graph
     prepare: Callable[[Any, Batch], tuple[Any, Batch, Metrics]] | None = None
     """on-policy: (state, rollout (T, N, ...)) -> (state, the rows (T * N, ...) to draw from, metrics); see data/rollout.py"""
     memory: Callable[[int], Params] | None = None
@@ -164,8 +163,6 @@ class Learner:
     value: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     """(state, obs, action) -> the critics' mean (B,), in units of reward; and the entropy bonus at obs (B,). For the report"""
     context: Callable[[Any, int, bool], Tensor] | None = None  # (state, n, explore) -> (n, C) of n episodes: engine/contexts.py
-    collect: Callable[[Any, Tensor, Tensor], Tensor] | None = None
-    """on-policy, where each environment of training has a policy of its own (OnPolicy.policies): (state, obs (k, obs), the
-    environments' numbers (k,)) -> action (k, ...)"""
+    collect: Callable[[Any, Tensor, Tensor], Tensor] | None = None  # (state, obs (k, obs), rows (k,)) -> action: data/rollout.py
     given: Callable[[Any, Batch], Any] | None = None
     """(state, every row of the run's dataset) -> state, once, before the first update; see data/recorded.py"""

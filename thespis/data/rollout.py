@@ -33,7 +33,8 @@ class OnPolicy:
     whole: bool = False
     """whether every rollout begins with new episodes: those that are under way at its end are cut off there"""
     policies: int = 0
-    """how many policies act side by side, an environment each; see Learner.collect. 0: one acts in all environments"""
+    """how many policies act side by side in training, an environment each: Learner.collect gives the actions of the environments
+    that its `rows` number, each by its policy. 0: one acts in all"""
     replay_size: int = 0
     """rows of all rollouts that are kept, the newest; minibatches are drawn from them, `epochs` for each rollout. 0: none"""
     warmup: ClassVar[int] = 0
