@@ -158,7 +158,11 @@ def main() -> None:
             print(kind, size, row, flush=True)
     if not args.dry:
         about = {"command": "python bench/rad.py", "commit": commit(), "machine": machine(), "thespis": thespis.__version__}
-        numbers = {"seeds": list(range(FIRST, FIRST + args.seeds)), "what": "mean, and its 95% interval; wrong: of the answers", "teachers": found}
+        numbers = {
+            "seeds": list(range(FIRST, FIRST + args.seeds)),
+            "what": "mean, and its 95% interval; wrong: of the answers",
+            "teachers": found,
+        }
         keep("rad", about | numbers, picture(found))
 
 
