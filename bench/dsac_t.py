@@ -8,7 +8,7 @@ scale: Pendulum-v1 with rewards times 0.01 to 100, three seeds each. The score i
 random policy, -1,230 here) to 1 (the best that any algorithm reached at any scale).
 bias: InvertedDoublePendulum-v5, three seeds. Critics' values along episodes of the policy, less the discounted soft return that
 followed (rewards, and alpha times the entropy of every later step), over the steps whose next 500, or all, were played.
-settled (not run yet): the same at a discount of 0.9, five seeds, with SAC of one critic too, after so many updates that the slow
+settled: the same at a discount of 0.9, five seeds, with SAC of one critic too, after so many updates that the slow
 targets have caught up: N tau (1 - gamma) = 5, so that a constant part of the value is there to 1 - e^-5 = 99.3% (`bias`: to 63%
 for SAC, to 39% for the others, whose targets move at every second update). So 10,000 updates of SAC and 20,000 of the others.
 wide (hours, and not run yet): InvertedDoublePendulum-v5, where a wrong scale costs the episode, rewards times 0.01 to 100, five
@@ -139,13 +139,17 @@ def run(parts: Sequence[str]) -> None:
         for name in PARTS[part][1]:
             if not rows(part, name):
                 found = PARTS[part][0](name)
-                write_rows(RAW / f"{part}-{name}.jsonl", found)
+                write_rows(RAW / f"{part}-{name}.jsonl", [row | {"commit": commit()} for row in found])
 
 
 def report(made_at: str) -> None:
     from matplotlib.figure import Figure
 
-    result: dict[str, Any] = {"command": "python bench/dsac_t.py run", "commit": made_at, "seeds": list(SEEDS), "steps": STEPS}
+    made = {part: {row.get("commit", made_at) for name in PARTS[part][1] for row in rows(part, name)} for part in PARTS}
+    result: dict[str, Any] = {
+        "command": "python bench/dsac_t.py run", "commit": {part: sorted(at) for part, at in made.items() if at},
+        "seeds": list(SEEDS), "steps": STEPS,
+    }  # fmt: skip
     figure = Figure(figsize=(13, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(3, 2, 2))
     table = {n: {(r["scale"], r["seed"]): r["return_mean"] for r in rows("scale", n)} for n in ALGORITHMS}
@@ -204,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("run", "report"))
     parser.add_argument("parts", nargs="*", default=["scale", "bias", "settled"], help="those three (default), wide")
-    parser.add_argument("--commit", help="that the results were made at, if not this one")
+    parser.add_argument("--commit", help="that results were made at that do not say so; if not this one")
     args = parser.parse_args()
     if args.what == "run":
         run(args.parts)
