@@ -29,7 +29,7 @@ class Reasoning(gym.Env[str, str]):
         try:
             from reasoning_gym.factory import DATASETS, create_dataset
         except ImportError:
-            raise Fault(f'env is {PREFIX + name!r}, which reasoning-gym brings: pip install "thespis[language]"') from None
+            raise Fault(f'env is {PREFIX + name!r}, which reasoning-gym brings: pip install "thespis[reasoning]"') from None
         if name not in DATASETS:
             raise Fault(f"env is {PREFIX + name!r}, which reasoning-gym does not have{near(name, DATASETS)}")
         try:
