@@ -42,8 +42,9 @@ GAMES: dict[str, Any] = {
         "options": {"hidden": (), "lr": 0.02, "batch_size": 1024},
     },
     "gems": {
-        "made": lambda draw: Gems(draw=draw), "demos": [10, 100], "updates": 600,
-        "arms": ARMS | {"mamql, own steps": (5.0, True), "mamql, own steps, firm": (1.0, True)}, "options": {"hidden": (64,), "lr": 1e-3, "batch_size": 256},
+        "made": lambda draw: Gems(draw=draw), "demos": [10, 100], "updates": 400,
+        "arms": ARMS | {"mamql, own steps": (5.0, True), "mamql, own steps, firm": (1.0, True)},
+        "options": {"hidden": (64,), "lr": 1e-3, "batch_size": 256},
     },
 }  # fmt: skip
 EVERY = 200  # updates between evaluations
