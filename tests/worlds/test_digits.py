@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import thespis
-from thespis.worlds.digits import digits, enlarged
+from thespis.worlds.digits import CORRUPTIONS, corrupted, digits, enlarged, moved
 
 pytest.importorskip("sklearn")
 
@@ -64,3 +64,37 @@ def test_a_learner_from_data_takes_the_labels_of_its_world_and_is_resumed_to_the
     assert_equal(thespis.resume(half, steps=300, panel=False).path, whole.path)
     other = thespis.train("ppo_discrete", "thespis/Digits-v0", out=tmp_path / "ppo", steps=128, **small)
     assert other.finished  # it learns from its own steps
+
+
+def test_corruptions_by_hand() -> None:
+    rng, x = np.random.default_rng(0), np.random.default_rng(1).random((300, 16, 16)).astype(np.float32)
+    spoilt = {name: corrupted(x, name, rng) for name in CORRUPTIONS}
+    for name, y in spoilt.items():
+        assert y.dtype == np.float32, name
+        assert 0 <= y.min() < y.max() <= 1, name
+        assert not np.array_equal(x, y), name
+    flat = np.full((400, 16, 16), 0.5, np.float32)
+    noise = corrupted(flat, "noise", rng)
+    assert (noise == 1).mean() == pytest.approx(0.133, abs=0.005)  # 0.45 times a normal number beyond 0.5
+    assert (spoilt["impulse"] != x).mean() == pytest.approx(0.24, abs=0.01)
+    assert spoilt["blur"][0, 5, 7] == pytest.approx(x[0, 3:8, 5:10].mean(), rel=1e-5)
+    np.testing.assert_allclose(spoilt["contrast"].std((1, 2)), 0.25 * x.std((1, 2)), rtol=1e-4)
+    np.testing.assert_allclose((spoilt["inversion"] != x).sum((1, 2)), 64, atol=2)
+    fog = corrupted(flat, "fog", rng)
+    np.testing.assert_allclose(np.diff(fog, 2, axis=2)[np.abs(fog - 0.5).max((1, 2)) < 0.49], 0, atol=1e-5)  # planes
+    with pytest.raises(ValueError, match="corruption is 'rain'; allowed: noise"):
+        corrupted(x, "rain", rng)
+    shifted = moved(x, rng)
+    assert {int(np.array_equal(a[1:, 1:], b[:-1, :-1])) for a, b in zip(x, shifted, strict=True)} == {0, 1}
+    same = [np.array_equal(a, b) for a, b in zip(x, shifted, strict=True)]
+    assert np.mean(same) == pytest.approx(1 / 9, abs=0.06)
+
+
+def test_the_corrupted_world_labels_what_it_spoilt_and_is_the_same_for_a_seed() -> None:
+    one, two = (gym.make("thespis/CorruptedDigits-v0", corruption="blur", repeats=2).unwrapped for _ in range(2))
+    np.testing.assert_array_equal(one.rows, two.rows)
+    assert one.rows.shape == (2 * 897, 16, 16, 1)
+    np.testing.assert_array_equal(one.labels, np.tile(digits("test")[1], 2))
+    assert np.array_equal(
+        one.recorded()["observations"], gym.make("thespis/Digits-v0", size=16).unwrapped.recorded()["observations"]
+    )

@@ -6,6 +6,7 @@ from gymnasium.envs.registration import registry
 
 WORLDS = {
     "BitFlip": ("goals", None),
+    "CorruptedDigits": ("digits", None),
     "DRAM": ("dram", None),
     "DeepSea": ("finite", None),
     "Digits": ("digits", None),

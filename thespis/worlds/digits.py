@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thespis.fault import Fault
 
-__all__ = ["Digits", "Labelled", "digits", "enlarged"]
+__all__ = ["CORRUPTIONS", "CorruptedDigits", "Digits", "Labelled", "corrupted", "digits", "enlarged", "moved"]
 
 Rows = NDArray[Any]
 Classes = NDArray[np.int64]
@@ -86,3 +86,53 @@ def enlarged(pictures: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 def to_bytes(pictures: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(n, height, width) within [0, 1] -> (n, height, width, 1)."""
     return np.rint(255 * pictures).astype(np.uint8)[..., None]
+
+
+CORRUPTIONS = ("noise", "impulse", "blur", "contrast", "fog", "inversion")
+
+
+class CorruptedDigits(Labelled):
+    """The held-out digits, each several times, moved by up to one pixel and spoilt in one way: noise, impulse, blur, contrast,
+    fog or inversion. `recorded` gives the training digits as they are. `repeats`: pictures made of each
+    digit; `size`: as Digits has it."""
+
+    def __init__(self, corruption: str = "noise", repeats: int = 1, size: int = 16, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        (train, told), (test, labels) = ((enlarged(pictures, size), k) for pictures, k in map(digits, ("train", "test")))
+        pictures = np.concatenate([corrupted(moved(test, rng), corruption, rng) for _ in range(repeats)])
+        super().__init__(to_bytes(pictures), np.tile(labels, repeats), 10, (to_bytes(train), told))
+
+
+def moved(pictures: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """(n, height, width), each by up to one pixel in both directions; what moves in is 0."""
+    around, (n, height, width) = np.pad(pictures, ((0, 0), (1, 1), (1, 1))), pictures.shape
+    row, column = rng.integers(0, 3, (2, n, 1, 1))
+    return around[np.arange(n)[:, None, None], np.arange(height)[:, None] + row, np.arange(width) + column]
+
+
+def corrupted(pictures: NDArray[np.float32], corruption: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(n, height, width) within [0, 1], spoilt, and within [0, 1] again."""
+    x: NDArray[Any] = pictures
+    n, height, width = x.shape
+    if corruption == "noise":
+        x = x + 0.45 * rng.normal(size=x.shape)
+    elif corruption == "impulse":
+        x = np.where(rng.random(x.shape) < 0.24, rng.integers(0, 2, x.shape), x)
+    elif corruption == "blur":
+        around = np.pad(x, ((0, 0), (2, 2), (2, 2)), mode="edge")
+        x = np.mean([around[:, i : i + height, j : j + width] for i in range(5) for j in range(5)], 0)
+    elif corruption == "contrast":
+        x = 0.25 * x + 0.75 * x.mean((1, 2), keepdims=True)
+    elif corruption == "fog":  # a bright plane across the picture, of random slope
+        slope = rng.uniform(-0.5, 0.5, (2, n, 1, 1))
+        fog = 0.5 + slope[0] * np.linspace(-1, 1, height)[:, None] + slope[1] * np.linspace(-1, 1, width)
+        x = 0.4 * x + 0.6 * fog
+    elif corruption == "inversion":  # a square of half the height, somewhere
+        row, column = rng.integers(0, height // 2 + 1, (2, n, 1, 1))
+        inside = (abs(np.arange(height)[:, None] - row - height / 4 + 0.5) < height / 4) & (
+            abs(np.arange(width) - column - width / 4 + 0.5) < width / 4
+        )
+        x = np.where(inside, 1 - x, x)
+    else:
+        raise ValueError(f"corruption is {corruption!r}; allowed: {', '.join(CORRUPTIONS)}")
+    return np.clip(x, 0, 1).astype(np.float32)

@@ -4,7 +4,7 @@ Paper: LeCun, Bottou, Bengio, Haffner 1998, "Gradient-Based Learning Applied to 
 86(11).
 Parent: bc on one choice, which it is where net is mlp.
 Departures: the networks are today's and small (relu, batch norm, Adam, cross-entropy), not the paper's.
-Presets: classifier_conv, the same paper.
+Presets: classifier_conv, the same paper; classifier_soft, Lu et al. 2024, "Softmax-free Linear Transformers", arXiv:2207.03341.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,14 @@ from thespis.optim import descend, fresh
 class Config:
     lr: Rate = 1e-3
     """Adam step size"""
-    net: Literal["mlp", "convolutions"] = "mlp"
-    """hidden layers; or three convolutions with batch norm, for observations that are an image"""
+    net: Literal["mlp", "convolutions", "attention"] = "mlp"
+    """hidden layers; or, for observations that are an image, three convolutions with batch norm, or two blocks of attention"""
     hidden: tuple[Count, ...] = (64,)
     """widths of the hidden layers of net mlp, ReLU between them"""
     channels: Count = 16
     """channels of the first convolution; the others have twice as many"""
+    attention: Literal["soft", "soft_norm", "softmax", "linear", "none"] = "soft_norm"
+    """which attention net attention has: SOFT's (arXiv:2207.03341), or what it is held against (nets/soft.py)"""
     momentum: Fraction = 0.1
     """how far a batch moves the statistics of the batch norms that classify later"""
     decay: NonNegative = 0.0
@@ -39,7 +41,7 @@ class Config:
     """pictures in an update"""
 
 
-PRESETS = {"classifier_conv": Config(net="convolutions")}
+PRESETS = {"classifier_conv": Config(net="convolutions"), "classifier_soft": Config(net="attention")}
 
 TAKES = {"images", "mask"}
 """images as images, and action masks"""
@@ -61,6 +63,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None) -> Learner:
         net = nets.unmeasured(own)
     elif cfg.net == "convolutions":
         net = nets.convolutions(spec, classes, cfg.channels)
+    elif cfg.net == "attention":
+        net = nets.unmeasured(nets.attention(spec, classes, cfg.attention))
     else:
         net = nets.unmeasured(nets.mlp((obs, *cfg.hidden, classes)))
 
