@@ -77,6 +77,8 @@ def run(arm: str, seed: int, rounds: int, critic_steps: int, variation_steps: in
             log_every=each, eval_episodes=0, checkpoint_every=rounds * each, compile_after=-1, sinks=(), panel=False, quiet=True,
             **options,
         )  # fmt: skip
+        if not result.finished:
+            raise SystemExit(f"stopped: {result.stopped}")
         lines = [json.loads(line) for line in (result.path / "metrics.jsonl").read_text().splitlines()]
         curve = [line["train/qd_score"] for line in lines if "train/qd_score" in line]
         row = {
