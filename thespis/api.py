@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,8 @@ class _Episodes:
 def evaluate(
     path: str | Path | Result, episodes: int = 10, seed: int | None = None, *,
     every: int = 1, explore: bool = False, steps: int | None = None, which: str = "last", video: bool = False,
-    render: Literal["human"] | None = None, env: Env | None = None, algo: str | None = None, **parts: Any,
+    render: Literal["human"] | None = None, env: Env | None = None, wrappers: Sequence[str] | None = None,
+    algo: str | None = None, **parts: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Whole episodes with the mean action: {"mean_return", "std_return", "returns", "mean_length", "cut", "info", "step",
     "every"}; and with `video` the paths of "stills" and, where imageio-ffmpeg is installed, of a "video".
@@ -55,7 +57,7 @@ def evaluate(
     sequence that it planned (srl) or, if it has no memory, repeats its action. "info" has the mean of each number that the
     environment says in `info` at an episode's last step. Of several rewards, a return is their weighted sum, or their sum
     without weights, and "mean_returns" has the mean of each by name. With `render="human"` the episodes are shown in a window,
-    one by one.
+    one by one. `wrappers` are the run's own again, where they are code of yours.
     """
     if render not in (None, "human"):
         raise Fault(f"render is {render!r}; allowed: 'human'")
@@ -66,7 +68,7 @@ def evaluate(
     if language.is_written(folder):
         return language.evaluate(folder, episodes, seed, explore=explore, which=which, env=env)
     policy = load(folder, which, algo=algo, **parts)
-    *_, run, world = open_run(folder, env, algo)
+    *_, run, world = open_run(folder, env, algo, None, wrappers)
     same_spaces(world, policy.about, f"{folder}'s policy")
     seed = config.build(Run, policy.about["run"]).seed + 1_000_000 if seed is None else seed
 
@@ -109,6 +111,7 @@ def report(
     out: str | Path | None = None,
     video: bool = False,
     env: Env | None = None,
+    wrappers: Sequence[str] | None = None,
     algo: str | None = None,
 ) -> Path:
     """One HTML page of a run, or of several overlaid, and each of its pictures as PNG beside it; returns the page.
@@ -124,7 +127,7 @@ def report(
     for folder in folders if video else ():
         for which in ("first", "last"):
             if (folder / "policy" / f"{which}.json").exists():
-                evaluate(folder, 1, which=which, video=True, env=env, algo=algo)
+                evaluate(folder, 1, which=which, video=True, env=env, wrappers=wrappers, algo=algo)
     file = page.page(folders, None if out is None else place(out))
     page.pngs(folders, file.parent)
     return file

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,14 +36,16 @@ class Check:
     """"steps", "episodes", "step_ms", "reset_ms", and the size of rewards and observations"""
 
 
-def check_env(env: Any, args: Mapping[str, Any] | None = None, *, steps: int = 1_000, seed: int = 0) -> Check:
+def check_env(
+    env: Any, args: Mapping[str, Any] | None = None, wrappers: Sequence[str] = (), *, steps: int = 1_000, seed: int = 0
+) -> Check:  # fmt: skip
     """Steps an environment with random actions, and looks for what would spoil a training.
 
-    `env` is what `train` takes; `args` are its arguments. It is stepped `steps` times, or for half a minute. Afterwards the same
-    seed and actions are tried again, in another environment and in the same one.
+    `env` is what `train` takes; `args` are its arguments, `wrappers` go around it. It is stepped `steps` times, or for half a
+    minute. Afterwards the same seed and actions are tried again, in another environment and in the same one.
     """
     try:
-        world = envs.world(env, args)
+        world = envs.world(env, args, wrappers)
         flat = world.make()
     except Fault as fault:
         return Check(env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__), [str(fault)])

@@ -105,6 +105,8 @@ class Evaluate:
     """one JSON object on standard output"""
     env: str | None = None
     """the environment again, where it is one of your own"""
+    wrappers: tuple[str, ...] | None = None
+    """all the run's wrappers again, where some are your own"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
 
@@ -122,6 +124,8 @@ class Report:
     """record an episode with the first policy and one with the last: stills, and with thespis[video] a video"""
     env: str | None = None
     """the environment again, for videos, where it is one of your own"""
+    wrappers: tuple[str, ...] | None = None
+    """all the run's wrappers again, where some are your own"""
     algo: str | None = None
     """the algorithm's file again, for videos, where it is one of your own"""
 
@@ -156,6 +160,8 @@ class Record:
     """of episodes and noise; default: one that neither training nor evaluation used"""
     env: str | None = None
     """the environment again, where it is one of your own"""
+    wrappers: tuple[str, ...] | None = None
+    """all the run's wrappers again, where some are your own"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
 
@@ -190,6 +196,8 @@ class Estimate:
     """one JSON object on standard output"""
     env: str | None = None
     """the environment again, where it is one of your own"""
+    wrappers: tuple[str, ...] | None = None
+    """all the run's wrappers again, where some are your own"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
 
@@ -262,6 +270,8 @@ class CheckEnv:
     """Gymnasium id, or module:Env-v0"""
     env_args: tuple[str, ...] = ()
     """its arguments, each as name=value"""
+    wrappers: tuple[str, ...] = ()
+    """put around it, the last outermost: Gymnasium's own, and module:Wrapper"""
     steps: config.Count = 1_000
     """to take with random actions, at most half a minute long"""
     seed: config.Natural = 0
@@ -350,7 +360,7 @@ def train(args: list[str]) -> int:
         with api.quietly(begin.quiet):
             more_ = {"overwrite": begin.overwrite, "start_from": begin.start_from}
             return _ran(api.language.start(algo, made, run, given.out, **more_))
-    world, cfg = api.world_of(run.env, run.data, run.env_args), dataclasses.replace(algo.config, **numbers)
+    world, cfg = api.world_of(run.env, run.data, run.env_args, run.wrappers), dataclasses.replace(algo.config, **numbers)
     with api.quietly(begin.quiet):
         result = api.start(algo, cfg, run, world, given.out, {}, overwrite=begin.overwrite, start_from=begin.start_from)
         return _ran(result)
@@ -448,9 +458,11 @@ def _like(args: list[str], command: str, words: str, more: list[tuple[str, Any, 
 
 
 def _changed(given: Any, algo: Any, run: Run, args: list[str]) -> tuple[dict[str, Any], str | None]:
-    """The options that are other than the run directory's, and the environment where one is named."""
-    options = {k: v for k, v in vars(config.check(given.run)).items() if v != getattr(run, k)}
-    options |= {k: v for k, v in vars(config.check(given.algo)).items() if v != getattr(algo, k)} if algo is not None else {}
+    """The options that are named, or other than the run directory's, and the environment where one is named."""
+    named = {re.sub(r"^--(algo\.)?|=.*", "", a).replace("-", "_") for a in args if a.startswith("--")}
+    options = {k: v for k, v in vars(config.check(given.run)).items() if v != getattr(run, k) or k in named}
+    if algo is not None:
+        options |= {k: v for k, v in vars(config.check(given.algo)).items() if v != getattr(algo, k) or k in named}
     options.pop("env", None)
     return options, given.run.env if any(re.match("--env(=|$)", a) for a in args) else None
 
@@ -492,7 +504,7 @@ def evaluate(args: list[str]) -> int:
 
     result = api.evaluate(
         given.dir, given.episodes, given.seed, every=given.every, explore=given.explore, steps=given.steps,
-        which=given.which, video=given.video, render=given.render, env=given.env, algo=given.algo,
+        which=given.which, video=given.video, render=given.render, env=given.env, wrappers=given.wrappers, algo=given.algo,
     )  # fmt: skip
     if given.json:
         print(json.dumps(result))
@@ -517,7 +529,8 @@ def report(args: list[str]) -> int:
     given = _parse(Report, args, "thespis report", "One page of a run, or of several overlaid: every curve, videos, numbers.")
     from thespis import api
 
-    print(f"report   {api.report(*given.dirs, out=given.out, video=given.video, env=given.env, algo=given.algo)}")
+    again = {"env": given.env, "wrappers": given.wrappers, "algo": given.algo}
+    print(f"report   {api.report(*given.dirs, out=given.out, video=given.video, **again)}")
     return 0
 
 
@@ -698,7 +711,7 @@ def check_env(args: list[str]) -> int:
     from thespis import envs
     from thespis.checking import check_env as check
 
-    found = check(given.env, envs.arguments(given.env_args), steps=given.steps, seed=given.seed)
+    found = check(given.env, envs.arguments(given.env_args), given.wrappers, steps=given.steps, seed=given.seed)
     if given.json:
         print(json.dumps(dataclasses.asdict(found)))
         return int(bool(found.wrong))
@@ -851,6 +864,8 @@ def _say(result: Result, algo: str | None) -> None:
         words += ["--env", about["run"]["env"]]
     named = config.functions(api.algorithm(algo or about["algo"]).module.Config, about["algo_config"])
     words += [word for name, value in named.items() for word in (f"--{name}", value)]
+    wrappers = about["run"].get("wrappers", [])
+    words += ["--wrappers", *wrappers] if envs.wrappers.foreign(wrappers) else []
     words += ["--steps", str(2 * about["run"]["steps"])] if result.finished and not result.stopped else []
     words += ["--stop-at", "None"] if result.stopped and result.finished and about["run"].get("stop_at") is not None else []
     print(f"go on    {shlex.join(words)}")

@@ -188,6 +188,7 @@ ELSEWHERE = {
     "out": "save_path logdir log_dir output_dir run_dir", "panel": "verbose progress_bar", "replay_size": "buffer_size buffer",
     "rollout": "n_steps num_steps rollout_length rollout_fragment_length", "tau": "polyak target_smoothing_coefficient",
     "steps": "total_timesteps total_steps timesteps max_steps num_timesteps total_env_steps n_timesteps max_timesteps",
+    "wrappers": "wrapper env_wrapper wrapper_class",
     "updates_per_step": "gradient_steps train_freq utd utd_ratio update_to_data", "video": "capture_video record_video render",
     "warmup": "learning_starts start_steps random_steps",
 }  # fmt: skip

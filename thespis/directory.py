@@ -75,16 +75,18 @@ def configured(algo: Algorithm, run: R, cfg: Any, options: dict[str, Any]) -> tu
     return run, config.check(dataclasses.replace(cfg, **{k: v for k, v in options.items() if k in fields}))
 
 
-def world_of(env: Env | None, source: Source | None = None, args: Sequence[str] = ()) -> envs.World:
-    """The environment that is named, made with `args`, each name=value; else the dataset's own, or only its spaces where there is
-    none such here; else the usual."""
+def world_of(
+    env: Env | None, source: Source | None = None, args: Sequence[str] = (), wrappers: Sequence[str] = ()
+) -> envs.World:  # fmt: skip
+    """The environment that is named, made with `args`, each name=value, in `wrappers`; else the dataset's own, or only its spaces
+    where there is none such here; else the usual."""
     if env is not None:
-        return envs.world(env, {} if isinstance(env, gym.Env) else envs.arguments(args))
+        return envs.world(env, {} if isinstance(env, gym.Env) else envs.arguments(args), wrappers)
     if source is None:
-        return envs.world(USUAL, envs.arguments(args))
+        return envs.world(USUAL, envs.arguments(args), wrappers)
     origin = dataset.origin(source)
     if origin.env and envs.known(origin.env):
-        return envs.world(origin.env, envs.arguments(args))
+        return envs.world(origin.env, envs.arguments(args), wrappers)
     try:
         return envs.unsimulated(origin.name, origin.observation_space, origin.action_space)
     except Fault as fault:
@@ -192,10 +194,10 @@ def steps_done(folder: Path) -> int:
 
 
 def open_run(
-    folder: Path, env: Env | None, algo: str | None, args: Sequence[str] | None = None
+    folder: Path, env: Env | None, algo: str | None, args: Sequence[str] | None = None, wrappers: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], Algorithm, Any, Run, envs.World]:
-    """What a run directory says of itself; `args` are those of the environment where they are to be other ones. Nothing that it
-    names is run unless it is ours or you name it too."""
+    """What a run directory says of itself; `args` and `wrappers` are those of the environment where they are to be other
+    ones. Nothing that it names is run unless it is ours or you name it too."""
     file = folder / "config.json"
     if not file.is_file():
         raise Fault(f"{folder} is not a run directory: it {'has no config.json' if folder.exists() else 'does not exist'}")
@@ -210,9 +212,18 @@ def open_run(
         why = "an environment of your own" if about["own_env"] else "which is not registered here"
         raise Fault(f"{folder} was trained on {run.env}, {why}: give it again, env=... in Python (or --env, if it has an id)")
     args = () if isinstance(env, gym.Env) else run.env_args if args is None else args  # an instance has them already
-    world = world_of(run.env if env is None else env, None, args)
+    world = world_of(run.env if env is None else env, None, args, named_again(run, wrappers, env, folder))
     same_spaces(world, about, folder)
     return about, found, cfg, run, envs.weighted(world, run.weights)
+
+
+def named_again(run: Run, wrappers: Sequence[str] | None, env: Env | None, where: object) -> Sequence[str]:
+    """The run's wrappers, or those that you name. Fault: code that only the run names. An instance has them already."""
+    if wrappers is not None or isinstance(env, gym.Env):
+        return wrappers or ()
+    if alien := envs.wrappers.foreign(run.wrappers):
+        raise Fault(f"wrappers has {alien[0]!r}, which is code that {where} names: name all again, with --wrappers (wrappers=)")
+    return run.wrappers
 
 
 def same_spaces(world: envs.World, about: dict[str, Any], where: object) -> None:

@@ -7,7 +7,7 @@ over episodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ STUDENT = {4: 3.182, 8: 2.365, 16: 2.131}
 
 def estimate(
     run: str | Path | Result, data: Source, *, gamma: float | None = None, updates: int = 20_000, which: str = "last",
-    seed: int = 0, env: Env | None = None, algo: str | None = None, **parts: Any,
+    seed: int = 0, env: Env | None = None, wrappers: Sequence[str] | None = None, algo: str | None = None,
+    **parts: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """The discounted return of a run's mean action from the recorded episodes' first states.
 
@@ -42,7 +43,7 @@ def estimate(
     policy = load(folder, which, algo=algo, **parts)
     if policy.contexts is not None:
         raise Fault(f"run: {folder} draws a context for each episode, which a dataset does not have")
-    *_, world = open_run(folder, env, algo)
+    *_, world = open_run(folder, env, algo, None, wrappers)
     if ops.reward_shape(world.spec):
         raise Fault(f"estimate: {world.name} has {len(world.rewards)} rewards; it values a run with weights (--weights) alone")
     rows = dataset.read(data, world.observation_space, world.action_space, envs.spaces.flatten, envs.spaces.unscale_action)

@@ -11,13 +11,13 @@ import gymnasium as gym
 
 from thespis import config, envs
 from thespis.algorithms import algorithm
-from thespis.directory import Env, Result, built_in, control, path_of, read_about
+from thespis.directory import Env, Result, built_in, control, named_again, path_of, read_about
 from thespis.engine import fetch
 from thespis.engine.run import Run
 from thespis.fault import Fault
 from thespis.training import train
 
-ELSEWHERE = ("env_args", "weights")
+ELSEWHERE = ("env_args", "wrappers", "weights")
 """options that belong to the environment"""
 ANEW = ("env", "stop_at", "freeze")
 
@@ -39,8 +39,11 @@ def finetune(
     cfg, run = config.build(found.module.Config, about["algo_config"], f"{file}: "), config.build(Run, about["run"], f"{file}: ")
     if env is None and (about["own_env"] or not envs.known(run.env or "")):
         raise Fault(f"{folder} was trained on {run.env}, which is not registered here: give an environment with env (--env)")
-    away = ANEW + (ELSEWHERE if env is not None and env != run.env else ("env_args",) if isinstance(env, gym.Env) else ())
+    made = ("env_args", "wrappers") if isinstance(env, gym.Env) else ()
+    away = ANEW + (ELSEWHERE if env is not None and env != run.env else made)
     kept = {k: v for k, v in vars(run).items() if k not in away} | vars(cfg)
+    if "wrappers" in kept and "wrappers" not in options:
+        named_again(run, None, env, folder)
     where = run.env if env is None else env
     return train(
         found.file if found.family == "own" else found.name, where, start_from=path, **kept | {"freeze": tuple(freeze)} | options

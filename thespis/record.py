@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +50,7 @@ class Recording:
 def record(
     run: str | Path | Result, out: str | Path, episodes: int = 10, *,
     noise: float = 0.0, which: Literal["last", "best", "first", "random"] = "last", replay: bool = False, seed: int | None = None,
-    env: Env | None = None, algo: str | None = None, **parts: Any,
+    env: Env | None = None, wrappers: Sequence[str] | None = None, algo: str | None = None, **parts: Any,
 ) -> Recording:  # fmt: skip
     """Whole episodes with the mean action of a run's policy, or with `replay` all that the run has seen: a dataset in Minari's
     format, in the new folder OUT.
@@ -62,7 +62,7 @@ def record(
     if out.exists():
         raise Fault(f"out: {out} exists; give another")
     folder = path_of(fetch.local(run))
-    about, found, cfg, settings, world = open_run(folder, env, algo)
+    about, found, cfg, settings, world = open_run(folder, env, algo, None, wrappers)
     if replay:
         if asked.noise or which != "last":
             raise Fault("replay: what a run has seen is as it is; leave out noise and which")

@@ -74,7 +74,7 @@ def train(
     _name_env_args(options)
     if language.writes(found):
         return language.train(found, env, data, out, overwrite, start_from, callback, panel, quiet, options)
-    world = world_of(env, data, options.get("env_args", ()))
+    world = world_of(env, data, options.get("env_args", ()), options.get("wrappers", ()))
     parts = {k: options.pop(k) for k in part_names(found) if k in options}
     arrays = data if isinstance(data, Mapping) else None
     named = {} if data is None or arrays is not None else {"data": str(data)}
@@ -89,6 +89,8 @@ def _name_env_args(options: dict[str, Any]) -> None:
     """The environment's arguments and the weights of its rewards, a dictionary each, as `Run` has them, in place."""
     if isinstance(args := options.get("env_args"), dict):
         options["env_args"] = tuple(f"{name}={json.dumps(value)}" for name, value in args.items())
+    if isinstance(options.get("wrappers"), str):
+        options["wrappers"] = (options["wrappers"],)
     if isinstance(weights := options.get("weights"), Mapping):
         options["weights"] = tuple(f"{name}={value}" for name, value in weights.items())
     elif weights is not None:
@@ -179,7 +181,7 @@ def resume(
     _name_env_args(options)
     if language.is_written(folder):
         return language.resume(folder, steps, env=env, panel=panel, quiet=quiet, **options)
-    about, found, cfg, run, world = open_run(folder, env, algo, options.get("env_args"))
+    about, found, cfg, run, world = open_run(folder, env, algo, options.get("env_args"), options.get("wrappers"))
     checkpoint.no_links(folder)
     parts = {k: options.pop(k) for k in (*about["own_parts"], *part_names(found)) if k in options}
     before, old_run, old_cfg = json.loads(json.dumps(about)), run, cfg

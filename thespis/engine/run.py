@@ -22,6 +22,8 @@ class Run:
     """environments that are stepped side by side"""
     env_args: tuple[str, ...] = ()
     """arguments of the environment, each as name=value; a value is JSON, or else text (from Python also a dictionary)"""
+    wrappers: tuple[str, ...] = ()
+    """put around the environment, the last outermost: Gymnasium's own as "TimeLimit(max_episode_steps=50)", and module:Wrapper"""
     frame_stack: Count = 1
     """observations that the learner sees side by side, the newest last, where one shows no speed; the replay stores each once"""
     vector: Literal["sync", "async"] = "sync"

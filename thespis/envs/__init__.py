@@ -3,7 +3,7 @@
 world(...) -> World; world.make() -> Flat, one environment as a learner sees it; vector(world, n) -> n of them.
 """
 
-from thespis.envs import actions, agents, contexts, masks, probes, spaces, spaces_json
+from thespis.envs import actions, agents, contexts, masks, probes, spaces, spaces_json, wrappers
 from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat
 from thespis.envs.making import arguments, known, unsimulated, world
@@ -29,4 +29,5 @@ __all__ = [
     "vector",
     "weighted",
     "world",
+    "wrappers",
 ]

@@ -30,6 +30,7 @@ from thespis.envs.figures import Figures
 from thespis.envs.flat import Flat, describe_error
 from thespis.envs.rows import Batched
 from thespis.envs.world import World
+from thespis.envs.wrappers import imported, wrapped
 
 __all__ = ["arguments", "known", "unsimulated", "world"]
 
@@ -63,11 +64,14 @@ def _provider(key: str) -> tuple[str, ...] | None:
     return next((found for ids, found in PROVIDERS.items() if re.match(ids, key)), None)
 
 
-def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args: Mapping[str, Any] | None = None) -> World:
+def world(
+    env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str] = (),
+) -> World:  # fmt: skip
     """The World of an id of gymnasium's registry ("Env-v0", or "module:Env-v0" to import what registers it), of `jaxed`
     ("brax/ant", "playground/CartpoleBalance") or of PettingZoo ("pettingzoo:mpe2.simple_spread_v3"); of a callable that returns
     a fresh environment (with a parameter `render_mode` if it is to be rendered); or of an instance, of which copies are made as
-    it is now; one that cannot be copied is the only one there is. `args` go to the environment's maker.
+    it is now; one that cannot be copied is the only one there is. `args` go to the environment's maker, `wrappers` around it.
 
     Fault: an unknown id (near ones are named), a package that is missing, a callable that returns something else, an argument
     that it does not take, spaces that are not supported.
@@ -77,10 +81,9 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
     if isinstance(env, str):
         name, build = env, _from_id(env, dict(args or {}))
     elif isinstance(env, gym.Env):
-        if args:
-            raise Fault(
-                f"env_args is {dict(args)}; {_name(env)} is made already: give an id or a callable, or change the instance"
-            )
+        if args or wrappers:
+            what = f"env_args is {dict(args)}" if args else f"wrappers is {list(wrappers)}"
+            raise Fault(f"{what}; {_name(env)} is made already: give an id or a callable, or change the instance")
         name, build = _name(env), _from_instance(env)
     elif callable(env):
         name, build = getattr(env, "__name__", "<lambda>"), _from_callable(partial(env, **args) if args else env)
@@ -91,6 +94,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
         )
     else:
         raise Fault(f"env is {spaces.short(env)}; it must be an id such as 'HalfCheetah-v5', a callable or a gymnasium.Env")
+    build = wrapped(lambda inner=build, **mode: agents.joined(inner(**mode)), wrappers) if wrappers else build
     first = env if isinstance(env, gym.Env) else _made(name, build)
     if name in ("<lambda>", "partial"):
         name = _name(first)
@@ -127,6 +131,7 @@ def world(env: str | Callable[..., gym.Env[Any, Any]] | gym.Env[Any, Any], args:
     own, together = (getattr(first.unwrapped, k, None) for k in ("recorded", "batched"))
     if isinstance(env, str) and callable(together):
         batch = partial(Batched, together)
+    batch = None if wrappers else batch  # they go around one environment each
     many = int((first.metadata or {}).get("agents", 1))
     spec = spec._replace(horizon=limit, rewards=named, agents=many, context=context)
     return World(
@@ -172,12 +177,7 @@ def _from_id(name: str, args: dict[str, Any]) -> Build:
         return _from_callable(partial(agents.maker(name), **args))
     module, _, key = name.rpartition(":")
     if module:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # as `python -m thespis` has it; last, so that nothing there hides an installed package
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            raise Fault(f"env is {name!r}; its module cannot be imported ({describe_error(error)})") from error
+        imported(module, f"env is {name!r}")
     if key not in registry and not module and (provider := _provider(key)):
         extra, *packages = provider
         if missing := [p for p in packages if find_spec(p) is None]:

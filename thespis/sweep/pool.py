@@ -36,7 +36,8 @@ def work(job: Job) -> str | None:
     try:
         _wait(folder)
         if (folder / "config.json").exists():
-            api.resume(folder, env=job["env"], algo=job["algo"], panel=False)
+            wrappers = job["options"].get("wrappers")  # named again, as they may be code
+            api.resume(folder, env=job["env"], algo=job["algo"], panel=False, **({"wrappers": wrappers} if wrappers else {}))
         else:
             if folder.is_dir() and all(p.name.startswith(".") for p in folder.iterdir()):
                 shutil.rmtree(folder)  # killed before it wrote what it is

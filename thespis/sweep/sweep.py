@@ -53,7 +53,7 @@ def sweep(
     found = api.algorithm(algo)
     if not isinstance(env, str | None):
         raise Fault(f"env is {env!r}; a sweep needs an id, as each run makes it in a process of its own")
-    world = api.world_of(env, options.get("data"), options.get("env_args", ()))
+    world = api.world_of(env, options.get("data"), options.get("env_args", ()), options.get("wrappers", ()))
     if not world.simulated:
         raise Fault(f"env: a sweep compares returns, and {world.name} is recorded data: name an environment to evaluate in")
     run, cfg = api.configure(found, world, options)
