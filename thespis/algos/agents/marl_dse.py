@@ -40,7 +40,7 @@ class Config:
     batch_size: Count = 32
     """rows of a minibatch (assumed; Acme: 256)"""
     gamma: Fraction = 0.99
-    """discount (Acme)"""
+    """discount of future rewards (Acme)"""
     lam: Fraction = 0.95
     """lambda of the generalised advantages (Acme)"""
     max_norm: Positive = 0.5
