@@ -3,11 +3,12 @@
     python bench/marl_dse.py            bench/results/marl_dse.json and marl_dse.png; wants numba
 
 Each learner is the house's own, over all cells and seeds at once by vmap: rollouts of 32 designs, 4 epochs of one minibatch, a
-table of logits in place of a network (there is nothing to see), entropy 0.01. Arms differ in `make` alone, and in the
-learning rate: of 0.01, 0.03 and 0.1 that with the best mean, in parts of each cell's best, over all cells on seeds 100 to 102. "ArchGym's bins": a Gaussian's number is rounded first, so that
-only three levels of a choice can be had, as in the paper's code. Genetic: 32 designs, parents by tournaments of two, uniform
-crossover, each choice drawn anew by chance 0.1, the best two stay. "Regret": of the best design that was tried, in parts of the
-best of all, which are all simulated. Intervals are of a mean over seeds, 95%, by Student; z: difference over its standard error.
+table of logits in place of a network (there is nothing to see), entropy 0.01. Arms differ in `make` alone, and in the learning
+rate: of 0.01, 0.03 and 0.1 that with the best mean, in parts of each cell's best, over all cells on seeds 100 to 102. "ArchGym's
+bins": a Gaussian's number is rounded first, so that only three levels of a choice can be had, as in the paper's code. Genetic: 32
+designs, parents by tournaments of two, uniform crossover, each choice drawn anew by chance 0.1, the best two stay. "Regret": of
+the best design that was tried, in parts of the best of all, which are all simulated. Intervals are of a mean over seeds, 95%, by
+Student; z: difference over its standard error.
 """
 
 import argparse

@@ -158,10 +158,10 @@ def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bi
     found = thespis.algorithms()[name]
     env = {
         "discrete": "CartPole-v1", "preference": "CartPole-v1", "tabular": "thespis/RiverSwim-v0",
-        "supervised": "thespis/Digits-v0", "flow": "thespis/Gaussians-v0",
+        "supervised": "thespis/Digits-v0", "flow": "thespis/Gaussians-v0", "agents": "CartPole-v1",
     }.get(found.family, "Pendulum-v1")  # fmt: skip
     options = SMALL | {"num_envs": 2, "steps": 120, "eval_every": 60, "updates_per_step": 1.0, "checkpoint_every": 50}
-    if found.family in ("flow", "onpolicy", "preference", "tabular"):  # it stops in the middle of a rollout
+    if found.family in ("agents", "flow", "onpolicy", "preference", "tabular"):  # it stops in the middle of a rollout
         options |= {"rollout": 16, "batch_size": 8, "epochs": 2}
     options |= {"lr": "linear:1e-3:1e-4:warmup=0.1", "critic_hidden": (8,)}
     if found.family == "offline":  # it stops in the middle of an evaluation, which alone takes steps
