@@ -34,10 +34,10 @@ def robust_chances(gain: Tensor, free: Tensor, budget: int, wrong: Tensor) -> Te
     levels = torch.cat([asks / inverse[1:], *bounds, gain])
     value = _worth(levels, gain, inverse, total, asks, many) - 2 * wrong * levels
     value = torch.where(held.repeat(4), value, -torch.inf)
-    best = value.argmax()
-    chance = _chances(levels[best], gain, inverse, asks)
+    worth, best = value.max(0)
+    chance = _chances(levels.gather(0, best[None]), gain, inverse, asks)
     even = torch.where(held, asks / many.clamp(min=1), 0.0)
-    chance = torch.where((value[best] > 0) & (many > budget) & held, chance, even)
+    chance = torch.where((worth > 0) & (many > budget) & held, chance, even)
     return torch.zeros_like(gain).scatter(0, order, chance)
 
 
