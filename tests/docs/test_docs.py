@@ -159,11 +159,12 @@ def test_every_option_named_exists() -> None:
                 "data",
                 "estimate",
                 "check-env",
+                "model",
             )
         ),
     ]
     own = ["train", str(HOUSE / "docs/examples/own_algorithm.py"), "--help"]
-    known = {"--help", "--version", "--nproc-per-node"}  # the last is torchrun's
+    known = {"--help", "--version", "--nproc-per-node", "--no-deps"}  # the last two are torchrun's and pip's
     for args in [*helps, own]:
         code, out = said(args)
         assert code == 0, out
