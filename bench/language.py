@@ -52,10 +52,12 @@ def run(name: str, row: dict[str, Any], seeds: list[int], arms: list[str]) -> No
             start, folder = begun(row, seed), Path("runs") / f"bench-language-{name}-{arm}-{seed}"
             what = dict(row["arms"][arm])
             clock = time.process_time()
-            thespis.train(
+            made = thespis.train(
                 what.pop("algo"), out=folder, start_from=start, steps=row["steps"], eval_every=row["eval_every"],
                 log_every=row["eval_every"], **options(row, seed) | what,
             )  # fmt: skip
+            if not made.finished:
+                raise SystemExit(f"{folder} was stopped ({made.stopped}); the same command begins it anew")
             rows: dict[int, dict[str, float]] = {}
             for line in (folder / "metrics.jsonl").read_text().splitlines():
                 told = json.loads(line)
