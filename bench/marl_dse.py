@@ -184,7 +184,7 @@ def picture(curves: dict[str, np.ndarray]) -> Any:
             band(ax, at, curves[arm][i].reshape(-1, ROUNDS, ROWS).mean(-1), colour, arm)
         ax.set_title(f"{trace}, {goal}", fontsize=10)
         plain(ax)
-    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False, fontsize=9)
     axes[1][0].set_ylabel("reward of a round: mean and range of the seeds")
     axes[2][1].set_xlabel("designs tried")
     return figure
