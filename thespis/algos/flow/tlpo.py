@@ -37,8 +37,8 @@ class Config:
     """rank of an adapter in each layer (the paper's large model: 128)"""
     gate_hidden: Count = 16
     """width of the gate's hidden layer and of what it learns of each layer (a choice of ours)"""
-    gate: Literal["time and layer", "time", "layer", "even"] = "time and layer"
-    """what the gate sees; even: there is none, and each of D adapters has the weight 1 / D"""
+    gate: Literal["full", "time", "layer", "even"] = "full"
+    """what the gate sees, full: time and layer; even: there is none, and each of D adapters has the weight 1 / D"""
     beta: Positive = 200.0
     """how much a pair's difference in mean squared error counts (a choice of ours; Diffusion-DPO: 5000)"""
     adapter_updates: Natural = 1_000
@@ -66,15 +66,15 @@ class State:
 
 def make(cfg: Config, spec: Spec) -> Learner:
     field, judges = nets.flow(spec, "tlpo", cfg.hidden, cfg.ode_steps), len(spec.rewards)
-    layers, width, seen = len(field.shapes), cfg.gate_hidden, cfg.gate.split(" and ")
+    layers, width = len(field.shapes), cfg.gate_hidden
 
     def weights(p: Params, t: Tensor) -> Tensor:
         """Of each adapter in each layer at times t (..., 1): (..., layers, judges)."""
         if cfg.gate == "even":
             return t.new_full((*t.shape[:-1], layers, judges), 1 / judges)
         waves = torch.cat([t, *(f(torch.pi * k * t) for k in (1, 2) for f in (torch.sin, torch.cos))], -1)
-        known = (waves @ p["time"]).unsqueeze(-2) if "time" in seen else t.new_zeros(1)
-        known = known + p["layer"] if "layer" in seen else known.expand(*t.shape[:-1], layers, width)
+        known = (waves @ p["time"]).unsqueeze(-2) if cfg.gate != "layer" else t.new_zeros(1)
+        known = known + p["layer"] if cfg.gate != "time" else known.expand(*t.shape[:-1], layers, width)
         return (silu(known + p["b0"]) @ p["w1"] + p["b1"]).sigmoid()
 
     def adapted(p: Params, g: Tensor) -> nets.More:  # g (..., layers, judges)
