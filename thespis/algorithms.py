@@ -143,7 +143,8 @@ def tell_mask(algo: Algorithm, world: Any) -> None:
 def tell_images(algo: Algorithm, world: Any, parts: Mapping[str, Any]) -> None:
     """Says that the world's images are one long vector to an algorithm without convolutions that was given no networks."""
     if world.spec.images and "images" not in takes(algo) and not parts:
-        others = [name for name, other in algorithms().items() if other.family != "own" and "images" in takes(other)]
+        acts = [(name, other) for name, other in algorithms().items() if other.family not in ("own", "supervised")]
+        others = [name for name, other in acts if "images" in takes(other)]
         print(
             f"{algo.name} sees the images of {world.name} as one long vector, and learns little from it: take "
             f"{' or '.join(others)} with --frame-stack 3, or give networks of your own (docs/pixels.md)",

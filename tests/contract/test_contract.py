@@ -534,7 +534,8 @@ def test_compiled_equals_eager(algo: types.ModuleType, monkeypatch: pytest.Monke
 
     def update(s: Any, b: Batch, k: int = 0) -> tuple[Any, dict[str, Tensor]]:
         after, metrics = learner.update(s, b, k)
-        return after, metrics | ({} if learner.memory else {"action": learner.act(learner.policy(after), b.obs, True)})
+        seen = torch.nn.functional.pad(b.obs, (0, spec.obs.dim - b.obs.shape[-1]))  # a context that the update does without
+        return after, metrics | ({} if learner.memory else {"action": learner.act(learner.policy(after), seen, True)})
 
     state = seeded(0, learner.init)
     said: list[str] = []

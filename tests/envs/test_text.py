@@ -20,7 +20,12 @@ def test_an_id_with_arguments() -> None:
     text, info = env.reset(seed=5)
     assert text == world.make().reset(seed=5)[0]
     assert len(re.findall("[-+]", text)) == 2
-    assert env.step(info["solution"])[1:] == (1.0, True, False, {"answer": 1.0, "steps": 1.0, "form": 1.0})
+    assert env.step(info["solution"])[1:] == (
+        1.0,
+        True,
+        False,
+        {"answer": 1.0, "steps": 1.0, "form": 1.0, "final": info["solution"].split()[-1]},
+    )
     assert not world.own
 
 
