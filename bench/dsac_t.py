@@ -147,7 +147,8 @@ def report(made_at: str) -> None:
 
     made = {part: {row.get("commit", made_at) for name in PARTS[part][1] for row in rows(part, name)} for part in PARTS}
     result: dict[str, Any] = {
-        "command": "python bench/dsac_t.py run", "commit": {part: sorted(at) for part, at in made.items() if at},
+        "command": "python bench/dsac_t.py run",
+        "commit": "; ".join(f"{part}: {', '.join(sorted(at))}" for part, at in made.items() if at),
         "seeds": list(SEEDS), "steps": STEPS,
     }  # fmt: skip
     figure = Figure(figsize=(13, 4), layout="constrained")

@@ -196,7 +196,9 @@ def main() -> None:
         about = {"command": " ".join(["python", "bench/mamql.py", *sys.argv[1:]]), "commit": commit(), "machine": machine()}
         size = {arm: regulariser for arm, (regulariser, _) in what["arms"].items()}
         about |= {"seeds": args.draws, "updates": what["updates"], "regulariser over temperature": size}
-        keep("mamql", before | {args.what: about | {"options": what["options"]} | found}, figure if args.what == "gems" else None)
+        parts = {k: before[k] for k in GAMES if k in before} | {args.what: about | {"options": what["options"]} | found}
+        whole = {k: "; ".join(part[k] for part in parts.values()) for k in ("command", "commit")}
+        keep("mamql", whole | parts, figure if args.what == "gems" else None)
 
 
 if __name__ == "__main__":

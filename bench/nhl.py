@@ -109,7 +109,11 @@ def main() -> None:
     print(found)
     if not args.dry:
         about = {"command": "python bench/nhl.py", "commit": commit(), "machine": machine(), "thespis": thespis.__version__}
-        numbers = {"seeds": args.seeds, "pictures": course.shape[-1] * 64, "cpu_seconds": round(time.process_time() - began)}
+        numbers = {
+            "seeds": list(range(args.seeds)),
+            "pictures": course.shape[-1] * 64,
+            "cpu_seconds": round(time.process_time() - began),
+        }
         keep("nhl", about | numbers | {"what": "error in percent: mean, 95% interval", "found": found}, picture(100 * course))
 
 

@@ -124,6 +124,7 @@ def test_a_page_runs_from_top_to_bottom(
 ) -> None:
     shutil.copytree(HOUSE / "docs/examples", tmp_path / "docs/examples", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "docs/examples")  # as where Python runs a file
     for language, text in blocks(page.read_text()):
         first = text.partition("\n")[0].removeprefix("# ")
         if language == "python" and first.startswith("docs/examples/"):

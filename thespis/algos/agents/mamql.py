@@ -32,7 +32,8 @@ class Config:
     temperature: Positive = 1.0
     """1 / lambda: a policy is proportional to exp(Q / temperature); it is the unit of the rewards that are found"""
     regulariser: Positive = 0.5
-    """alpha of phi(r) = r - r^2 / (4 alpha): rewards stay of this size; without bound it is cloning (IQ-Learn's code)"""
+    """alpha of the concave phi, a reward less its square over 4 alpha: rewards stay of this size; without bound it is cloning
+    (IQ-Learn's code)"""
     demo_fraction: Fraction = 0.5
     """part of a batch that is drawn from the demonstrations (IQ-Learn's code); without own steps give 1"""
     demo_slice: Annotated[tuple[Fraction, Fraction], Ascending()] = (0.0, 1.0)
