@@ -71,8 +71,7 @@ def course(base: Any, seed: int, updates: int, cfg: tlpo.Config) -> dict[str, An
     """The acting parts of each arm, by name: (learner, policy)."""
     field = flow_matching.make(flow_matching.Config(**NET), SPEC)
     act = lambda p, obs: field.act({"actor": p}, obs, True)
-    gates = {"tlpo": "full"}
-    made = {name: tlpo.make(replace(cfg, gate=gate), SPEC) for name, gate in gates.items()}
+    made = {"tlpo": tlpo.make(replace(cfg, gate="full"), SPEC)}
     wide = replace(cfg, gate="even", rank=3 * cfg.rank, adapter_updates=10**9)
     single = {name: tlpo.make(wide, ONE) for name in ("sum", "raw sum", *JUDGES)}
     torch.manual_seed(seed)

@@ -92,7 +92,7 @@ def start(
     about = _describe(algo, cfg, run, world)
     if begin:
         about["start"] = begun_with(start_from, begin)
-    elif isinstance(learner.experience, Played) and run.warm_start and world and parse(run.model).digest() is None:
+    elif isinstance(learner.experience, Played) and run.warm_start and world and about["weights"] is None:
         made = _warm(run, folder, world, env, overwrite, panel)
         if made and not made.finished:
             return made

@@ -9,7 +9,7 @@ from thespis.data.memory import memory
 from thespis.data.preferences import Compared, Episode, Rater, compared, rater, win_rates
 from thespis.data.recorded import Offline, Probe, Recorded, every_row, offline
 from thespis.data.replay import Replay
-from thespis.data.rollout import OnPolicy, Rollout
+from thespis.data.rollout import OnPolicy, Rollout, described
 from thespis.data.sequences import SequenceReplay, Sequences
 from thespis.data.shards import Shards
 
@@ -50,5 +50,5 @@ def updates(feed: OffPolicy | OnPolicy | Offline, steps: int, num_envs: int) -> 
 __all__ = [
     "Compared", "Dataset", "Demonstrations", "Episode", "Experience", "Hindsight", "Offline", "OnPolicy", "Origin", "Probe",
     "Rater", "Recorded", "Replay", "Rollout", "Rule", "SequenceReplay", "Sequences", "Shards", "Source", "compared",
-    "every_row", "experience", "memory", "offline", "rater", "read", "updates", "win_rates",
+    "described", "every_row", "experience", "memory", "offline", "rater", "read", "updates", "win_rates",
 ]  # fmt: skip

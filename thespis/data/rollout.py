@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thespis import ops
-from thespis.core import Batch, Spec, leaves, replace, tree_map
+from thespis.core import Batch, Fault, Spec, leaves, replace, tree_map
 from thespis.data.replay import ReturnScale, empty_actions
 
 EXTRAS = ("return_scale",)
@@ -51,6 +51,16 @@ class OnPolicy:
     def updates(self, steps: int, num_envs: int) -> int:
         """That so many steps of all environments call for."""
         return steps // (self.rollout * num_envs) * self.epochs * self.minibatches(num_envs)
+
+
+def described(algo: str, spec: Spec, steps: int | None) -> tuple[int, int]:
+    """(numbers of a descriptor, steps of an episode) where policies are tried side by side: all rewards but the first, each
+    summed over an episode, say how it differs. Fault: a single reward, or neither `steps` nor a time limit."""
+    if len(spec.rewards) < 2:
+        raise Fault(f"{algo}: the environment has one reward; the others say how episodes differ: see docs/diversity.md")
+    if (limit := steps or spec.horizon) is None:
+        raise Fault("episode_steps is None, and the environment has no time limit: say in how many steps a policy is tried")
+    return len(spec.rewards) - 1, limit
 
 
 class Rollout:

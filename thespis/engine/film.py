@@ -80,8 +80,13 @@ def _samples(env: Flat, act: Act, file: Path, seed: int) -> Path:
     finally:
         env.close()
     file.parent.mkdir(parents=True, exist_ok=True)
+    return _write(Image.fromarray(picture), file)
+
+
+def _write(picture: Any, file: Path) -> Path:
+    """An image as PNG, whole or not at all."""
     aside = file.with_name(f".{file.name}.tmp")
-    Image.fromarray(picture).save(aside, "png")
+    picture.save(aside, "png")
     return aside.replace(file)
 
 
@@ -129,6 +134,4 @@ class Stills:
             x, y = i % 4 * WIDTH, i // 4 * (height + 30)
             sheet.paste(Image.fromarray(frame).resize((WIDTH, height)), (x, y))
             draw.text((x + 8, y + height + 3), f"step {step:,}, return {total:,.0f}", "black", font)
-        aside = file.with_name(f".{file.name}.tmp")
-        sheet.save(aside, "png")
-        aside.replace(file)
+        _write(sheet, file)

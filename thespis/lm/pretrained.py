@@ -114,11 +114,17 @@ def prepare(name: str) -> Path:
     return target
 
 
-def _transformers() -> Any:
+def transformers_package() -> Any:
+    """Fault: it is not installed."""
     try:
         import transformers
     except ImportError:
         raise Fault('model: language models need transformers: pip install "thespis[language]"') from None
+    return transformers
+
+
+def _transformers() -> Any:
+    transformers = transformers_package()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers

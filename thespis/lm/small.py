@@ -36,18 +36,15 @@ class Small:
         """With weights from torch's generator. Fault: transformers is not installed; an adapter or bf16 is asked for."""
         if rank or precision != "float32":
             raise Fault("model: one from scratch is trained whole, in float32: leave --adapter and --precision out")
-        try:
-            from transformers import LlamaConfig, LlamaForCausalLM
-        except ImportError:
-            raise Fault('model: language models need transformers: pip install "thespis[language]"') from None
+        transformers = pretrained.transformers_package()
         from thespis.lm.model import Model
 
-        sizes = LlamaConfig(
+        sizes = transformers.LlamaConfig(
             vocab_size=Text.size, hidden_size=self.dim, intermediate_size=4 * self.dim, num_hidden_layers=self.layers,
             num_attention_heads=self.heads, num_key_value_heads=self.heads, max_position_embeddings=self.context,
             tie_word_embeddings=True, bos_token_id=None, eos_token_id=Text.end, pad_token_id=None,
         )  # fmt: skip
-        return Model(LlamaForCausalLM(sizes), Text(), temperature=temperature)
+        return Model(transformers.LlamaForCausalLM(sizes), Text(), temperature=temperature)
 
     def digest(self) -> None:
         """Of files that the weights are from: there are none."""

@@ -52,7 +52,12 @@ def voronoi(cells: int, dim: int, low: float = -1.0, high: float = 1.0, samples:
 
 def cell(descriptor: Tensor, centroids: Tensor) -> Tensor:
     """The nearest centroid (K, D) to each descriptor (n, D): (n,)."""
-    return (centroids.square().sum(-1) - 2 * descriptor @ centroids.T).argmin(-1)
+    return _far(descriptor, centroids).argmin(-1)
+
+
+def _far(descriptor: Tensor, others: Tensor) -> Tensor:
+    """(n, D), (K, D) -> (n, K): squared distances, less what is the same for all K."""
+    return others.square().sum(-1) - 2 * descriptor @ others.T
 
 
 def insert(a: Archive, genes: Params, fitness: Tensor, descriptor: Tensor) -> tuple[Archive, Tensor]:
@@ -88,8 +93,7 @@ def elites(a: Archive, cells: Tensor) -> Params:
 
 def like(a: Archive, descriptor: Tensor) -> Tensor:
     """The cell of the solution whose descriptor is nearest to each of (n, D): (n,)."""
-    far = a.descriptor.square().sum(-1) - 2 * descriptor @ a.descriptor.T
-    return torch.where(a.filled, far, torch.inf).argmin(-1)
+    return torch.where(a.filled, _far(descriptor, a.descriptor), torch.inf).argmin(-1)
 
 
 def asked(a: Archive, n: int, explore: bool) -> Tensor:

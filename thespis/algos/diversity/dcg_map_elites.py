@@ -19,7 +19,7 @@ from torch import Tensor
 from thespis import nets, ops
 from thespis.config import Count, Fraction, Interval, Natural, NonNegative, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, Params, Spec, Trained, replace, tree
-from thespis.data import OnPolicy
+from thespis.data import OnPolicy, described
 from thespis.optim import descend, fresh, polyak
 
 
@@ -104,11 +104,7 @@ def make(cfg: Config, spec: Spec) -> Learner:
     """The first reward is the fitness; the others, each summed over an episode, are the descriptor."""
     if not isinstance(spec.action, Box):
         raise Fault(f"dcg_map_elites: continuous actions (a Box) are needed, the environment's are {spec.action}")
-    dim, steps = len(spec.rewards) - 1, cfg.episode_steps or spec.horizon
-    if not dim:
-        raise Fault("dcg_map_elites: the environment has one reward; the others say how episodes differ: see docs/diversity.md")
-    if steps is None:
-        raise Fault("episode_steps is None, and the environment has no time limit: say in how many steps a policy is tried")
+    dim, steps = described("dcg_map_elites", spec, cfg.episode_steps)
     obs_dim, action_dim, told_dim = spec.obs.dim, spec.action.dim, dim if cfg.conditioned else 0
     net = nets.mlp((obs_dim, *cfg.hidden, action_dim))
     actor_net = nets.mlp((obs_dim + told_dim, *cfg.hidden, action_dim))

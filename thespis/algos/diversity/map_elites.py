@@ -16,7 +16,7 @@ from torch import Tensor
 from thespis import nets, ops
 from thespis.config import Count, Interval, NonNegative
 from thespis.core import Batch, Box, Fault, Learner, Metrics, Params, Spec, replace, tree
-from thespis.data import OnPolicy
+from thespis.data import OnPolicy, described
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None) -> Learner:
     episode, are the descriptor."""
     if not isinstance(spec.action, Box):
         raise Fault(f"map_elites: continuous actions (a Box) are needed, the environment's are {spec.action}")
-    dim, steps = len(spec.rewards) - 1, cfg.episode_steps or spec.horizon
-    if not dim:
-        raise Fault("map_elites: the environment has one reward; the others say how episodes differ: see docs/diversity.md")
-    if steps is None:
-        raise Fault("episode_steps is None, and the environment has no time limit: say in how many steps a policy is tried")
+    dim, steps = described("map_elites", spec, cfg.episode_steps)
     obs_dim = spec.obs.dim
     net = nets.custom(actor, spec, obs_dim, spec.action.dim) or nets.mlp((obs_dim, *cfg.hidden, spec.action.dim))
     each = torch.vmap(net.apply)

@@ -14,7 +14,7 @@ from torch import Tensor
 from thespis import nets, ops
 from thespis.config import Count, Fraction, Interval, Natural, NonNegative, Positive, Rate
 from thespis.core import Batch, Box, Fault, Learner, Metrics, Params, Spec, Trained, replace, tree
-from thespis.data import OnPolicy
+from thespis.data import OnPolicy, described
 from thespis.optim import descend, fresh, polyak
 
 
@@ -86,11 +86,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
     """As map_elites; `critic(spec)`: (obs, action) -> one value."""
     if not isinstance(spec.action, Box):
         raise Fault(f"pga_map_elites: continuous actions (a Box) are needed, the environment's are {spec.action}")
-    dim, steps = len(spec.rewards) - 1, cfg.episode_steps or spec.horizon
-    if not dim:
-        raise Fault("pga_map_elites: the environment has one reward; the others say how episodes differ: see docs/diversity.md")
-    if steps is None:
-        raise Fault("episode_steps is None, and the environment has no time limit: say in how many steps a policy is tried")
+    dim, steps = described("pga_map_elites", spec, cfg.episode_steps)
     obs_dim, action_dim = spec.obs.dim, spec.action.dim
     net = nets.custom(actor, spec, obs_dim, action_dim) or nets.mlp((obs_dim, *cfg.hidden, action_dim))
     critics = nets.custom(critic, spec, obs_dim + action_dim, 1) or nets.mlp((obs_dim + action_dim, *cfg.critic_hidden, 1))
