@@ -501,6 +501,7 @@ def _as_begun(args: list[str]) -> tuple[Any, Run]:
 def evaluate(args: list[str]) -> int:
     given = config.check(_parse(Evaluate, args, "thespis evaluate", "Whole episodes with the mean action of a trained policy."))
     from thespis import api
+    from thespis.engine import log
 
     result = api.evaluate(
         given.dir, given.episodes, given.seed, every=given.every, explore=given.explore, steps=given.steps,
@@ -509,11 +510,11 @@ def evaluate(args: list[str]) -> int:
     if given.json:
         print(json.dumps(result))
         return 0
-    spread = f"{result['mean_return']:.1f} ± {result['std_return']:.1f}"
+    mean = log.spread(result["mean_return"], result["std_return"])
     seen = f", an observation every {given.every} steps" if given.every > 1 else ""
     sampled = ", actions sampled" if given.explore else ""
     cut = f", {result['cut']} of them cut" if result["cut"] else ""
-    print(f"{spread} over {given.episodes} episodes{cut}, policy of step {result['step']:,}{sampled}{seen}")
+    print(f"{mean} over {given.episodes} episodes{cut}, policy of step {result['step']:,}{sampled}{seen}")
     for name, value in result.get("mean_returns", {}).items():
         print(f"{name:8} {value:.3g}")
     for name, value in result["info"].items():
@@ -849,10 +850,10 @@ def _ran(result: Result, algo: str | None = None) -> int:
 
 def _say(result: Result, algo: str | None) -> None:
     from thespis import api, envs
-    from thespis.engine import checkpoint
+    from thespis.engine import checkpoint, log
 
     if result.return_mean is not None:
-        print(f"return   {result.return_mean:.1f} (last evaluation, after {_evaluated(result.path):,} steps)")
+        print(f"return   {log.spread(result.return_mean)} (last evaluation, after {_evaluated(result.path):,} steps)")
     print(f"run      {result.path}")
     print(f"curve    {result.path / 'curve.png'}")
     print(f"report   {result.path / 'report' / 'index.html'}")

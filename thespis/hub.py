@@ -11,7 +11,7 @@ from typing import Any
 from thespis import api
 from thespis.core import Fault
 from thespis.directory import place
-from thespis.engine import checkpoint, fetch
+from thespis.engine import checkpoint, fetch, log
 from thespis.report import curve
 
 PUSHED = ["README.md", "config.json", "policy/*", "curve.png", "replay.mp4"]  # what a push replaces or takes away
@@ -109,7 +109,7 @@ def _card(aside: Path, folder: Path, address: str, policy: api.Policy) -> str:
         if row is None:
             continue
         mean, std, episodes = row["eval/return_mean"], row["eval/return_std"], len(row["eval/returns"])
-        rows.append(f"| {which} | {step:,} | {mean:.1f} ± {std:.1f} | {row['step']:,} | {episodes} |")
+        rows.append(f"| {which} | {step:,} | {log.spread(mean, std)} | {row['step']:,} | {episodes} |")
         if which == "last":
             value = f"{mean:.2f} +/- {std:.2f}"
             results.append(EvalResult(

@@ -359,7 +359,7 @@ def test_train_says_where_it_is_and_how_to_go_on(capsys):
     out = answer(capsys, *TRAIN, "--seed", "5", "--lr", "0.01", "--algo.tau=0.1", "--updates_per_step", "0.5")
     folder = "runs/sac-thespis-Observation-v0-5"
     assert re.search(r"^step 40/60 .* return ", out, re.M)
-    assert re.search(r"^return +-?\d+\.\d \(last evaluation, after 60 steps\)$", out, re.M)
+    assert re.search(r"^return +-?\d\.\d{3} \(last evaluation, after 60 steps\)$", out, re.M)
     assert re.search(rf"^run +{folder}$", out, re.M)
     assert re.search(rf"^curve +{folder}/curve.png$", out, re.M)
     assert re.search(rf"^report +{folder}/report/index.html$", out, re.M)
@@ -416,7 +416,7 @@ def test_evaluate(capsys):
     assert result["mean_length"] == 1
     assert result["step"] == 60
     out = answer(capsys, "evaluate", "done", "--episodes", "7")
-    line = f"{result['mean_return']:.1f} ± {result['std_return']:.1f} over 7 episodes, policy of step 60"
+    line = f"{result['mean_return']:.3f} ± {result['std_return']:.3f} over 7 episodes, policy of step 60"
     assert (out, result["every"]) == (f"{line}\n", 1)
     every = answer(capsys, "evaluate", "done", "--json", "--episodes", "7", "--every", "4")
     assert json.loads(every) == result | {"every": 4}  # its episodes are of one step

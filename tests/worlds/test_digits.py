@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import thespis
-from thespis.worlds.digits import CORRUPTIONS, corrupted, digits, enlarged, moved
+from thespis.worlds.digits import CORRUPTIONS, canvases, corrupted, digits, enlarged, moved
 
 pytest.importorskip("sklearn")
 
@@ -98,3 +98,25 @@ def test_the_corrupted_world_labels_what_it_spoilt_and_is_the_same_for_a_seed() 
     assert np.array_equal(
         one.recorded()["observations"], gym.make("thespis/Digits-v0", size=16).unwrapped.recorded()["observations"]
     )
+
+
+def test_two_digits_are_both_there_apart_and_the_higher_one_is_the_label() -> None:
+    pictures, labels = digits("test")
+    seen, told = canvases("test", 200, 24, np.random.default_rng(0))
+    known = {(np.rint(255 * p).astype(np.uint8)).tobytes(): int(k) for p, k in zip(pictures, labels, strict=True)}
+    for canvas, label in zip(seen[..., 0], told, strict=True):
+        found = [
+            (row, known[window.tobytes()])
+            for row in range(17) for column in range(17)
+            if (window := np.ascontiguousarray(canvas[row : row + 8, column : column + 8])).tobytes() in known
+        ]  # fmt: skip
+        assert len(found) == 2
+        (high, first), (low, _) = found  # rows come in their order
+        assert low - high >= 8
+        assert first == label
+    env = gym.make("thespis/TwoDigits-v0", size=16, pictures=20).unwrapped
+    assert env.observation_space.shape == (16, 16, 1)
+    for canvas in canvases("train", 30, 24, np.random.default_rng(0))[0][..., 0]:  # other people's digits
+        assert not any(canvas[r : r + 8, c : c + 8].tobytes() in known for r in range(17) for c in range(17))
+    with pytest.raises(ValueError, match="size is 15; allowed: 16 or more"):
+        canvases("train", 1, 15, np.random.default_rng(0))

@@ -100,3 +100,50 @@ def test_the_judges_of_talking_signals_by_hand() -> None:
     data = world.recorded(2_000)
     told = world.judge(data["observations"][:, :16], data["actions"], np.zeros(0))
     assert 0.3 < told["lip_sync"].mean() < 0.7, "it follows the voice, but not well"
+
+
+def test_the_judges_of_drawn_digits_by_a_loop() -> None:
+    pytest.importorskip("sklearn")
+    from scipy.stats import multivariate_normal
+
+    from thespis.worlds.digits import digits
+
+    world = samples.DrawnDigits()
+    known, labels = digits("train")
+    others, told = digits("test")
+    x = 2 * others.reshape(-1, 64)[:50].astype(float) - 1
+    asked = np.random.default_rng(0).integers(10, size=50)
+    got = world.judge(np.eye(10)[asked], x, np.arange(50))
+    rows = 2 * known.reshape(-1, 64).astype(float) - 1
+    means = np.stack([rows[labels == k].mean(0) for k in range(10)])
+    covariance = sum((a - means[k])[:, None] * (a - means[k]) for a, k in zip(rows, labels, strict=True)) / len(rows)
+    normals = [multivariate_normal(mean, covariance + 0.3 * np.eye(64)) for mean in means]
+    for i in range(50):  # Bayes' rule with one normal distribution a class
+        log = np.array([each.logpdf(x[i]) for each in normals])
+        prob, ink = np.exp(log - log.max()), min(sum((1 + y) / 2 for y in x[i]) / 64 / 0.6, 1)
+        assert got["reward"][i] == pytest.approx(prob[asked[i]] / prob.sum() * ink, abs=1e-8)
+    all_others = 2 * others.reshape(-1, 64).astype(float) - 1
+    for i in range(0, 50, 10):
+        nearest = np.array(
+            [min(((x[i] - y) ** 2).sum() for y, k in zip(all_others, told, strict=True) if k == c) for c in range(10)]
+        )
+        weight = np.exp(-(nearest - nearest.min()) / (2 * 1.5**2))
+        ink = min(sum(y > 0 for y in x[i]) / 64 / 0.6, 1)
+        assert got["held_out"][i] == pytest.approx(weight[asked[i]] / weight.sum() * ink, abs=1e-9)
+    bold = world.judge(np.eye(10)[told[:50]], np.clip(x + 0.7, -1, 1), np.arange(50))
+    assert bold["reward"].mean() > 1.3 * world.judge(np.eye(10)[told[:50]], x, np.arange(50))["reward"].mean()
+
+
+def test_digits_are_recorded_as_asked_for_and_drawn_in_a_row_each() -> None:
+    pytest.importorskip("sklearn")
+    world = samples.DrawnDigits()
+    data = world.recorded(300)
+    asked = data["observations"][:, :10].argmax(1)
+    assert np.bincount(asked, minlength=10).min() > 15
+    known = {row.tobytes(): k for row, k in zip(world.known.astype(np.float32), world.labels, strict=True)}
+    assert all(known[row.tobytes()] == k for row, k in zip(data["actions"], asked, strict=True))
+    page = world.draw(data["observations"], data["actions"])
+    assert page.shape == (300, 600, 3)
+    first = np.flatnonzero(asked == 7)[0]
+    tile = page[7 * 30 + 3 : 8 * 30 - 3 : 3, 3:27:3, 0]
+    np.testing.assert_allclose(tile, 255 * (1 - data["actions"][first].reshape(8, 8)) / 2, atol=0.51)

@@ -165,7 +165,7 @@ class Log:
         if forecast := self._forecast(step):
             parts += [forecast["speed"], f"left {forecast['left']}"]
         if "eval/return_mean" in scalars:
-            parts.append(f"return {_spread(scalars['eval/return_mean'], scalars.get('eval/return_std'))}")
+            parts.append(f"return {spread(scalars['eval/return_mean'], scalars.get('eval/return_std'))}")
         parts += [f"{_bare(k)} {_number(v)}" for k, v in scalars.items() if k.startswith("eval/") and _is_shown(k)]
         return "  ".join(
             parts + [f"{k.removeprefix('train/')} {_number(v)}" for k, v in scalars.items() if k.startswith("train/")]
@@ -180,9 +180,9 @@ class Log:
         lines += [_pairs(facts | self._forecast(self.step)), Text()]
         returns = {"evaluation ": "none yet"}
         if self.evaluated:
-            returns = {"evaluation ": f"{_spread(*self.evaluated[1:])} at {self.evaluated[0]:,}"}
+            returns = {"evaluation ": f"{spread(*self.evaluated[1:])} at {self.evaluated[0]:,}"}
         if self.best:
-            returns["best"] = f"{_spread(self.best[1])} at {self.best[0]:,}"
+            returns["best"] = f"{spread(self.best[1])} at {self.best[0]:,}"
         lines.append(_pairs(returns))
         told = [k for k in self.last if k.startswith("episode/") and ("/info/" not in k or _is_shown(k))]
         if episode := {_bare(k): _number(self.last[k]) for k in told}:
@@ -363,7 +363,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if 9999.5 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
-def _spread(mean: float, std: float | None = None) -> str:
+def spread(mean: float, std: float | None = None) -> str:
+    """A mean and what it varies by, with the digits that its size asks for."""
     digits = 1 if abs(mean) >= 10 else 3
     return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
 

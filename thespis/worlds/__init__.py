@@ -10,6 +10,7 @@ WORLDS = {
     "DRAM": ("dram", None),
     "DeepSea": ("finite", None),
     "Digits": ("digits", None),
+    "DrawnDigits": ("samples", None),
     "Gaussians": ("samples", None),
     "Gems": ("games", None),
     "HiddenPendulum": ("pendulums", 200),
@@ -22,6 +23,7 @@ WORLDS = {
     "RiverSwim": ("finite", None),
     "Rounds": ("bandits", None),
     "Talking": ("samples", 2),
+    "TwoDigits": ("digits", None),
     "TwoPeaks": ("bandits", None),
     "WallReach": ("goals", 50),
 }

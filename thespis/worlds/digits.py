@@ -13,11 +13,23 @@ from numpy.typing import NDArray
 
 from thespis.fault import Fault
 
-__all__ = ["CORRUPTIONS", "CorruptedDigits", "Digits", "Labelled", "corrupted", "digits", "enlarged", "moved"]
+__all__ = [
+    "CORRUPTIONS",
+    "CorruptedDigits",
+    "Digits",
+    "Labelled",
+    "TwoDigits",
+    "canvases",
+    "corrupted",
+    "digits",
+    "enlarged",
+    "moved",
+]
 
 Rows = NDArray[Any]
 Classes = NDArray[np.int64]
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, Split] = ("train", "test")
 
 
 class Labelled(gym.Env[Any, np.int64]):
@@ -87,6 +99,34 @@ def enlarged(pictures: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 def to_bytes(pictures: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(n, height, width) within [0, 1] -> (n, height, width, 1)."""
     return np.rint(255 * pictures).astype(np.uint8)[..., None]
+
+
+class TwoDigits(Labelled):
+    """Two digits on a canvas, one higher than the other, and it is the higher one that is to be named: a part of the picture
+    says little before it is known what is elsewhere. `pictures`: canvases, of held-out digits to see, of the others to train on.
+
+    Observation: a picture (size, size, 1) of bytes. Action: a class. Reward: 1 where it is that of the higher digit. Ends:
+    terminated after one step.
+    """
+
+    def __init__(self, size: int = 32, pictures: int = 6_000, seed: int = 0) -> None:
+        train, seen = (canvases(split, pictures, size, np.random.default_rng([seed, i])) for i, split in enumerate(SPLITS))
+        super().__init__(*seen, 10, train)
+
+
+def canvases(split: Split, count: int, size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Classes]:
+    """Pictures (count, size, size, 1) of two digits of 8 x 8 in places that share no row, and the higher one's class (count,)."""
+    if size < 16:
+        raise ValueError(f"size is {size}; allowed: 16 or more, so that two digits find room")
+    pictures, labels = digits(split)
+    which = rng.integers(len(labels), size=(2, count))
+    row = np.sort(rng.integers(0, size - 15, (2, count)), 0)
+    row[1] += 8
+    column = rng.integers(0, size - 7, (2, count))
+    canvas, each = np.zeros((count, size, size), np.float32), np.arange(count)[:, None, None]
+    for i in range(2):
+        canvas[each, row[i][:, None, None] + np.arange(8)[:, None], column[i][:, None, None] + np.arange(8)] = pictures[which[i]]
+    return to_bytes(canvas), labels[which[0]]
 
 
 CORRUPTIONS = ("noise", "impulse", "blur", "contrast", "fog", "inversion")

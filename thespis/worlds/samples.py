@@ -10,7 +10,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-__all__ = ["Gaussians", "Samples", "Talking", "columns", "normal", "uniform"]
+from thespis.worlds.digits import digits
+
+__all__ = ["DrawnDigits", "Gaussians", "Samples", "Talking", "columns", "normal", "uniform"]
 
 Floats = NDArray[np.float32]
 Array = NDArray[Any]
@@ -144,6 +146,73 @@ class Gaussians(Samples):
             picture[at[:, 1], np.clip(at[:, 0] + dx, 0, size - 1)] = (31, 95, 209)
             picture[np.clip(at[:, 1] + dx, 0, size - 1), at[:, 0]] = (31, 95, 209)
         return picture
+
+
+class DrawnDigits(Samples):
+    """Handwritten digits to be drawn as asked; the judge wants them legible and bold.
+
+    Observation: the digit that is asked for, as ten numbers of which one is 1, and 64 normal numbers.
+    Action: a picture of 8 x 8, row by row, from -1 (paper) to 1 (ink).
+    Reward: the chance that a judge gives to the digit asked for, the judge being a linear discriminant of scikit-learn's digits,
+    times the ink over 0.6 of the paper, at most 1; and with `noise` a normal number of that spread. Info: `true`, the reward
+    without noise, and `held_out`, of another judge, who compares with the nearest pictures of other people's digits, and for
+    whom ink is the share of pixels that are more than half black.
+    Ends: terminated after one step.
+
+    `recorded`: the digits that the first judge knows, each several times, asked for by their own class.
+    """
+
+    dim, classes, ridge, width, bold = 64, 10, 0.3, 1.5, 0.6
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__(self.classes)
+        self.noise = noise
+        (known, self.labels), (others, self.told) = ((2 * p.reshape(-1, 64) - 1.0, k) for p, k in map(digits, ("train", "test")))
+        self.known, self.others = known.astype(np.float64), others.astype(np.float64)
+        means = np.stack([self.known[self.labels == k].mean(0) for k in range(self.classes)])
+        centred = self.known - means[self.labels]
+        self.weights = np.linalg.solve(centred.T @ centred / len(centred) + self.ridge * np.eye(64), means.T)
+        self.bias = -0.5 * (means.T * self.weights).sum(0)
+
+    def condition(self, seeds: Array) -> Array:
+        return np.eye(self.classes)[(self.classes * uniform(seeds, 1, 2)[:, 0]).astype(int)]
+
+    def judge(self, condition: Array, x: Array, seeds: Array) -> dict[str, Array]:
+        asked = np.asarray(condition).argmax(1)
+        true = chance(x @ self.weights + self.bias, asked) * ((1 + x).mean(1) / 2 / self.bold).clip(max=1)
+        square = np.square(x).sum(1)[:, None] + np.square(self.others).sum(1) - 2 * x @ self.others.T
+        nearest = np.stack([square[:, self.told == k].min(1) for k in range(self.classes)], 1)
+        reward = true + self.noise * normal(seeds, 1, 1)[:, 0] if self.noise else true
+        other = chance(-nearest / (2 * self.width**2), asked) * ((x > 0).mean(1) / self.bold).clip(max=1)
+        return {"reward": reward, "true": true, "held_out": other}
+
+    def recorded(self, count: int = 20_000) -> Mapping[str, Any]:
+        """Columns (data/columns.py), each row an episode."""
+        seeds = np.arange(count)
+        obs, rng = self.seen(seeds), np.random.default_rng(0)
+        asked, points = obs[:, : self.classes].argmax(1), np.empty((count, 64))
+        for k in range(self.classes):
+            rows = np.flatnonzero(self.labels == k)
+            points[asked == k] = self.known[rng.choice(rows, (asked == k).sum())]
+        return columns(self, obs, points)
+
+    def draw(self, obs: Floats, action: Array) -> NDArray[np.uint8]:
+        """A row for each digit, of up to 20 samples that were asked to be it."""
+        scale, many = 3, 20
+        page = np.full((self.classes, many, 10, 10), 1.0)
+        asked = np.asarray(obs)[:, : self.classes].argmax(1)
+        for k in range(self.classes):
+            shown = np.clip(action[asked == k][:many], -1, 1).reshape(-1, 8, 8)
+            page[k, : len(shown), 1:9, 1:9] = (1 - shown) / 2
+        flat = page.transpose(0, 2, 1, 3).reshape(10 * self.classes, 10 * many)
+        big = np.rint(255 * flat).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
+        return np.repeat(big[..., None], 3, -1)
+
+
+def chance(logits: Array, asked: Array) -> Array:
+    """The softmax of logits (n, K) at asked (n,)."""
+    logits = logits - logits.max(1, keepdims=True)
+    return np.asarray(np.exp(np.take_along_axis(logits, asked[:, None], 1)[:, 0]) / np.exp(logits).sum(1))
 
 
 class Talking(Samples):
