@@ -122,12 +122,9 @@ class OffPolicy:
     n_step: int
     batch_size: int
     replay_size: int
-    warmup: int
-    """environment steps with uniformly random actions, and without updates, at the start"""
-    updates_per_step: float
-    """updates for each environment step after the warm-up"""
-    look_every: int = 1
-    """while collecting, steps between the observations that the policy sees"""
+    warmup: int  # environment steps with uniformly random actions, and without updates, at the start
+    updates_per_step: float  # updates for each environment step after the warm-up
+    look_every: int = 1  # while collecting, steps between the observations that the policy sees
     reset_every: int | None = None  # updates after which every tensor of State starts anew; the replay stays
     demo_fraction: float = 0.0  # part of each batch that is drawn from the demonstrations of a run's dataset
     demo_slice: tuple[float, float] = (0.0, 1.0)  # which of its episodes these are: quantiles of return, 0 the worst
@@ -139,21 +136,15 @@ class OffPolicy:
 class Learner:
     """An algorithm, as the engine sees it: functions only, every tensor in State."""
 
-    init: Callable[[], Any]
-    """() -> State"""
+    init: Callable[[], Any]  # () -> State
     update: Callable[[Any, Batch, int], tuple[Any, Metrics]]
-    """(state, batch, k) -> (state, metrics); pure, one graph for each k < period; metrics are 0-D tensors"""
-    policy: Callable[[Any], Any]
-    """state -> the tensors that `act` needs: what is published, exported and loaded"""
-    act: Callable[..., Any]
-    """(policy, obs (N, obs), explore) -> action (N, action); with a memory, see there"""
+    """(state, batch, k) -> (state, metrics); pure, one graph for each k < period; metrics are 0-D tensors, and `ops.squared`'s"""
+    policy: Callable[[Any], Any]  # state -> the tensors that `act` needs: what is published, exported and loaded
+    act: Callable[..., Any]  # (policy, obs (N, obs), explore) -> action (N, action); with a memory, see there
     losses: dict[str, Callable[..., tuple[Tensor, Metrics]]]
-    experience: Any
-    """how it is fed: OffPolicy, OnPolicy (data/rollout.py), or Offline (data/recorded.py)"""
-    needs: frozenset[str] = frozenset()
-    """extra columns of Batch (data/replay.py says which there are)"""
-    period: int = 1
-    """k runs through 0 .. period - 1: a delayed actor is period 2"""
+    experience: Any  # how it is fed: OffPolicy, OnPolicy (data/rollout.py), or Offline (data/recorded.py)
+    needs: frozenset[str] = frozenset()  # extra columns of Batch (data/replay.py says which there are)
+    period: int = 1  # k runs through 0 .. period - 1: a delayed actor is period 2
     alike: Callable[[int], int] = lambda k: k  # k -> the first that does the same, so that they share a graph
     prepare: Callable[[Any, Batch], tuple[Any, Batch, Metrics]] | None = None
     """on-policy: (state, rollout (T, N, ...)) -> (state, the rows (T * N, ...) to draw from, metrics); see data/rollout.py"""

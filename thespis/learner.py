@@ -11,7 +11,7 @@ from thespis import config, envs
 from thespis.algorithms import Algorithm, check_actions, fitting
 from thespis.core import Fault, Learner, OffPolicy
 from thespis.data import Offline, OnPolicy, Source, dataset, offline, updates
-from thespis.engine import contexts, frames, goals, memory, team
+from thespis.engine import contexts, frames, goals, memory, priority, team
 from thespis.engine.around import around, seen
 from thespis.engine.freeze import frozen
 from thespis.engine.run import Run
@@ -58,6 +58,7 @@ def ready(
             )
     run = side_by_side(learner, algo.name, run)
     goals.check(learner, algo.name, world, run)
+    priority.check(learner, algo.name, world.spec, run, source is not None)
     if run.data is not None:
         dataset.find(run.data)
     if run.stop_at is not None and not run.eval_episodes:

@@ -31,6 +31,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 MADE = "<!-- Made by tools/reference.py from the code. Do not edit it here. -->"
 GROUPS = {
     "The task": "env env_args num_envs frame_stack vector steps seed data offline normalise_obs normalise_reward reward_unit",
+    "The replay": "priority priority_beta",
     "Goals, rewards, agents": "hindsight hindsight_share weights agents",
     "Evaluation": "eval_every eval_episodes eval_env eval_steps eval_policy stop_at",
     "Beginning with another run": "freeze",
@@ -212,6 +213,7 @@ what its algorithm takes. The columns:
 - *images*: it has convolutions of its own. The others see an image as one long vector, unless you give
   [your own network](own-network.md).
 - *goals*: `--hindsight` relabels its replay.
+- *priority*: `--priority` may choose the rows of its [replay](replay.md).
 - *data*: *beside* its own steps, *alone* ([learning from data](offline.md)), or either.
 - *rewards*: it learns from several at once. The others take several with `--weights`.
 - *memory*: acting has one: of what was observed (`recurrent_sac`), of a plan (`srl`), of its noise (`flashsac`).
@@ -234,7 +236,7 @@ def works() -> str:
     worlds |= {"a state": envs.world("thespis/DeepSea-v0")}
     several = envs.world("thespis/Omni-v0")
     pixels, goals = envs.world("thespis/PixelPendulum-v0"), [envs.world(f"thespis/{n}-v0") for n in ("Reach", "BitFlip")]
-    heads = [*KINDS, "a state", "masks", "images", "goals", "data", "rewards", "memory", "collectors"]
+    heads = [*KINDS, "a state", "masks", "images", "goals", "priority", "data", "rewards", "memory", "collectors"]
     rows = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for algo in thespis.algorithms().values():
         if algo.file.stem != algo.name or algo.family == "language":
@@ -250,6 +252,7 @@ def works() -> str:
             "mask" in taken,
             "images" in taken,
             any(tried(algo, world, Run(hindsight="future")) for world in goals),
+            any(tried(algo, world, Run(priority=0.6)) for kind, world in (worlds | {"images": pixels}).items() if steps[kind]),
             " or ".join(["beside"] * beside + ["alone"] * any(data.values())),
             "rewards" in taken,
             any(learner and learner.memory for learner in found.values()),

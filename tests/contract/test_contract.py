@@ -407,6 +407,25 @@ def test_metrics_are_finite_numbers(algo: types.ModuleType) -> None:
             assert not value.requires_grad, name
 
 
+def test_weights_of_rows_count_in_the_critics_loss_alone_and_errors_are_told(algo: types.ModuleType) -> None:
+    """Where rows are drawn by priority: by the algorithms whose loss is of `ops.squared`."""
+    learner, spec = made(algo)
+    if "ops.squared(" not in inspect.getsource(algo):
+        return
+    state, given, told = seeded(0, learner.init), batch(learner, spec, 0), {}
+    for what, weight in {"none": None, "ones": torch.ones(ROWS), "half": torch.arange(ROWS) % 2 * 1.0}.items():
+        weighed = given if weight is None else dataclasses.replace(given, extra={**given.extra, "weight": weight})
+        told[what] = seeded(1, lambda weighed=weighed: learner.update(state, weighed, 0))
+    assert not differing(told["none"][0], told["ones"][0])
+    errors = told["ones"][1]["errors"]
+    assert errors.shape == (ROWS,)
+    assert bool((errors > 0).all())
+    assert torch.equal(errors, told["half"][1]["errors"])
+    loss = {what: float(metrics["critic_loss"]) for what, (_, metrics) in told.items()}
+    assert loss["half"] < loss["ones"] == loss["none"]
+    assert "errors" not in told["none"][1]
+
+
 def test_what_is_taken_of_a_dataset_is_drawn_from_the_seed_and_keeps_what_acts(algo: types.ModuleType) -> None:
     """`given` is pure, finite and repeatable, and changes no shape of the policy, which is loaded without a dataset."""
     learner, spec = made(algo)

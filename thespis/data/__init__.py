@@ -7,6 +7,7 @@ from thespis.data.demonstrations import Demonstrations
 from thespis.data.hindsight import Hindsight, Rule
 from thespis.data.memory import memory
 from thespis.data.preferences import Compared, Episode, Rater, compared, rater, win_rates
+from thespis.data.prioritised import PrioritisedReplay, Priority
 from thespis.data.recorded import Offline, Probe, Recorded, every_row, offline
 from thespis.data.replay import Replay
 from thespis.data.rollout import OnPolicy, Rollout, described
@@ -18,7 +19,7 @@ Experience = Recorded | Replay | Rollout | Shards
 
 def experience(
     spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int, seed: int, needs: frozenset[str], collectors: int = 0,
-    device: str = "cpu", data: Dataset | None = None, hindsight: Rule | None = None,
+    device: str = "cpu", data: Dataset | None = None, hindsight: Rule | None = None, priority: Priority | None = None,
 ) -> Experience:  # fmt: skip
     """What a learner's steps go to, or the dataset that it learns from instead; a replay of one process lies on its device."""
     if isinstance(feed, Offline):
@@ -31,6 +32,8 @@ def experience(
     replay: Shards | Replay
     if collectors:
         replay = Shards(spec, feed, collectors, num_envs, seed, needs)
+    elif priority:
+        replay = PrioritisedReplay(spec, feed, num_envs, seed, needs, device, priority)
     else:
         replay = Replay(spec, feed, num_envs, seed, needs, device)
     if hindsight:
@@ -48,7 +51,8 @@ def updates(feed: OffPolicy | OnPolicy | Offline, steps: int, num_envs: int) -> 
 
 
 __all__ = [
-    "Compared", "Dataset", "Demonstrations", "Episode", "Experience", "Hindsight", "Offline", "OnPolicy", "Origin", "Probe",
-    "Rater", "Recorded", "Replay", "Rollout", "Rule", "SequenceReplay", "Sequences", "Shards", "Source", "compared",
-    "described", "every_row", "experience", "memory", "offline", "rater", "read", "updates", "win_rates",
+    "Compared", "Dataset", "Demonstrations", "Episode", "Experience", "Hindsight", "Offline", "OnPolicy", "Origin",
+    "PrioritisedReplay", "Priority", "Probe", "Rater", "Recorded", "Replay", "Rollout", "Rule", "SequenceReplay",
+    "Sequences", "Shards", "Source", "compared", "described", "every_row", "experience", "memory", "offline", "rater",
+    "read", "updates", "win_rates",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from thespis.data.sequences import Sequences
 
 
 def memory(
-    spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int, hindsight: bool = False
+    spec: Spec, feed: OffPolicy | OnPolicy | Offline, num_envs: int, hindsight: bool = False, priority: bool = False
 ) -> list[tuple[str, int, int]]:
     """Of each option that says how much experience is in memory at once: its name, how much, and the bytes of each unit of it."""
     action = empty_actions(spec, 1).nbytes
@@ -22,4 +22,4 @@ def memory(
     batch = "batch_size", feed.batch_size, steps * row + hidden
     if isinstance(feed, Offline):
         return [batch]  # the dataset is in memory already
-    return [("replay_size", feed.replay_size, row_bytes(spec) + action + 10 + hidden + 4 * hindsight), batch]
+    return [("replay_size", feed.replay_size, row_bytes(spec) + action + 10 + hidden + 4 * hindsight + 32 * priority), batch]

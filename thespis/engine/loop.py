@@ -16,12 +16,11 @@ import torch
 
 from thespis.core import Fault, Learner, leaves, rebuild, tree_map
 from thespis.data import Dataset, Demonstrations, Experience, Probe, Recorded, Rollout, Shards, every_row, experience
-from thespis.engine import checkpoint, contexts, diverge, goals, memory, team
+from thespis.engine import checkpoint, contexts, diverge, goals, memory, priority, team
 from thespis.engine.act import Actor
 from thespis.engine.callbacks import Callback, Callbacks
 from thespis.engine.cluster import cluster
 from thespis.engine.collect import Collector, Still
-from thespis.engine.compile import Stepper
 from thespis.engine.diverge import Diverged
 from thespis.engine.evaluations import Evaluations
 from thespis.engine.log import Log
@@ -84,7 +83,7 @@ class _Training:
         torch.manual_seed(seeds[0])
         large = memory.check_experience(learner, world.spec, run)
         feed = world.spec, learner.experience, run.num_envs, seeds[1], learner.needs, run.collectors, run.device, data
-        self.replay = experience(*feed, goals.hindsight(world, run))
+        self.replay = experience(*feed, goals.hindsight(world, run), priority.priority(learner, run))
         self.source: Experience | Demonstrations = self.replay  # where batches come from
         if data is not None and not isinstance(self.replay, Recorded | Rollout):
             self.source = Demonstrations(world.spec, data, self.replay)
@@ -98,7 +97,8 @@ class _Training:
         unit = run.reward_unit or self.progress.reward_unit or (1.0 if plain else None)
         one = len(world.spec.rewards) == 1  # of several rewards a critic says several values
         self.sizes = Sizes(world.observation_space, "return_scale" in learner.needs, unit, self.log.note)
-        self.stepper = Stepper(learner, state, run.compile_after, self.log.note, max_threads, run.precision == "bf16")
+        how = run.compile_after, self.log.note, max_threads, run.precision == "bf16"
+        self.stepper = priority.stepper(self.replay, learner, state, *how)
         self.stepper.updates = self.progress.updates
         self.probe = Probe(self.replay) if isinstance(self.replay, Recorded) and learner.value and one else None
         self.collector = self._collector(stack, seeds[2])

@@ -38,7 +38,7 @@ def check_experience(learner: Learner, spec: Spec, run: Run) -> list[str]:
         notes.append(
             f"replay_size is {feed.replay_size:,}, less than batch_size ({feed.batch_size:,}): rows repeat in every batch"
         )
-    for option, count, each in data.memory(spec, feed, run.num_envs, run.hindsight is not None):
+    for option, count, each in data.memory(spec, feed, run.num_envs, run.hindsight is not None, run.priority is not None):
         room = free("cpu" if option == "rollout" or run.collectors else run.device)
         if room is None or count * each < room / 4:
             continue

@@ -73,6 +73,10 @@ class Run:
     """goals of an off-policy learner's batches: what the episode achieved later, or at its end; None: those asked for"""
     hindsight_share: Fraction = 0.8
     """part of a batch's rows that get a goal in hindsight; 0.8 is four for each that keeps its own"""
+    priority: Positive | None = None
+    """draw rows of the replay by how wrong the critics were about them, to this power: 0.6 in the paper; None: uniformly"""
+    priority_beta: Fraction = 0.4
+    """how far weights make up for that in the loss, at the first update; it rises to 1, which is wholly, at the run's last"""
     freeze: tuple[str, ...] = ()
     """parts of the algorithm's State that stay as they begin, such as actor; for a run that begins with another's networks"""
     normalise_obs: bool = False
@@ -105,5 +109,5 @@ WATCHING = {
     "wandb_entity", "wandb_group", "wandb_tags",
 }  # fmt: skip
 """options that bear on how a run is watched and kept, not on what it learns: it may go on with others and be the same run"""
-FIXED = {"seed", "num_envs", "frame_stack", "collectors", "data", "offline", "agents", "weights"}
+FIXED = {"seed", "num_envs", "frame_stack", "collectors", "data", "offline", "agents", "weights", "priority"}
 """options that what a run has kept is laid out by: it cannot go on with others"""

@@ -8,7 +8,7 @@ from thespis.ops.flow import integrate, noised
 from thespis.ops.gaussian import squashed_log_prob, squashed_sample
 from thespis.ops.nearest import keyed, nearest
 from thespis.ops.normal import normal_log_prob
-from thespis.ops.returns import backup
+from thespis.ops.returns import backup, squared
 from thespis.ops.rewards import reward_shape
 from thespis.ops.rollouts import first_moments, whitened, with_advantages
 from thespis.ops.sampling import robust_chances, systematic
@@ -21,6 +21,6 @@ __all__ = [
     "expectation", "features", "first_moments", "gae", "integrate", "joined", "k3", "keyed", "lambda_advantage", "masked",
     "mean_and_std", "moments", "nearest", "noised", "normal_log_prob", "normalised", "of_others", "parts", "per_constant",
     "per_sequence", "per_token", "pick", "project", "quantile_huber", "ravelled", "repeated_noise", "return_scale",
-    "reward_shape", "robust_chances", "sizes", "squashed_log_prob", "squashed_sample", "standardised", "support",
+    "reward_shape", "robust_chances", "sizes", "squared", "squashed_log_prob", "squashed_sample", "standardised", "support",
     "systematic", "unravelled", "unseen", "whitened", "with_advantages", "zeta",
 ]  # fmt: skip

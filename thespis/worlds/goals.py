@@ -14,6 +14,24 @@ __all__ = ["BitFlip", "Reach", "WallReach"]
 Seen = dict[str, NDArray[Any]]
 
 
+class StepCost(gym.Wrapper[Any, Any, Any, Any]):
+    """Around an environment with goals that rewards a step at the goal with 1 and others with 0: -1 for each step until the
+    first at the goal, which gives 0 and ends the episode. Hindsight learns from this where it does not from the other."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        there = float(reward) > 0
+        return obs, float(reward) - 1, terminated or there, truncated, info | {"is_success": there}
+
+    def compute_reward(self, achieved_goal: NDArray[Any], desired_goal: NDArray[Any], info: Any) -> NDArray[Any]:
+        """(..., g), (..., g) -> (...)"""
+        return self.env.get_wrapper_attr("compute_reward")(achieved_goal, desired_goal, info) - 1
+
+    def compute_terminated(self, achieved_goal: NDArray[Any], desired_goal: NDArray[Any], info: Any) -> NDArray[np.bool_]:
+        """(..., g), (..., g) -> (...)"""
+        return self.compute_reward(achieved_goal, desired_goal, info) > -1
+
+
 class Goal(gym.Env[Any, Any]):
     """Gymnasium's GoalEnv: 0 for a step that ends at the goal, which ends the episode; -1 for any other.
 

@@ -96,8 +96,8 @@ def make(cfg: Config, spec: Spec) -> Learner:
         now, after = torch.cat([b.obs, b.action], -1), torch.cat([b.next_obs, action], -1)
         values, ahead, stats = critics.train(p, s.critic_stats, now, after)
         value = ahead[..., 0].detach().amin(0) - alpha(s) * logp
-        error = values[..., 0] - ops.backup(b.reward, b.discount, value)
-        return 0.5 * error.square().mean(-1).sum(), {"q": values.mean()} | stats
+        square, told = ops.squared(values[..., 0] - ops.backup(b.reward, b.discount, value), b)
+        return 0.5 * square.mean(-1).sum(), {"q": values.mean(), **told} | stats
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:
         out, _, stats = actor_net.train(p, s.actor_stats, b.obs, b.obs[:0])

@@ -103,8 +103,8 @@ def make(cfg: Config, spec: Spec) -> Learner:
             value = q(s.target, ahead, action).amin(0)
         h = encode(p, b.obs)
         values = q(p, h, b.action)
-        error = values - ops.backup(b.reward, b.discount, value)
-        return error.square().mean(-1).sum(), {"q": values.mean(), "h": h}
+        square, told = ops.squared(values - ops.backup(b.reward, b.discount, value), b)
+        return square.mean(-1).sum(), {"q": values.mean(), "h": h, **told}
 
     def actor_loss(p: Params, s: State, h: Tensor) -> tuple[Tensor, Metrics]:  # eq. 2
         return -q(s.critic.params, h, noisy(pi(p, h), spread(s.critic.t - 1))).amin(0).mean(), {}

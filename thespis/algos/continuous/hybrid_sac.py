@@ -127,8 +127,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         logp, vector, density = pi(s.actor.params, b.next_obs)
         value = (logp.exp() * (q(s.target, b.next_obs, vector).amin(0) - cost(s, logp, density))).sum(-1)
         values = q_of(p, b.obs, b.action)
-        error = values - ops.backup(b.reward, b.discount, value)
-        return 0.5 * error.square().mean(-1).sum(), {"q": values.mean()}
+        square, told = ops.squared(values - ops.backup(b.reward, b.discount, value), b)
+        return 0.5 * square.mean(-1).sum(), {"q": values.mean(), **told}
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:
         logp, vector, density = pi(p, b.obs)

@@ -94,8 +94,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
 
     def critic_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:
         values = q(p, b.obs, b.action)
-        error = values - ops.backup(b.reward, b.discount, v(s.target, b.next_obs))
-        return 0.5 * error.square().mean(-1).sum(), {"q": values.mean()}
+        square, told = ops.squared(values - ops.backup(b.reward, b.discount, v(s.target, b.next_obs)), b)
+        return 0.5 * square.mean(-1).sum(), {"q": values.mean(), **told}
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:  # mean(KL(pi || old) / t_k - A)
         mean, log_std = gaussian(p, b.obs)

@@ -130,8 +130,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         if cfg.subset < cfg.critics:
             value = value[torch.rand(cfg.critics).topk(cfg.subset).indices]
         values = q(p, b.obs, b.action)
-        error = values - ops.backup(b.reward, b.discount, value.amin(0) - alpha(s) * logp)
-        return 0.5 * error.square().mean(-1).sum(), {"q": values.mean()}
+        square, told = ops.squared(values - ops.backup(b.reward, b.discount, value.amin(0) - alpha(s) * logp), b)
+        return 0.5 * square.mean(-1).sum(), {"q": values.mean(), **told}
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:  # algorithm 1, line 11
         action, logp = pi(p, b.obs)

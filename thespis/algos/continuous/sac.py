@@ -89,8 +89,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         action, logp = pi(s.actor.params, b.next_obs)
         value = q(s.target, b.next_obs, action).amin(0) - alpha(s) * logp
         values = q(p, b.obs, b.action)
-        error = values - ops.backup(b.reward, b.discount, value)
-        return 0.5 * error.square().mean(-1).sum(), {"q": values.mean()}
+        square, told = ops.squared(values - ops.backup(b.reward, b.discount, value), b)
+        return 0.5 * square.mean(-1).sum(), {"q": values.mean(), **told}
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:  # eqs. 7, 9
         action, logp = pi(p, b.obs)

@@ -96,8 +96,8 @@ def make(cfg: Config, spec: Spec, critic: nets.Build | None = None, model: nets.
         action, logp = ops.squashed_sample(mean, log_std)
         value = q(s.critic_target, b.next_obs, action).amin(0) - alpha(s) * logp
         values = q(p, b.obs, b.action)
-        error = values - ops.backup(b.reward, b.discount, value)
-        return 0.5 * error.square().mean(-1).sum(), {"q": values.mean()}
+        square, told = ops.squared(values - ops.backup(b.reward, b.discount, value), b)
+        return 0.5 * square.mean(-1).sum(), {"q": values.mean(), **told}
 
     def model_loss(p: Params, b: Batch) -> tuple[Tensor, Metrics]:
         return (predict(p, b.obs, b.action) - b.next_obs).square().mean(), {}

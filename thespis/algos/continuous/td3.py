@@ -82,8 +82,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         action = (pi(s.actor_target, b.next_obs) + noise).clamp(-1, 1)
         value = q(s.critic_target, b.next_obs, action).amin(0)
         values = q(p, b.obs, b.action)
-        error = values - ops.backup(b.reward, b.discount, value)
-        return error.square().mean(-1).sum(), {"q": values.mean()}
+        square, told = ops.squared(values - ops.backup(b.reward, b.discount, value), b)
+        return square.mean(-1).sum(), {"q": values.mean(), **told}
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:  # algorithm 1: the first critic alone
         return -q(s.critic.params, b.obs, pi(p, b.obs))[0].mean(), {}

@@ -94,8 +94,8 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         prob, logp = pi(s.actor.params, b.next_obs)
         value = (prob * (q(s.target, b.next_obs).amin(0) - alpha(s) * logp)).sum(-1)
         values = q(p, b.obs)[:, torch.arange(len(b.action)), b.action]
-        error = values - ops.backup(b.reward, b.discount, value)
-        return 0.5 * error.square().mean(-1).sum(), {"q": values.mean()}
+        square, told = ops.squared(values - ops.backup(b.reward, b.discount, value), b)
+        return 0.5 * square.mean(-1).sum(), {"q": values.mean(), **told}
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:  # eq. 12
         prob, logp = pi(p, b.obs)
