@@ -389,6 +389,9 @@ def test_every_leaf_of_the_state_is_used(algo: types.ModuleType) -> None:
     """A period of updates moves every tensor, or what it holds has a say in where the others go."""
     learner, spec = made(algo)
     state = seeded(0, learner.init)
+    if learner.given:
+        data = dataclasses.replace(rows(learner, spec, 0), extra={"episode_return": torch.arange(float(ROWS))})
+        state = seeded(1, lambda: learner.given(state, data))
     after, _ = seeded(1, lambda: steps(learner, spec, state, 0, 2 * learner.period))
     for name in set(leaves(state)) - set(differing(state, after)):
         moved = {**leaves(state), name: leaves(state)[name] + 0.5}
