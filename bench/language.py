@@ -4,7 +4,8 @@
     python bench/language.py report copo        bench/results/copo.json and copo.png, from the raw curves
 
 A row names the environment and its arguments, the solutions learnt from at the start, steps, seeds, its arms (each an algorithm
-with options), and the metrics of training that are kept beside the returns of evaluations (`watch`).
+with options), and the metrics of training that are kept beside the returns of evaluations (`watch`); perhaps options of all its
+runs, and `log_every`.
 Raw curves lie in bench/results/raw/ROW/ARM-SEED.jsonl.
 """
 
@@ -31,7 +32,7 @@ def raw(row: str, arm: str, seed: int) -> Path:
 
 def options(row: dict[str, Any], seed: int) -> dict[str, Any]:
     world = {"env": row["env"], "env_args": row["env_args"], "seed": seed, "answer_tokens": row["answer_tokens"]}
-    return world | {"panel": False, "quiet": True, "sinks": (), "eval_episodes": 128, "overwrite": True}
+    return world | {"panel": False, "quiet": True, "sinks": (), "eval_episodes": 128, "overwrite": True} | row.get("options", {})
 
 
 def begun(row: dict[str, Any], seed: int) -> Path:
@@ -39,7 +40,9 @@ def begun(row: dict[str, Any], seed: int) -> Path:
     said = "-".join(f"{k}{v}" for k, v in row["env_args"].items())
     folder = Path("runs") / f"bench-language-{row['env'].split('/')[-1]}-{said}-{row['start']}-{seed}"
     if not (folder / "policy" / "last.json").exists():
-        thespis.train("sft", out=folder, steps=row["start"], eval_every=row["start"], **options(row, seed))
+        thespis.train(
+            "sft", out=folder, steps=row["start"], eval_every=row["start"], **options(row, seed) | row.get("start_options", {})
+        )
     return folder
 
 
@@ -54,7 +57,7 @@ def run(name: str, row: dict[str, Any], seeds: list[int], arms: list[str]) -> No
             clock = time.process_time()
             made = thespis.train(
                 what.pop("algo"), out=folder, start_from=start, steps=row["steps"], eval_every=row["eval_every"],
-                log_every=row["eval_every"], **options(row, seed) | what,
+                log_every=row.get("log_every", row["eval_every"]), **options(row, seed) | what,
             )  # fmt: skip
             if not made.finished:
                 raise SystemExit(f"{folder} was stopped ({made.stopped}); the same command begins it anew")
@@ -80,7 +83,8 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
             continue
         told: dict[str, Any] = {"options": what, "seeds": list(runs)}
         for metric in ["eval/return_mean", "eval/greedy_return_mean", "eval/pass@4", *(f"train/{w}" for w in row["watch"])]:
-            table = np.array([[r[metric] for r in rows if metric in r] for rows in runs.values()])
+            table = [[r[metric] for r in rows if metric in r] for rows in runs.values()]
+            table = np.array([t[: min(map(len, table))] for t in table])  # episodes of other lengths make fewer updates
             if not table.size:
                 continue
             third = max(table.shape[1] // 3, 1)
@@ -88,6 +92,8 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
             told[metric] = {
                 **({"start": table[:, 0].mean()} if skip else {}),
                 "first_third": table[:, skip : third + skip].mean(1).tolist(),
+                **({} if skip else {"over_time": {"std": table.std(1).tolist(), "lowest": table.min(1).tolist(),
+                                                  "highest": table.max(1).tolist()}}),
                 "last": table[:, -1].tolist(), "last_mean": table[:, -1].mean(), "last_interval95": interval(table[:, -1]),
             }  # fmt: skip
         last = told["eval/return_mean"]["last"]

@@ -36,14 +36,16 @@ from thespis.directory import (
 )  # fmt: skip
 from thespis.engine import checkpoint, fetch, language
 from thespis.engine import start as beginning
+from thespis.engine.judge import Judge
 from thespis.engine.language_run import WATCHING, LanguageRun
 from thespis.engine.lock import alone
 from thespis.engine.origin import origin
 from thespis.engine.play import play
+from thespis.engine.written import checked_pairs
 from thespis.envs.making import arguments
 from thespis.envs.text import Questions, TextWorld, is_reward, read_jsonl, text_world
 from thespis.lm import parse
-from thespis.turns import Played, TextLearner, TextSpec
+from thespis.turns import Paired, Played, TextLearner, TextSpec
 
 USUAL = "thespis/Chains-v0"
 
@@ -83,7 +85,7 @@ def start(
 ) -> Result:  # fmt: skip
     """A new run directory, and the training in it; before that, where it plays and names no start, its supervised one."""
     world, rows = _sources(run, env)
-    learner = _ready(algo, cfg, run, world, env)
+    learner = _ready(algo, cfg, run, world, env, rows)
     run = dataclasses.replace(run, env=world.name if world else None)
     label = re.sub(r"[^\w.-]+", "-", f"{algo.name}-{run.env or Path(run.data or '').stem}-{run.seed}")
     folder = Path("runs") / label if out in (None, "") else place(out or "")
@@ -125,7 +127,7 @@ def _warm(run: LanguageRun, folder: Path, world: TextWorld, env: Any, overwrite:
         return None
     where, sft = folder.with_name(f"{folder.name}-start"), algorithm("sft")
     data = run.data if is_reward(env) else None
-    wanted = dataclasses.replace(run, steps=run.warm_start, data=data, eval_every=run.warm_start)
+    wanted = dataclasses.replace(run, steps=run.warm_start, data=data, reward=None, eval_every=run.warm_start)
     if is_run(where) and not overwrite:
         about = checkpoint.read_json(where / "config.json")
         mine = {k: v for k, v in config.to_json(wanted).items() if k not in WATCHING - {"steps"}}
@@ -158,16 +160,20 @@ def resume(
     for was, now, watched in ((run, new, WATCHING), (cfg, new_cfg, set[str]())):
         old, given = config.to_json(was), config.to_json(now)
         changed |= {k: [old[k], given[k]] for k in given if given[k] != old[k] and k not in watched}
-    if fixed := next((k for k in ("seed", "model", "adapter", "rank", "precision", "data", "warm_start") if k in changed), None):
+    if fixed := next(
+        (k for k in ("seed", "model", "adapter", "rank", "precision", "data", "reward", "warm_start") if k in changed), None
+    ):
         raise Fault(f"{fixed} is {changed[fixed][1]!r} and was {changed[fixed][0]!r}; a run cannot change it: begin another")
     if about["own_env"] and env is None:
         raise Fault(f"{folder} was trained on {run.env}, an environment of your own: give it again, env=... in Python")
     world, rows = _sources(new, env)
-    learner = _ready(algo, new_cfg, new, world, env)
+    learner = _ready(algo, new_cfg, new, world, env, rows)
     if about.get("weights") != parse(new.model).digest():
         raise Fault(f"model: the files of {new.model} have changed since {folder} began; the run can only go on with those")
     if about.get("data") != _digest(new.data):
         raise Fault(f"data: {new.data} has changed since {folder} began; the run can only go on with what it began with")
+    if about.get("reward") != _digest(_scorer(new)):
+        raise Fault(f"reward: the weights of {new.reward} have changed since {folder} began; the run can only go on with those")
     done, notes = [int(c.name) for c in checkpoint.checkpoints(folder)], []
     if steps and done and done[-1] > steps:
         raise Fault(f"steps is {steps}; {folder} has done {done[-1]} already")
@@ -247,7 +253,9 @@ def _sources(run: LanguageRun, env: Any) -> tuple[TextWorld | None, list[dict[st
     return dataclasses.replace(world, name=str(run.data), own=False), [dict(row) for row in questions.split[False]]
 
 
-def _ready(algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | None, env: Any) -> TextLearner:
+def _ready(
+    algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | None, env: Any, rows: Sequence[Mapping[str, Any]] | None
+) -> TextLearner:
     """Fault: what algorithm, settings and environment cannot be together; before anything is written."""
     learner = algo.module.make(cfg, world.spec if world else TextSpec())
     sizes = parse(run.model)
@@ -257,6 +265,10 @@ def _ready(algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | None,
                 f"data: {algo.name} learns from what it plays; leave it out, or learn from it first: thespis train sft --data"
             )
         assert world is not None
+    if isinstance(learner.experience, Paired):
+        if rows is None:
+            raise Fault(f"data: {algo.name} learns from pairs: name a .jsonl file of prompt, chosen and rejected")
+        checked_pairs(rows, str(run.data))
     if run.answer_tokens >= sizes.context:
         raise Fault(f"answer_tokens is {run.answer_tokens}; allowed: below the model's context, {sizes.context}")
     return learner
@@ -272,12 +284,30 @@ def _describe(algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | No
         "title": title(algo, run.env or Path(run.data or "").name, run.seed), "algo": algo.name, "algo_sha256": digest(algo),
         "algo_config": config.to_json(cfg), "algo_defaults": config.to_json(algo.config), "run": config.to_json(run),
         "run_defaults": config.to_json(LanguageRun()), "own_parts": [], "own_env": bool(world and world.own),
-        "no_env": world is None, "own_data": False, "data": _digest(run.data), "weights": parse(run.model).digest(),
+        "no_env": world is None, "own_data": False, "data": _digest(run.data), "reward": _digest(_scorer(run)),
+        "weights": parse(run.model).digest(),
         "thespis": thespis.__version__, "origin": origin(),
     }  # fmt: skip
 
 
-def _digest(file: str | None) -> str | None:
+def _scorer(run: LanguageRun) -> Path | None:
+    """The weights of its learned reward. Fault: they are not there."""
+    if run.reward is None:
+        return None
+    file = place(run.reward, "reward") / "policy" / "last.safetensors"
+    if not file.is_file():
+        raise Fault(f"reward: {run.reward} holds no policy; name the directory of a run of text_reward_model")
+    return file
+
+
+def _judge(run: LanguageRun) -> Judge | None:
+    if (file := _scorer(run)) is None:
+        return None
+    folder = file.parents[1]
+    return Judge(language.model_of(_open(folder)[3]), folder)
+
+
+def _digest(file: str | Path | None) -> str | None:
     return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
@@ -295,7 +325,7 @@ def _train(
 ) -> Result:  # fmt: skip
     about = {k: v for k, v in about.items() if k != "origin"}  # what goes on to policies and sinks does not name this machine
     try:
-        stopped = language.train(learner, world, run, folder, about, resuming, panel, rows, notes, begin)
+        stopped = language.train(learner, world, run, folder, about, resuming, panel, rows, notes, begin, _judge(run))
     finally:
         with contextlib.suppress(Fault):  # what stopped it is what must be told
             if (folder / "metrics.jsonl").exists():

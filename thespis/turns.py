@@ -29,6 +29,8 @@ class Rows:
     tokens: Tensor  # (R, T) int64
     mask: Tensor  # (R, T) bool
     columns: dict[str, Tensor] = field(default_factory=dict)  # each (R, T)
+    block: int = 1
+    """rows that stay together in a part: the two of a pair"""
 
     def __getattr__(self, name: str) -> Tensor:
         try:
@@ -45,13 +47,17 @@ class Rows:
 
     def take(self, index: Tensor | slice) -> Rows:
         """Some of the rows, in the order of `index`."""
-        return Rows(self.tokens[index], self.mask[index], {k: v[index] for k, v in self.columns.items()})
+        return Rows(self.tokens[index], self.mask[index], {k: v[index] for k, v in self.columns.items()}, self.block)
 
     def parts(self, size: int) -> Iterator[Rows]:
-        """All rows, in pieces of at most `size` tokens (padding counts), but of one row at least."""
-        step = max(size // max(self.tokens.shape[1], 1), 1)
+        """All rows, in pieces of at most `size` tokens (padding counts), but of one block of rows at least."""
+        step = max(size // max(self.tokens.shape[1], 1) // self.block, 1) * self.block
         for first in range(0, len(self), step):
             yield self.take(slice(first, first + step))
+
+    def last_written(self) -> Tensor:
+        """(R, T) bool: the last token of each row that the actor wrote."""
+        return self.mask & (self.mask.flip(-1).cumsum(-1).flip(-1) == 1)
 
     def dealt(self, count: int) -> Iterator[Rows]:
         """The rows in random order, in `count` minibatches as even as can be; fewer where there are fewer rows."""
@@ -100,9 +106,11 @@ class Out:
         inner = torch.zeros(self.places.shape, dtype=values.dtype, device=values.device).masked_scatter(self.places, values)
         return torch.nn.functional.pad(inner, (1, 0))
 
-    def heads(self, name: str, hidden: Tensor) -> Tensor:
-        """(R, T, H) -> (R, T): a head of one number."""
-        return self.modules[name](hidden).squeeze(-1)
+    def heads(self, name: str, detached: bool = False) -> Tensor:
+        """(R, T): a head of one number at each place. `detached`: the rest of the model learns nothing from it."""
+        assert self.hidden is not None
+        head: Tensor = self.modules[name](self.hidden.detach() if detached else self.hidden)
+        return head.squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -179,15 +187,24 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Paired:
+    """How a learner of pairs is fed: rows 2i hold the answer that was chosen, rows 2i + 1 the one that was rejected."""
+
+    batch_size: int
+    """pairs in an update"""
+
+
+@dataclass(frozen=True)
 class TextLearner:
     """An algorithm of the language wing, as the engine sees it. Every number that learns is in State or in a model of it."""
 
     init: Callable[[Any], Any]
     """model -> State"""
     update: Callable[[Any, Any], tuple[Any, dict[str, Tensor]]]
-    """(state, turns; of Written: rows) -> (state, metrics); changes the models of the state in place, and nothing else"""
+    """(state, turns; of Written and Paired: rows) -> (state, metrics); changes the models of the state in place, and nothing
+    else"""
     policy: Callable[[Any], Any]
     """state -> the model that speaks"""
     losses: dict[str, Callable[..., tuple[Tensor, dict[str, Tensor]]]]
     """by name: (out, rows) -> (sum, metrics); none calls a model"""
-    experience: Played | Written
+    experience: Played | Written | Paired

@@ -137,12 +137,19 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "supervised": "thespis/Digits-v0",
         "flow": "thespis/Gaussians-v0",
         "language": "thespis/Chains-v0",
+        "epo": "thespis/KeyDoor-v0",
         "mamql": "thespis/MarkovGame-v0 --offline",
         "marl_dse": "thespis/DRAM-v0",
     }
     default = worlds.get(file(algo)) or worlds.get(algo.family, "Pendulum-v1")
     world = next((r.found["env"] for r in own if "env" in r.found), default)
-    source = "--data steps.npz" if algo.family == "offline" else f"--env {world}"
+    source = (
+        "--data steps.npz"
+        if algo.family == "offline"
+        else "--data pairs.jsonl"
+        if file(algo) in ("dpo", "text_reward_model")
+        else f"--env {world}"
+    )
     by_line = f", and [line by line](../docs/{algo.name}.md)" if (HOUSE / f"docs/{algo.name}.md").is_file() else ""
     parts = [
         WIDE + f"# {algo.name}",

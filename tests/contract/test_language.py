@@ -9,6 +9,7 @@ import inspect
 import json
 import pkgutil
 import types
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from thespis.engine.play import gathered, play
 from thespis.engine.written import Book
 from thespis.envs.text import text_world
 from thespis.lm import Model, parse
-from thespis.turns import Out, Played, TextLearner, TextSpec
+from thespis.turns import Out, Paired, Played, TextLearner, TextSpec
 
 ALGORITHMS = {
     entry.name: importlib.import_module(f"thespis.algos.language.{entry.name}")
@@ -48,6 +49,9 @@ def tiny(part: int = 2**14) -> Model:
 
 def given(learner: TextLearner, model: Model) -> Any:
     """What an update is given: episodes that it played, with rewards made up, or conversations."""
+    if isinstance(learner.experience, Paired):
+        pairs = [{"prompt": f"{i}+1=", "chosen": f"{i + 1}", "rejected": "no" * (i % 3 + 1)} for i in range(6)]
+        return Book(model.text, model.context, 0, None, pairs, True).batch(0, 6)
     if not isinstance(learner.experience, Played):
         return Book(model.text, model.context, 0, WORLD, None).batch(0, 6)
     envs = [WORLD.make() for _ in range(6)]
@@ -126,8 +130,10 @@ def test_a_loss_calls_no_model(algo: types.ModuleType) -> None:
     """It is given tensors alone, where there is nothing that could be called."""
     learner = algo.make(algo.Config(), TextSpec())
     x = torch.full((2, 3), -0.5)
-    rows = rows_of(x)
+    rows, heads = rows_of(x), defaultdict[str, Any](lambda: lambda hidden: hidden[..., :1])
     for loss in learner.losses.values():
-        value, metrics = loss(Out(x.clone().requires_grad_()), rows)
+        value, metrics = loss(
+            Out(x.clone().requires_grad_(), rows, x[..., None], lambda hidden: hidden.repeat(1, 4), heads), rows
+        )
         assert value.shape == ()
         assert all(m.shape == () for m in metrics.values())

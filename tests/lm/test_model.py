@@ -160,7 +160,7 @@ def test_a_heads_gradient_stops_where_its_loss_stops_it() -> None:
 
     def value_loss(out: Out, b: Rows) -> tuple[Tensor, dict[str, Tensor]]:
         assert out.hidden is not None
-        return (out.heads("value", out.hidden.detach()) - 1.0).square().sum(), {}
+        return (out.heads("value", detached=True) - 1.0).square().sum(), {}
 
     model.descend(value_loss, rows, 1e-2)
     assert {k for k, p in model.params.items() if not torch.equal(p, before[k])} == {"heads.value.weight", "heads.value.bias"}

@@ -17,6 +17,7 @@ from torch import Tensor
 from thespis.core import Fault, leaves
 from thespis.engine import checkpoint, diverge
 from thespis.engine.diverge import Diverged
+from thespis.engine.judge import Judge
 from thespis.engine.language_run import LanguageRun
 from thespis.engine.log import Log, trim
 from thespis.engine.play import Episode, gathered, play
@@ -28,22 +29,24 @@ from thespis.engine.written import Book
 from thespis.envs.generators import global_generators_kept
 from thespis.envs.text import TextEnv, TextWorld
 from thespis.lm import Model, parse
-from thespis.turns import Played, TextLearner
+from thespis.turns import Paired, Played, TextLearner
 
 
 def train(
     learner: TextLearner, world: TextWorld | None, run: LanguageRun, folder: Path, about: dict[str, Any], resume: bool,
     panel: bool | None, rows: Sequence[Mapping[str, Any]] | None = None, notes: Sequence[str] = (), begin: Start | None = None,
+    judge: Judge | None = None,
 ) -> str | None:  # fmt: skip
     """Trains until run.steps, or until it is stopped: returns why, see `Stop`. `rows` are those of a file, to learn from; `begin`
-    has the weights that a new run begins with. Fault, after a checkpoint: the environment fails; Diverged, without one."""
+    has the weights that a new run begins with; `judge` gives the rewards, in the world's place. Fault, after a checkpoint: the
+    environment fails; Diverged, without one."""
     with (
         torch_settings(Run(threads=run.threads)),
         global_generators_kept(run.seed),
         stop_signals(run.max_hours) as stop,
         ExitStack() as stack,
     ):
-        training = _Training(stack, learner, world, run, folder, about, resume, panel, rows, stop, begin)
+        training = _Training(stack, learner, world, run, folder, about, resume, panel, rows, stop, begin, judge)
         for note in notes:
             training.log.note(note)
         return training.loop()
@@ -53,10 +56,11 @@ class _Training:
     def __init__(
         self, stack: ExitStack, learner: TextLearner, world: TextWorld | None, run: LanguageRun, folder: Path,
         about: dict[str, Any], resume: bool, panel: bool | None, rows: Sequence[Mapping[str, Any]] | None, stop: Stop,
-        begin: Start | None,
+        begin: Start | None, judge: Judge | None,
     ):  # fmt: skip
         """All that the loop needs, as a checkpoint left it or new. What must be closed is left to `stack`."""
         self.learner, self.world, self.run, self.folder, self.about, self.stop = learner, world, run, folder, about, stop
+        self.judge = judge
         resume = resume and checkpoint.has_saved(folder)
         seeds = diverge.seeds(run.seed)
         torch.manual_seed(seeds[0])
@@ -71,7 +75,9 @@ class _Training:
         else:
             for name in ("metrics.jsonl", "transcripts.jsonl"):
                 (folder / name).unlink(missing_ok=True)
-        self.book = None if isinstance(learner.experience, Played) else Book(model.text, model.context, seeds[1], world, rows)
+        fed, self.book = learner.experience, None
+        if not isinstance(fed, Played):
+            self.book = Book(model.text, model.context, seeds[1], world, rows, isinstance(fed, Paired))
         self.envs: list[TextEnv] = []
         stack.callback(self._close)
         at = self.progress.steps
@@ -142,7 +148,10 @@ class _Training:
         while len(self.envs) < len(seeds) * group:
             self.envs.append(self.world.make())
         limit, longest = self.run.answer_tokens, self.run.max_turns
-        return play(self.model, self.envs, seeds, limit, rng, group=group, longest=longest, **how)
+        episodes = play(self.model, self.envs, seeds, limit, rng, group=group, longest=longest, **how)
+        if self.judge:
+            self.judge(episodes)
+        return episodes
 
     def report(self) -> None:
         """A row of metrics; the place where a learner that has diverged is caught."""
@@ -228,11 +237,13 @@ def model_of(run: LanguageRun) -> Model:
 
 
 def graft(begin: Start, model: Model) -> None:
-    """Gives the model the weights of another run; its optimiser begins anew. Fault: they do not fit."""
+    """Gives the model the weights of another run, but for heads that it has not; its optimiser begins anew. Fault: they do not
+    fit."""
     mine = model.weights()
-    checkpoint.fit(begin.policy, mine, begin.where)
+    found = {k: x for k, x in begin.policy.items() if k in mine or not k.startswith("heads.")}
+    checkpoint.fit(found, mine, begin.where)
     for name, p in mine.items():
-        p.copy_(begin.policy[name])
+        p.copy_(found[name])
 
 
 def judged(sampled: Sequence[Episode], greedy: Sequence[Episode], k: int) -> dict[str, Any]:

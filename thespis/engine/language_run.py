@@ -12,9 +12,12 @@ class LanguageRun:
     """id of an environment that is spoken to, reasoning_gym/NAME, or a file of prompts and answers, FILE.jsonl or jsonl:FILE;
     default: that of --data, or thespis/Chains-v0. From Python also an environment, or a reward of the prompts in data"""
     steps: Count = 40_000
-    """turns in all, or of written answers conversations that are learnt from"""
+    """turns in all, or of written answers the conversations, or pairs of them, that are learnt from"""
     data: str | None = None
-    """.jsonl file to learn from: each row has prompt and answer, or messages; for algorithms that learn from written answers"""
+    """.jsonl file to learn from: each row has prompt and answer, or messages; for dpo and text_reward_model prompt, chosen and
+    rejected"""
+    reward: str | None = None
+    """run of text_reward_model whose score is the reward of an episode; the world's own is then told as info/world"""
     seed: Natural = 0
     """random seed of weights, tasks and answers"""
     env_args: tuple[str, ...] = ()

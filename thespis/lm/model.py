@@ -38,6 +38,18 @@ class Model:
         self.v = {k: torch.zeros_like(p) for k, p in self.trained.items()}
         self.t = torch.zeros(())
 
+    def add_head(self, name: str) -> None:
+        """A head of one number that begins at 0, where there is none of that name; all moments begin anew."""
+        if name in self.heads:
+            return
+        head = nn.Linear(self.module.config.hidden_size, 1)
+        for k, p in head.named_parameters():
+            nn.init.zeros_(p)
+            self.params[f"heads.{name}.{k}"] = p
+            self.learns.append(f"heads.{name}.{k}")
+        self.heads[name] = head
+        self._train()
+
     @property
     def context(self) -> int:
         """Tokens of a conversation at most."""

@@ -30,6 +30,10 @@ class Text:
         """An answer, and its end."""
         return [*self.encode(text), self.end]
 
+    def pair(self, row: Mapping[str, Any]) -> list[tuple[list[int], list[bool]]]:
+        """As `written`, the answer that was chosen and the one that was rejected."""
+        return [self.written({"prompt": row["prompt"], "answer": row[kind]}) for kind in ("chosen", "rejected")]
+
     def written(self, row: Mapping[str, Any]) -> tuple[list[int], list[bool]]:
         """The tokens of a conversation, and which of them the actor is to write. `row` has "prompt" and "answer", or "messages",
         each with "role" and "content": the assistant's are the actor's. Fault: neither."""

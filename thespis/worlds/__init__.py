@@ -31,6 +31,7 @@ WORLDS = {
 
 TEXT = {
     "Chains": ("chains", None),
+    "KeyDoor": ("keydoor", None),
 }
 """those that are spoken to, in the same form"""
 
