@@ -23,7 +23,7 @@ from record import band, commit, keep, machine, write_rows
 import thespis
 
 HERE = Path(__file__).parent
-EVERY = ("eval/return_mean", "eval/greedy_return_mean", "eval/pass@4", "time/seconds", "time/cpu_seconds")
+EVERY = ("eval/return_mean", "eval/greedy_return_mean", "eval/pass@4", "eval/pass@32", "time/seconds", "time/cpu_seconds")
 
 
 def raw(row: str, arm: str, seed: int) -> Path:
@@ -82,7 +82,13 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
         if not runs:
             continue
         told: dict[str, Any] = {"options": what, "seeds": list(runs)}
-        for metric in ["eval/return_mean", "eval/greedy_return_mean", "eval/pass@4", *(f"train/{w}" for w in row["watch"])]:
+        for metric in [
+            "eval/return_mean",
+            "eval/greedy_return_mean",
+            "eval/pass@4",
+            "eval/pass@32",
+            *(f"train/{w}" for w in row["watch"]),
+        ]:
             table = [[r[metric] for r in rows if metric in r] for rows in runs.values()]
             table = np.array([t[: min(map(len, table))] for t in table])  # episodes of other lengths make fewer updates
             if not table.size:

@@ -198,14 +198,15 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """As `thespis.evaluate`, on held-out tasks: the most probable answers, or with `explore` sampled ones."""
     folder = path_of(fetch.local(path))
-    _, _, _, run = _open(folder)
+    _, algo, cfg, run = _open(folder)
     file = folder / "policy" / f"{which}.json"
     if which not in ("last", "first", "best") or not file.exists():
         raise Fault(f"which is {which!r}; {folder} has {', '.join(sorted(p.stem for p in file.parent.glob('*.json'))) or 'none'}")
     world, _ = _sources(run, env)
     if world is None:
         raise Fault(f"env: {folder} learnt from written answers alone; name an environment")
-    model = language.model_of(run)
+    learner = algo.module.make(cfg, TextSpec())
+    model = learner.policy(learner.init(language.model_of(run)))
     language.graft(beginning.read(folder, which), model)
     first = run.seed + 1_000_000 if seed is None else seed
     envs = [world.make() for _ in range(episodes)]

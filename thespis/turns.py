@@ -128,6 +128,7 @@ class Turns:
     group: Tensor  # (N,) int64: episodes of one task share a number, 0 .. groups - 1
     cut: Tensor  # (N,) bool: the answer was cut off at the limit of tokens
     final: Tensor  # (N,) int64: turns with the same final answer share a number
+    soft: dict[str, Tensor] = field(default_factory=dict)  # columns of soft tokens, where there are any: see lm.soft.columns
 
     def spread(self, values: Tensor) -> Tensor:
         """(N,) to the tokens that each turn sampled: (R, T), 0 elsewhere."""
@@ -141,7 +142,7 @@ class Turns:
 
     def rows(self, **columns: Tensor) -> Rows:
         """As a loss is given them; `sampled` is the log-probability that the sampler told."""
-        return Rows(self.tokens, self.said >= 0, {"sampled": self.logp, **columns})
+        return Rows(self.tokens, self.said >= 0, {"sampled": self.logp, **self.soft, **columns})
 
     def returns(self) -> Tensor:
         """(R,): the undiscounted sum of each episode's rewards."""
@@ -152,7 +153,7 @@ class Turns:
         return torch.zeros(len(self.tokens), dtype=torch.int64).index_copy(0, self.row, self.group)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "soft"} | self.soft
 
 
 def measured(rows: Rows, logp: Tensor, entropy: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from thespis.envs.text import TextEnv
-from thespis.lm import Model
+from thespis.lm import Model, soft
 from thespis.turns import Turns
 
 
@@ -24,6 +24,8 @@ class Episode:
     said: list[int] = field(default_factory=list)
     """of each token the turn that sampled it, -1 where it was given"""
     logp: list[float] = field(default_factory=list)
+    soft: list[tuple[list[int], list[float]] | None] = field(default_factory=list)
+    """of each token the ids and scores of its mixture, where it is a soft one"""
     turns: list[dict[str, Any]] = field(default_factory=list)
     """in words: {"prompt", "answer", "reward", "cut", "info"}, and "final" where the world tells the final answer in an answer"""
     starts: list[int] = field(default_factory=list)
@@ -57,9 +59,10 @@ def play(
             episodes[i].tokens += given
             episodes[i].said += [-1] * len(given)
             episodes[i].logp += [0.0] * len(given)
+            episodes[i].soft += [None] * len(given)
         answers = model.sample([episodes[i].tokens for i in going], limit, rng, greedy)
         on = []
-        for i, (tokens, logp) in zip(going, answers, strict=True):
+        for i, (tokens, logp, *mixed) in zip(going, answers, strict=True):
             e, answer, cut = episodes[i], model.text.decode(tokens), tokens[-1] != model.text.end
             prompt = asked[i]
             asked[i], reward, e.terminated, truncated, info = envs[i].step(answer)
@@ -67,6 +70,7 @@ def play(
             e.said += [len(e.turns)] * len(tokens)
             e.tokens += tokens
             e.logp += logp
+            e.soft += mixed[0] if mixed else [None] * len(tokens)
             final = {"final": info.pop("final")} if "final" in info else {}
             e.turns.append({"prompt": prompt, "answer": answer, "reward": reward, "cut": cut, "info": info} | final)
             full = len(e.tokens) + len(model.text.asked(asked[i], False)) + limit > model.context
@@ -101,4 +105,5 @@ def gathered(episodes: Sequence[Episode], gamma: float = 1.0) -> Turns:
         group=torch.tensor([e.group for _, _, e in turns]),
         cut=torch.tensor([bool(e.turns[i]["cut"]) for _, i, e in turns]),
         final=torch.tensor([numbers[text] for text in finals]),
+        soft=soft.columns([e.soft for e in episodes], width),
     )

@@ -3,6 +3,7 @@
 from thespis.lm.model import Model, padded
 from thespis.lm.pretrained import Pretrained, prepare
 from thespis.lm.small import Small, parse
+from thespis.lm.soft import Soft
 from thespis.lm.text import Text, Tokens
 
-__all__ = ["Model", "Pretrained", "Small", "Text", "Tokens", "padded", "parse", "prepare"]
+__all__ = ["Model", "Pretrained", "Small", "Soft", "Text", "Tokens", "padded", "parse", "prepare"]

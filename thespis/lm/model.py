@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thespis.fault import Fault
+from thespis.lm import soft
 from thespis.lm.text import Text
 from thespis.turns import Out, Rows
 
@@ -26,6 +27,7 @@ class Model:
     def __init__(self, module: Any, text: Text, *, temperature: float = 1.0, heads: Sequence[str] = (), part: int = 2**14):
         """`module` is a causal model of transformers; `part`: tokens that are learnt from, or read, at once."""
         self.module, self.text, self.temperature, self.part = module.eval(), text, temperature, part
+        self.soft: soft.Soft | None = None
         self.heads = nn.ModuleDict({name: nn.Linear(module.config.hidden_size, 1) for name in heads})
         named = [*module.named_parameters(), *((f"heads.{k}", p) for k, p in self.heads.named_parameters())]
         self.params: dict[str, nn.Parameter] = dict(named)
@@ -79,10 +81,11 @@ class Model:
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[Sequence[int]], limit: int, rng: torch.Generator | None = None, greedy: bool = False
-    ) -> list[tuple[list[int], list[float]]]:
+    ) -> list[Any]:
         """For each prompt the tokens of an answer, its end among them where it came within `limit`, and their log-probabilities
         in the distribution that they were drawn from. A prompt that stands there several times is read once. `greedy`: the most
-        probable token each time. Fault: a prompt that leaves no room in the context."""
+        probable token each time. With soft thinking also the mixtures, see `soft.sample`. Fault: a prompt that leaves no room in
+        the context."""
         if not prompts:
             return []
         if (longest := max(map(len, prompts))) + limit > self.context:
@@ -90,14 +93,10 @@ class Model:
                 f"a prompt has {longest:,} tokens and an answer may have {limit:,}, of {self.context:,} that the model can read:"
                 " take shorter prompts, a smaller limit, or a model with a larger context"
             )
-        distinct: dict[tuple[int, ...], int] = {}
-        index = torch.tensor([distinct.setdefault(tuple(p), len(distinct)) for p in prompts])
-        ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in distinct])
-        there = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in distinct])
-        hidden, cache = self._read_on(ids, there, (there.cumsum(1) - 1).clamp(min=0), None)
-        cache.batch_select_indices(index)
-        hidden, there, alive, steps = hidden[index], there[index], torch.arange(len(index)), []
-        position = there.sum(1)
+        if self.soft:
+            return soft.sample(self, self.soft, prompts, limit, rng, greedy)
+        hidden, cache, there = self.begin(prompts)
+        alive, steps, position = torch.arange(len(prompts)), list[tuple[Tensor, Tensor, Tensor]](), there.sum(1)
         for i in range(limit):
             logp = self._score(hidden).log_softmax(-1)
             choice = logp.argmax(-1) if greedy else torch.multinomial(logp.exp(), 1, generator=rng)[:, 0]
@@ -159,13 +158,31 @@ class Model:
 
     def __call__(self, rows: Rows) -> Out:
         """What it says of rows that are padded on the right: attention looks backwards, so padding needs no mask."""
-        hidden = self.module.get_decoder()(input_ids=rows.tokens, use_cache=False).last_hidden_state
+        mixed = self.soft and "soft" in rows.columns
+        given = {"inputs_embeds": soft.embeddings(self, self.soft, rows)} if mixed and self.soft else {"input_ids": rows.tokens}
+        hidden = self.module.get_decoder()(**given, use_cache=False).last_hidden_state
         before, after = hidden[:, :-1][rows.mask[:, 1:]], rows.tokens[:, 1:][rows.mask[:, 1:]]
         step = max(PIECE // self.module.config.vocab_size, 1)
         pieces = list(zip(before.split(step), after.split(step), strict=True))
         logp = [self._logp(*p) if len(pieces) == 1 else _again(self._logp, *p) for p in pieces]
         out = Out(hidden.new_zeros(()), rows, hidden, self._score, dict(self.heads.items()))
-        return Out(out.placed(torch.cat(logp)), rows, hidden, self._score, out.modules)
+        said = torch.cat(logp)
+        if mixed and self.soft:
+            at, ids, g = (x[:, 1:][rows.mask[:, 1:]] for x in (rows.soft, rows.soft_ids, rows.soft_g))
+            said = said.masked_scatter(at, soft.density(self._score(before[at]), ids[at], g[at], self.soft.noise))
+        return Out(out.placed(said), rows, hidden, self._score, out.modules)
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Any, Tensor]:
+        """Reads prompts, each distinct one once: the last hidden state of each (R, H), the cache, and where tokens stand (R, T),
+        padded on the left."""
+        longest = max(map(len, prompts))
+        distinct: dict[tuple[int, ...], int] = {}
+        index = torch.tensor([distinct.setdefault(tuple(p), len(distinct)) for p in prompts])
+        ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in distinct])
+        there = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in distinct])
+        hidden, cache = self._read_on(ids, there, (there.cumsum(1) - 1).clamp(min=0), None)
+        cache.batch_select_indices(index)
+        return hidden[index], cache, there[index]
 
     def _logp(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         return self._score(hidden).log_softmax(-1).gather(1, tokens[:, None])[:, 0]
@@ -174,8 +191,9 @@ class Model:
         return self.module.get_output_embeddings()(hidden).float() / self.temperature
 
     def _read_on(self, ids: Tensor, there: Tensor, position: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """The last hidden state of each row (R, H) after these tokens, and the cache with them in it."""
-        out = self.module.get_decoder()(input_ids=ids, attention_mask=there, position_ids=position, cache=cache, use_cache=True)
+        """The last hidden state of each row (R, H) after these tokens, or embeddings (R, T, H), and the cache with them in it."""
+        given = {"inputs_embeds" if ids.is_floating_point() else "input_ids": ids}
+        out = self.module.get_decoder()(**given, attention_mask=there, position_ids=position, cache=cache, use_cache=True)
         return out.last_hidden_state[:, -1], out.cache
 
     @torch.no_grad()

@@ -19,7 +19,8 @@ class Chains(gym.Env[str, str]):
     result is below 0 or above 99. With `shortest` above 0 a chain has from `shortest` to `steps` of them, each as often.
     Action: text. The numbers in it, apart by spaces, are the running results.
     Reward: 1 where the last number is the chain's result; or, with `partial` above 0, 1 - `partial` for that and `partial` times
-    the share of running results that stand at their places.
+    the share of running results that stand at their places. With a `mark` the running results stand before it, and the
+    answer behind it: "12 9=9".
     Ends: terminated after one answer.
 
     `info` has the parts of the reward after a step: "answer" (0 or 1), "steps" (the share of right running results) and "form"
@@ -33,8 +34,9 @@ class Chains(gym.Env[str, str]):
     """
 
     def __init__(
-        self, steps: int = 2, largest: int = 9, errors: float = 0.0, rambles: float = 0.5, partial: float = 0.0, shortest: int = 0
-    ) -> None:
+        self, steps: int = 2, largest: int = 9, errors: float = 0.0, rambles: float = 0.5, partial: float = 0.0,
+        shortest: int = 0, mark: str = "",
+    ) -> None:  # fmt: skip
         for name, value, allowed in (
             ("steps", steps, 1 <= steps <= 100), ("largest", largest, 1 <= largest <= 50),
             ("errors", errors, 0 <= errors <= 1), ("rambles", rambles, 0 <= rambles <= 1),
@@ -46,7 +48,7 @@ class Chains(gym.Env[str, str]):
                 )
                 raise ValueError(f"{name} is {value!r}; allowed: {bounds}")
         self.steps, self.largest, self.errors, self.rambles, self.partial = steps, largest, errors, rambles, partial
-        self.shortest = shortest or steps
+        self.shortest, self.mark = shortest or steps, mark
         self.observation_space = spaces.Text(6 * (steps + 1), min_length=0, charset=string.printable)
         self.action_space = spaces.Text(1_000, min_length=0, charset=string.printable)
         self.results: list[int] = []
@@ -57,16 +59,18 @@ class Chains(gym.Env[str, str]):
         while (zlib.crc32((text := self._task()).encode()) % 10 == 0) != held_out:
             pass
         written, first = self._solution()
-        return text, {"solution": " ".join(map(str, written)), "first_error": first}
+        ending = f"{self.mark}{written[-1]}" if self.mark else ""
+        return text, {"solution": " ".join(map(str, written)) + ending, "first_error": first}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        words = action.split(" ")
-        found = [int(w) if w.isascii() and w.isdecimal() and len(w) < 5 else None for w in words]
+        thought, _, last = action.rpartition(self.mark) if self.mark else (action, "", action.split(" ")[-1])
+        words = thought.split(" ")
+        *found, said = [int(w) if w.isascii() and w.isdecimal() and len(w) < 5 else None for w in [*words, last]]
         right = sum(a == b for a, b in zip(found, self.results, strict=False)) / len(self.results)
-        answer = float(found[-1] == self.results[-1])
+        answer = float(said == self.results[-1])
         form = float(len(words) == len(self.results) and None not in found)
         reward = (1 - self.partial) * answer + self.partial * right
-        final = "" if found[-1] is None else str(found[-1])
+        final = "" if said is None else str(said)
         return "", reward, True, False, {"answer": answer, "steps": right, "form": form, "final": final}
 
     def _task(self) -> str:
