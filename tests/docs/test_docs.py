@@ -140,7 +140,7 @@ def test_a_page_runs_from_top_to_bottom(
 
 def test_every_option_named_exists() -> None:
     helps = [
-        *(["train", name, "--help"] for name in thespis.algorithms()),
+        *(["train", name, "--help"] for name, a in thespis.algorithms().items() if a.file.stem == name),  # presets have the same
         ["sweep", "sac", "--help"],
         ["resume", "--help"],
         ["finetune", "--help"],
