@@ -58,12 +58,13 @@ def ready(
             )
     run = side_by_side(learner, algo.name, run)
     goals.check(learner, algo.name, world, run)
-    priority.check(learner, algo.name, world.spec, run, source is not None)
+    shown = contexts.world_of(learner, world, run, algo.name, source).spec
+    priority.check(learner, algo.name, shown, run, source is not None)
     if run.data is not None:
         dataset.find(run.data)
     if run.stop_at is not None and not run.eval_episodes:
         raise Fault(f"stop_at is {run.stop_at:g}; it looks at evaluations, and eval_episodes is 0: allowed: 1 or more")
-    memory.check_experience(learner, contexts.world_of(learner, world, run, algo.name, source).spec, run)
+    memory.check_experience(learner, shown, run)
     widths = {f: n if isinstance(n, tuple) else (n,) for f, n in vars(cfg).items() if "hidden" in f and n}
     if large := {f: n for f, n in widths.items() if max(n) >= 5_000}:
         memory.check_networks(learner, run.device, ", ".join(f"{f} is {n}" for f, n in large.items()))

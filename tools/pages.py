@@ -140,6 +140,7 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "epo": "thespis/KeyDoor-v0",
         "mamql": "thespis/MarkovGame-v0 --offline",
         "marl_dse": "thespis/DRAM-v0",
+        "gmorl": "thespis/EdgeComputing-v0",
     }
     default = worlds.get(file(algo)) or worlds.get(algo.family, "Pendulum-v1")
     world = next((r.found["env"] for r in own if "env" in r.found), default)

@@ -42,6 +42,7 @@ ALGORITHMS = {
 WORLDS = [
     Spec(Box(228), Box(2), images=((1, 226),), shapes=((15, 15),)),
     Spec(Box(256), Discrete(4), images=((0, 256),), shapes=((16, 16),)),
+    Spec(Box(8), Discrete(4), rewards=("delay", "energy"), horizon=3),
     Spec(Box(8), Mixed(2, (2, 3)), mask=5), Spec(Box(3), Box(2)), Spec(Box(7), Discrete(4), horizon=3, mask=4),
     Spec(Box(3), MultiDiscrete((2, 3))), Spec(Box(3), Box(2), rewards=("fitness", "x", "y"), horizon=3),
 ]  # fmt: skip

@@ -63,7 +63,7 @@ def tiny(args: list[str]) -> list[str]:
             more = {k: v for k, v in more.items() if k not in ("--env", "--warmup")}
         if args[1] in ("nora", "noah"):  # a table: no network, a world of its own
             more = {k: v for k, v in more.items() if k in ("--steps", "--eval-episodes")}
-        if args[1] == "mamql":  # a world of several agents
+        if args[1] in ("mamql", "gmorl_edge"):  # a world of several agents, or rewards
             more = {k: v for k, v in more.items() if k not in ("--env", "--warmup")}
         if "--rollout" in args and "--warmup" in more:  # on-policy: no warm-up
             more["--rollout"] = more.pop("--warmup")

@@ -90,8 +90,8 @@ def test_what_works_is_as_each_paper_has_it():
     }  # fmt: skip
     yes = {name: {h for h in heads if row[h] == "yes"} for name, row in table.items()}
     assert yes["nora"] >= {"a state"}
-    assert yes["td3"] == {"vectors", "goals", "collectors"}
-    assert yes["sac_discrete"] == {"a choice", "a state", "masks", "goals", "collectors"}
+    assert yes["td3"] == {"vectors", "goals", "priority", "collectors"}
+    assert yes["sac_discrete"] == {"a choice", "a state", "masks", "goals", "priority", "collectors"}
     assert yes["ppo"] == {"vectors", "without bounds", "a choice", "several choices", "both", "a state", "masks"}
     assert "images" in yes["drq_v2"]
     assert "memory" in yes["recurrent_sac"]

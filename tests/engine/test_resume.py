@@ -160,6 +160,7 @@ def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bi
         "discrete": "CartPole-v1", "preference": "CartPole-v1", "tabular": "thespis/RiverSwim-v0",
         "supervised": "thespis/Digits-v0", "flow": "thespis/Gaussians-v0", "agents": "CartPole-v1",
     }.get(found.family, "Pendulum-v1")  # fmt: skip
+    env = {"gmorl": "thespis/EdgeComputing-v0"}.get(found.file.stem, env)  # several rewards, and contexts
     options = SMALL | {"num_envs": 2, "steps": 120, "eval_every": 60, "updates_per_step": 1.0, "checkpoint_every": 50}
     if found.family in ("agents", "flow", "onpolicy", "preference", "tabular"):  # it stops in the middle of a rollout
         options |= {"rollout": 16, "batch_size": 8, "epochs": 2}
@@ -172,7 +173,7 @@ def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bi
     options = {k: v for k, v in options.items() if k in known}
     Interrupting.at = 0
     thespis.train(name, env=make(env), out=tmp_path / "whole", **options)
-    first = {"Pendulum-v1": 200, "CartPole-v1": 20, "thespis/RiverSwim-v0": 20}.get(
+    first = {"Pendulum-v1": 200, "CartPole-v1": 20, "thespis/RiverSwim-v0": 20, "thespis/EdgeComputing-v0": 100}.get(
         env, 1
     )  # steps, about, of the first evaluation
     Interrupting.count, Interrupting.at = 0, first + (1 if "num_envs" not in options and first == 1 else 45)

@@ -11,6 +11,7 @@ WORLDS = {
     "DeepSea": ("finite", None),
     "Digits": ("digits", None),
     "DrawnDigits": ("samples", None),
+    "EdgeComputing": ("edge", 100),
     "Gaussians": ("samples", None),
     "Gems": ("games", None),
     "HiddenPendulum": ("pendulums", 200),
