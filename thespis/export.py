@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from thespis import api, ops
@@ -72,7 +73,7 @@ def export(
         raise Fault(f"out: {file} exists; give another with --out" + ("" if file.is_dir() else ", or --force to replace it"))
     if not file.parent.is_dir():
         raise Fault(f"out: there is no directory {file.parent}")
-    module, about = Acting(policy), _about(policy, which)
+    module, about = Acting(policy), _about(policy, which) | ({} if fetch.named(path) else _ranges(api.path_of(path)))
     with _quiet():
         try:
             with torch.no_grad():
@@ -96,6 +97,19 @@ def _about(policy: api.Policy, which: str) -> dict[str, str]:
     words = {"thespis": api.thespis.__version__, "algorithm": Path(about["algo"]).name, "environment": about["run"]["env"]}
     words |= {"policy": which, "step": str(about["step"])}
     return words | {k: json.dumps(to_json(getattr(policy, k))) for k in ("observation_space", "action_space")}
+
+
+def _ranges(folder: Path) -> dict[str, str]:
+    """{"observed": the least and the largest of each number of the observations in the run's replay, two lists}; nothing where
+    it has none, or where they are images."""
+    parts = [load_file(file) for file in sorted((folder / "replay").glob("*.safetensors"))]
+    seen = [
+        x for part in parts for x in (part.get("obs"), part.get("finals")) if x is not None and x.dtype == np.float32 and len(x)
+    ]
+    if not seen:
+        return {}
+    low, high = np.min([x.min(0) for x in seen], 0), np.max([x.max(0) for x in seen], 0)
+    return {"observed": json.dumps([low.tolist(), high.tolist()])}
 
 
 # ------------------------------------------------------------------------------------------------------------ what is traced

@@ -65,6 +65,8 @@ def tiny(args: list[str]) -> list[str]:
             more = {k: v for k, v in more.items() if k in ("--steps", "--eval-episodes")}
         if args[1] in ("mamql", "gmorl_edge"):  # a world of several agents, or rewards
             more = {k: v for k, v in more.items() if k not in ("--env", "--warmup")}
+        if args[1] == "tbsac":  # three rows
+            more = {k: v for k, v in more.items() if k != "--env"}
         if "--rollout" in args and "--warmup" in more:  # on-policy: no warm-up
             more["--rollout"] = more.pop("--warmup")
         for name in more:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -325,3 +326,33 @@ def test_what_would_act_otherwise_is_not_written(tmp_path, monkeypatch):
 def test_without_the_packages_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert 'pip install "thespis[onnx]"' in one_line(thespis.export, run_of(tmp_path / "run", "sac"))
+
+
+# ---------------------------------------------------------------------------------------------------- what was trained on
+
+
+def test_a_file_names_the_range_of_what_its_run_has_seen_and_the_control_room_refuses_the_rest(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    readings, currents = spaces.Box(-np.inf, np.inf, (30,), np.float32), spaces.Box(-1, 1, (10,), np.float32)
+    folder, rng = run_of(tmp_path, "tbsac", readings, currents), np.random.default_rng(0)
+    obs, finals = (rng.uniform(-5, 5, (n, 30)).astype(np.float32) for n in (40, 3))
+    finals[1, 7] = 9.0
+    (folder / "replay").mkdir()
+    for start, last in ((0, finals), (30, finals[:0])):
+        held = {"obs": torch.from_numpy(obs[start : start + 30]), "finals": torch.from_numpy(last)}
+        checkpoint.write_tensors(folder / f"replay/{start:09d}.safetensors", held)
+    file = thespis.export(folder).path
+    monkeypatch.setattr("sys.argv", ["control_room.py", str(file)])
+    room = runpy.run_path(str(HOUSE / "docs/examples/control_room.py"))
+    both = np.concatenate([obs, finals])
+    np.testing.assert_array_equal(room["low"], both.min(0))
+    np.testing.assert_array_equal(room["high"], both.max(0))
+    assert room["high"][7] == 9
+    policy, (first, second) = thespis.load(folder), rng.uniform(-2, 2, (2, 10)).astype(np.float32)
+    room["rows"][2] = first
+    wanted = policy.act(np.concatenate([np.zeros(10, np.float32), second - first, second]))
+    np.testing.assert_allclose(room["steps"](second), wanted, atol=1e-5)
+    for bad in (np.full(10, 5.5), np.full(10, np.nan)):
+        room["rows"][1:] = 0.0
+        with pytest.raises(ValueError, match="refused"):
+            room["steps"](bad)

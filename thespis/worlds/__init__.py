@@ -5,6 +5,8 @@ import gymnasium as gym
 from gymnasium.envs.registration import registry
 
 WORLDS = {
+    "BeamOrbit": ("beam", 50),
+    "BeamTransmission": ("beam", 40),
     "BitFlip": ("goals", None),
     "CorruptedDigits": ("digits", None),
     "DRAM": ("dram", None),
