@@ -64,7 +64,9 @@ def run(name: str, row: dict[str, Any], seeds: list[int], arms: list[str]) -> No
             rows: dict[int, dict[str, float]] = {}
             for line in (folder / "metrics.jsonl").read_text().splitlines():
                 told = json.loads(line)
-                kept = {k: v for k, v in told.items() if k in EVERY or k.removeprefix("train/") in row["watch"]}
+                kept = {
+                    k: v for k, v in told.items() if k in EVERY or k in row["watch"] or k.removeprefix("train/") in row["watch"]
+                }
                 rows[told["step"]] = rows.get(told["step"], {"step": told["step"]}) | kept
             rows[max(rows)]["time/cpu_seconds"] = time.process_time() - clock
             write_rows(path, rows.values())
@@ -87,7 +89,7 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
             "eval/greedy_return_mean",
             "eval/pass@4",
             "eval/pass@32",
-            *(f"train/{w}" for w in row["watch"]),
+            *(w if "/" in w else f"train/{w}" for w in row["watch"]),
         ]:
             table = [[r[metric] for r in rows if metric in r] for rows in runs.values()]
             table = np.array([t[: min(map(len, table))] for t in table])  # episodes of other lengths make fewer updates

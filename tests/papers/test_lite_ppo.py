@@ -28,7 +28,7 @@ def test_advantages_are_those_of_the_papers(name: str) -> None:
             {
                 "lite_ppo": (r - mean) / (std(REWARD) + 1e-6), "grpo": (r - mean) / (std(mine) + 1e-6), "dr_grpo": r - mean,
                 "rloo": r - others, "reinforce_pp": (r - batch) / (std(REWARD) + 1e-6),
-                "clip_higher": (r - mean) / (std(mine) + 1e-6),
+                "clip_higher": (r - mean) / (std(mine) + 1e-6), "dapo": (r - mean) / (std(mine) + 1e-6),
             }[name]
         )  # fmt: skip
     assert advantages(lite_ppo.PRESETS.get(name, lite_ppo.Config())) == pytest.approx(wanted, abs=1e-5)
@@ -118,3 +118,20 @@ def test_an_update_makes_what_was_rewarded_more_probable_and_tells_a_mismatch_of
 def test_other_worlds_are_refused() -> None:
     with pytest.raises(Fault, match="lite_ppo: a world that is spoken to is needed"):
         lite_ppo.make(lite_ppo.Config(), Spec(Box(3), Box(2)))
+
+
+def test_groups_that_are_alike_may_be_left_out() -> None:
+    """The second of three groups earned nothing at all: the mean is over the tokens of the other two."""
+    returns = [*REWARD[:4], 0.0, 0.0, 0.0, 0.0, *REWARD[8:]]
+    found = []
+    for alike in ("keep", "drop"):
+        cfg = dataclasses.replace(lite_ppo.PRESETS["dapo"], updates=1, alike=alike)  # type: ignore[arg-type]
+        model = small()
+        learner = lite_ppo.make(dataclasses.replace(cfg, max_norm=1e6), TextSpec())
+        learner.update(learner.init(model), played(model, returns))
+        found.append(model.m)
+    written = played(small(), returns).rows().mask.sum(1)
+    share = float(written.sum()) / float(written[:4].sum() + written[8:].sum())
+    for k, x in found[0].items():
+        torch.testing.assert_close(x * share, found[1][k], atol=1e-6, rtol=1e-3)
+    assert share > 1.3

@@ -34,6 +34,7 @@ WORLDS = {
 
 TEXT = {
     "Chains": ("chains", None),
+    "Choices": ("choices", None),
     "KeyDoor": ("keydoor", None),
 }
 """those that are spoken to, in the same form"""

@@ -3,10 +3,12 @@
 Paper: Liu et al. 2025, "Part I: Tricks or Traps? A Deep Dive into RL for LLM Reasoning", arXiv:2508.08221.
 Presets: grpo, Shao et al. 2024, "DeepSeekMath", arXiv:2402.03300; dr_grpo, Liu et al. 2025, "Understanding R1-Zero-Like
 Training", arXiv:2503.20783; rloo, Ahmadian et al. 2024, "Back to Basics", arXiv:2402.14740; reinforce_pp, Hu 2025,
-"REINFORCE++", arXiv:2501.03262; clip_higher, Yu et al. 2025, "DAPO", arXiv:2503.14476.
+"REINFORCE++", arXiv:2501.03262; clip_higher, Yu et al. 2025, "DAPO", arXiv:2503.14476; dapo, Yu et al. 2025, "DAPO",
+arXiv:2503.14476.
 Parent: PPO, which it is with the group's mean for a critic and one reward an episode; at ratio 1 its gradient is REINFORCE's.
 Departures: an episode's advantage is of the sum of its rewards. grpo's spread is by n, not n - 1. rloo and reinforce_pp leave out
-the KL that their papers take off the reward. clip_higher is DAPO's loss without its dynamic sampling and its length penalty.
+the KL that their papers take off the reward. clip_higher is DAPO's loss without its dynamic sampling and
+its length penalty; dapo leaves out groups that are alike, but samples no others in their place, and has no such penalty either.
 Assumed: the batch's spread is that of raw rewards, as the authors' framework has it.
 """
 
@@ -46,6 +48,8 @@ class Config:
     """constant that sums over an answer are divided by"""
     clip: tuple[Fraction, NonNegative] = (0.2, 0.2)
     """how far the ratio may fall below 1, and rise above, before a token stops to count"""
+    alike: Literal["keep", "drop"] = "keep"
+    """groups whose returns are all the same: they count in the loss's mean, or not (arXiv:2503.14476, eq. 11)"""
     kl: NonNegative = 0.0
     """weight of KL(policy, start) in the loss (arXiv:2402.03300, eqs. 3, 4); above 0 a copy of the start is kept"""
 
@@ -56,6 +60,7 @@ PRESETS = {
     "rloo": Config(baseline="others", spread="none", average="constant", updates=1),  # arXiv:2402.14740, eq. 8
     "reinforce_pp": Config(baseline="batch"),  # arXiv:2501.03262, eq. 8
     "clip_higher": Config(spread="group", clip=(0.2, 0.28)),  # arXiv:2503.14476, eqs. 8 to 10
+    "dapo": Config(spread="group", clip=(0.2, 0.28), alike="drop"),  # arXiv:2503.14476, eqs. 8 to 11
 }
 
 
@@ -96,6 +101,8 @@ def make(cfg: Config, spec: object) -> TextLearner:
         rows = plain.also(advantage=t.spread(a[t.row]), old=old)
         if cfg.kl:
             rows = rows.also(reference=s.reference["start"].read(plain))
+        if cfg.alike == "drop" and (differs := ops.by_group(t.returns(), t.groups())[1] > 0).any():
+            rows = rows.take(differs)
         told = []
         for part in rows.dealt(cfg.updates):
             part = part.also(weight=weights[cfg.average](part.mask), share=ops.per_token(part.mask))

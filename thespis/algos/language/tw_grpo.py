@@ -4,7 +4,7 @@ Paper: Dang et al. 2025, "Reinforcing Video Reasoning with Focused Thinking", ar
 the code.
 Parent: GRPO with a mean over tokens (lite_ppo with spread = group), which it is with alpha = 1.
 Departures: text, no video. The weights are of the policy before the update, once, and not again in each minibatch.
-Assumed: nothing. Its questions of several right options, which earn in parts, need a world that is not here yet.
+Assumed: nothing. Its questions of several right options, which earn in parts, are the world Choices.
 """
 
 import math
