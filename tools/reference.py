@@ -216,7 +216,7 @@ what its algorithm takes. The columns:
 - *priority*: `--priority` may choose the rows of its [replay](replay.md).
 - *data*: *beside* its own steps, *alone* ([learning from data](offline.md)), or either.
 - *rewards*: it learns from several at once. The others take several with `--weights`.
-- *memory*: acting has one: of what was observed (`recurrent_sac`), of a plan (`srl`), of its noise (`flashsac`).
+- *memory*: acting has one: of what was observed (`recurrent_sac`, `recurrent_ppo`), of a plan (`srl`), of its noise (`flashsac`).
 - *collectors*: `--collectors` can step its environments in other processes."""
 
 

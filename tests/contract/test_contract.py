@@ -26,7 +26,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 import thespis.algos
 from thespis import cli, config, ops
 from thespis.core import Batch, Box, Discrete, Fault, Learner, Mixed, MultiDiscrete, Spec, leaves, rebuild, tree_map
-from thespis.data import Sequences
+from thespis.data import Segments, Sequences
 from thespis.engine import build
 from thespis.engine.act import Actor
 from thespis.engine.compile import Stepper
@@ -97,11 +97,16 @@ def batch(learner: Learner, spec: Spec, seed: int) -> Batch:
 
 
 def rollout(learner: Learner, spec: Spec, seed: int) -> Batch:
-    """Three steps of two environments, or of as many as it has policies; of each an episode ends in the middle."""
+    """Three steps, or six that are cut in pieces, of two environments, or of as many as it has policies; of each an episode ends
+    in the middle."""
+    cut = isinstance(learner.experience, Segments)
+    count = 6 if cut else 3
     envs = getattr(learner.experience, "policies", 0) or 2
-    flat = rows(learner, spec, seed, 3 * envs)
-    flat.extra["ended"] = torch.tensor([False, True, True, False, False, False]).repeat(envs)[: 3 * envs]
-    return tree_map(lambda x: x.unflatten(0, (3, envs)), flat)
+    flat = rows(learner, spec, seed, count * envs)
+    if cut:
+        flat.extra["hidden"] = torch.randn(count * envs, learner.experience.memory, generator=torch.Generator().manual_seed(seed))
+    flat.extra["ended"] = torch.tensor([False, True, True, False, False, False]).repeat(2 * envs)[: count * envs]
+    return tree_map(lambda x: x.unflatten(0, (count, envs)), flat)
 
 
 def rows(learner: Learner, spec: Spec, seed: int, count: int = ROWS) -> Batch:
@@ -320,7 +325,7 @@ def test_a_schedule_counts_updates_in_every_group_also_in_those_that_step_in_few
         for name in names:
             at = counts[name] = counts.get(name, 0) + 1
             assert float(metrics[name]) == pytest.approx(0.01 * (1 - ((at - 1) if own else i) / 12), rel=1e-5), name
-    assert {"critic_lr", "actor_lr"} & counts.keys()
+    assert {"critic_lr", "actor_lr", "joint_lr"} & counts.keys()
     if not own and not learner.prepare:
         after, _ = steps(learner, spec, state, 12, 12 + learner.period)
         trained = [name for name in leaves(state) if ".params." in name]

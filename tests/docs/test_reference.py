@@ -95,3 +95,4 @@ def test_what_works_is_as_each_paper_has_it():
     assert yes["ppo"] == {"vectors", "without bounds", "a choice", "several choices", "both", "a state", "masks"}
     assert "images" in yes["drq_v2"]
     assert "memory" in yes["recurrent_sac"]
+    assert "memory" in yes["recurrent_ppo"]

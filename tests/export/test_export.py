@@ -90,8 +90,9 @@ def test_every_algorithm_acts_as_its_file_does(tmp_path, name):
     for form in "onnx", "torch":
         made = thespis.export(tmp_path / "run", form)
         acts, memory, got = opened(made.path), {}, []
-        if hidden := {"srl": 8, "recurrent_sac": 64}.get(name):  # step by step, on its memory
+        if hidden := {"srl": 8, "recurrent_sac": 64, "recurrent_ppo": 64}.get(name):  # step by step, on its memory
             memory = {"memory_action": np.zeros((1, 2), np.float32), "memory_hidden": np.zeros((1, hidden), np.float32)}
+            memory = {k: x for k, x in memory.items() if k in made.inputs}
             assert list(made.inputs) == ["observation", "look", *memory]
             for x in seen:
                 out = acts({"observation": x[None], "look": np.array([True])} | memory)

@@ -153,6 +153,18 @@ def test_pendulums_are_gymnasiums_and_show_less() -> None:
     assert found[2] is True  # cut off
 
 
+def test_the_hidden_cart_is_gymnasiums_and_shows_less() -> None:
+    whole, hidden = gym.make("CartPole-v1"), gym.make("thespis/HiddenCartPole-v0")
+    np.testing.assert_array_equal(hidden.reset(seed=3)[0], whole.reset(seed=3)[0][::2])
+    over = False
+    while not over:
+        action = int(whole.unwrapped.state[2] > 0)
+        (obs, *wanted), (seen, *found) = whole.step(action), hidden.step(action)
+        np.testing.assert_array_equal(seen, obs[::2])
+        assert found[:3] == wanted[:3]
+        over = bool(found[1])
+
+
 def test_a_picture_is_the_rod_where_it_is() -> None:
     env = gym.make("thespis/PixelPendulum-v0", size=64).unwrapped
     step = 2.6 / 63

@@ -11,7 +11,7 @@ from thespis.data.prioritised import PrioritisedReplay, Priority
 from thespis.data.recorded import Offline, Probe, Recorded, every_row, offline
 from thespis.data.replay import Replay
 from thespis.data.rollout import OnPolicy, Rollout, described
-from thespis.data.sequences import SequenceReplay, Sequences
+from thespis.data.sequences import SegmentRollout, Segments, SequenceReplay, Sequences
 from thespis.data.shards import Shards
 
 Experience = Recorded | Replay | Rollout | Shards
@@ -25,6 +25,8 @@ def experience(
     if isinstance(feed, Offline):
         assert data is not None
         return Recorded(spec, feed, data, seed, needs, device)
+    if isinstance(feed, Segments):
+        return SegmentRollout(spec, feed, num_envs, seed, needs)
     if isinstance(feed, OnPolicy):
         return Rollout(spec, feed, num_envs, seed, needs)
     if isinstance(feed, Sequences):
@@ -52,7 +54,7 @@ def updates(feed: OffPolicy | OnPolicy | Offline, steps: int, num_envs: int) -> 
 
 __all__ = [
     "Compared", "Dataset", "Demonstrations", "Episode", "Experience", "Hindsight", "Offline", "OnPolicy", "Origin",
-    "PrioritisedReplay", "Priority", "Probe", "Rater", "Recorded", "Replay", "Rollout", "Rule", "SequenceReplay",
-    "Sequences", "Shards", "Source", "compared", "described", "every_row", "experience", "memory", "offline", "rater",
-    "read", "updates", "win_rates",
+    "PrioritisedReplay", "Priority", "Probe", "Rater", "Recorded", "Replay", "Rollout", "Rule", "SegmentRollout", "Segments",
+    "SequenceReplay", "Sequences", "Shards", "Source", "compared", "described", "every_row", "experience", "memory",
+    "offline", "rater", "read", "updates", "win_rates",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from thespis.data.images import row_bytes
 from thespis.data.recorded import Offline
 from thespis.data.replay import empty_actions
 from thespis.data.rollout import OnPolicy
-from thespis.data.sequences import Sequences
+from thespis.data.sequences import Segments, Sequences
 
 
 def memory(
@@ -18,7 +18,8 @@ def memory(
     row = 2 * 4 * frames * spec.obs.dim + action + 6  # of a batch: two observations, action, reward, two flags
     if isinstance(feed, OnPolicy):
         replay = [("replay_size", feed.replay_size, row)] if feed.replay_size else []
-        return [("rollout", feed.rollout, num_envs * row), *replay]
+        hidden = 4 * feed.memory if isinstance(feed, Segments) else 0
+        return [("rollout", feed.rollout, num_envs * (row + hidden)), *replay]
     batch = "batch_size", feed.batch_size, steps * row + hidden
     if isinstance(feed, Offline):
         return [batch]  # the dataset is in memory already

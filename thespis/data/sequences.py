@@ -1,4 +1,4 @@
-"""A replay whose rows are sequences: some steps to remember by, and then those that are learnt from.
+"""A replay and a rollout whose rows are sequences: of the replay's, the first steps are there to remember by.
 
 What acting remembered before each step is stored with it, so that a memory begins where it was and not empty; the burn-in then
 brings it up to what today's parameters would remember (Kapturowski et al. 2019, "Recurrent Experience Replay in Distributed
@@ -7,6 +7,7 @@ Reinforcement Learning", section 3).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from thespis.core import Batch, OffPolicy, Params, Spec, tree_map
 from thespis.data.replay import COLUMNS, Replay
+from thespis.data.rollout import OnPolicy, Rollout
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,44 @@ class SequenceReplay(Replay):
         batch.extra["valid"] = torch.from_numpy(np.stack(valid, 1))
         batch.extra["hidden"] = torch.from_numpy(self.hidden[(place[0] + oldest) % ring])
         return batch
+
+
+@dataclass(frozen=True)
+class Segments(OnPolicy):
+    """How an on-policy learner with a memory is fed.
+
+    The rollout has the extra column "hidden" (T, N, memory): what acting remembered before each step, zeros where an episode
+    begins. `prepare` cuts it into rows (N * T / length, length, ...), of which minibatches have batch_size.
+    """
+
+    length: int = 1
+    """steps of a row; the rollout is a multiple of it"""
+    memory: int = 0
+    """numbers of what acting remembers under "hidden" """
+
+    def minibatches(self, num_envs: int) -> int:
+        return max(self.rollout // self.length * num_envs // self.batch_size, 1)
+
+
+class SegmentRollout(Rollout):
+    """As a Rollout; before each step that a policy takes, `remember` is told what that remembers."""
+
+    def __init__(self, spec: Spec, feed: Segments, num_envs: int = 1, seed: int = 0, needs: frozenset[str] = frozenset()):
+        super().__init__(spec, feed, num_envs, seed, needs)
+        self.hidden = torch.zeros(feed.rollout, num_envs, feed.memory)
+
+    def remember(self, memory: Params, rows: Tensor) -> None:
+        """As a SequenceReplay's."""
+        self.hidden[self.steps % self.length, rows] = memory["hidden"].cpu()
+
+    def batch(self) -> Batch:
+        batch = super().batch()
+        batch.extra["hidden"] = self.hidden
+        return batch
+
+    def save(self) -> dict[str, Tensor]:
+        return {**super().save(), "hidden": self.hidden[: self.steps % self.length]}
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        super().restore(saved)
+        self.hidden[: len(saved["hidden"])] = saved["hidden"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thespis.core import Learner, Params
-from thespis.data import SequenceReplay
+from thespis.data import SegmentRollout, SequenceReplay
 
 
 class Actor:
@@ -21,9 +21,9 @@ class Actor:
         self, learner: Learner, rows: int, every: int = 1, device: str | torch.device = "cpu",
         replay: object = None,
     ):  # fmt: skip
-        """`replay`: if it is a SequenceReplay, it is told what is remembered before each step."""
+        """`replay`: if its rows are sequences, it is told what is remembered before each step."""
         self.learner, self.every, self.device = learner, every, device
-        self.replay = replay if isinstance(replay, SequenceReplay) else None
+        self.replay = replay if isinstance(replay, SequenceReplay | SegmentRollout) else None
         self.memory: Params = self._blank(rows)
         self.age = torch.zeros(rows, dtype=torch.int64)  # steps since the episode began
         self.seen: Tensor | None = None

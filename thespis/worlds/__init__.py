@@ -16,6 +16,7 @@ WORLDS = {
     "EdgeComputing": ("edge", 100),
     "Gaussians": ("samples", None),
     "Gems": ("games", None),
+    "HiddenCartPole": ("pendulums", 500),
     "HiddenPendulum": ("pendulums", 200),
     "Lock": ("finite", None),
     "MarkovGame": ("games", None),

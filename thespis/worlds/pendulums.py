@@ -1,4 +1,4 @@
-"""Gymnasium's pendulum, of which less is seen."""
+"""Gymnasium's pendulum and its cart with a pole, of which less is seen."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from numpy.typing import NDArray
 
-__all__ = ["HiddenPendulum", "PixelPendulum"]
+__all__ = ["HiddenCartPole", "HiddenPendulum", "PixelPendulum"]
 
 Step = tuple[Any, float, bool, bool, dict[str, Any]]
 
@@ -41,6 +42,29 @@ class HiddenPendulum(gym.Env[Any, Any]):
     def observe(self) -> Any:
         angle = self.inner.state[0]
         return np.array([np.cos(angle), np.sin(angle)], np.float32)
+
+
+class HiddenCartPole(gym.Env[Any, Any]):
+    """CartPole-v1 without its two speeds.
+
+    Observation: the cart's place and the pole's angle in rad. Action: 0 pushes the cart to the left, 1 to the right.
+    Reward: 1 for each step. Ends: as CartPole-v1, where the cart or the pole has gone too far; cut off after 500 steps.
+    """
+
+    def __init__(self) -> None:
+        self.inner = CartPoleEnv()
+        space = self.inner.observation_space
+        self.observation_space = spaces.Box(space.low[::2], space.high[::2])  # type: ignore[attr-defined]
+        self.action_space = self.inner.action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        obs, info = self.inner.reset(seed=seed, options=options)
+        return obs[::2], info
+
+    def step(self, action: Any) -> Step:
+        obs, reward, terminated, _, info = self.inner.step(action)
+        return obs[::2], float(reward), terminated, False, info
 
 
 class PixelPendulum(HiddenPendulum):
