@@ -142,6 +142,8 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "marl_dse": "thespis/DRAM-v0",
         "gmorl": "thespis/EdgeComputing-v0",
         "tbsac": "thespis/BeamOrbit-v0",
+        "diayn": "thespis/Tabletop-v0",
+        "slim": "thespis/Tabletop-v0",
     }
     default = worlds.get(file(algo)) or worlds.get(algo.family, "Pendulum-v1")
     world = next((r.found["env"] for r in own if "env" in r.found), default)

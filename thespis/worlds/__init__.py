@@ -26,6 +26,7 @@ WORLDS = {
     "Reach": ("goals", 50),
     "RiverSwim": ("finite", None),
     "Rounds": ("bandits", None),
+    "Tabletop": ("tabletop", 50),
     "Talking": ("samples", 2),
     "TwoDigits": ("digits", None),
     "TwoPeaks": ("bandits", None),
