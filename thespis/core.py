@@ -87,9 +87,9 @@ class Spec(NamedTuple):
     images: tuple[tuple[int, int], ...] = ()  # (start, stop) of an observation's columns that are bytes / 255, as an image's
     shapes: tuple[tuple[int, ...], ...] = ()  # of each of these images, as the environment has it: (height, width, channels), ...
     bounded: bool = True  # whether every number of an action has two bounds; one that has not reaches the environment as it is
-    mask: int = 0
-    """the last numbers of an observation that are its action mask, one a choice: 1 where it is allowed, else 0"""
+    mask: int = 0  # the last numbers of an observation that are its action mask, one a choice: 1 where it is allowed, else 0
     context: int = 0  # numbers that the world is given as an episode begins; see Learner.context
+    levels: tuple[int, ...] = ()  # where these are choices, of how many each of them is
 
 
 @tree

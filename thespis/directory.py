@@ -116,6 +116,7 @@ def describe(
         "no_env": not world.simulated,
         "own_data": own_data,
         "context": world.spec.context,
+        "levels": list(world.spec.levels),
         "data": data and data.digest(),
         "observation_space": envs.spaces_json.to_json(world.observation_space),
         "action_space": envs.spaces_json.to_json(world.action_space),

@@ -56,6 +56,8 @@ def ready(
             raise Fault(
                 f"{name}: an on-policy algorithm learns from its own newest steps; leave it out, or take an off-policy one"
             )
+    if learner.given and world.spec.context and source is None and world.recorded is None:
+        raise Fault(f"data: {algo.name} plays levels of recorded data here: name a dataset whose column contexts has them")
     run = side_by_side(learner, algo.name, run)
     goals.check(learner, algo.name, world, run)
     shown = contexts.world_of(learner, world, run, algo.name, source).spec

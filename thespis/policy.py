@@ -164,7 +164,10 @@ def load(path: str | Path | Result, which: str = "last", *, algo: str | None = N
         raise Fault(f"{file} is damaged: agents is {many!r}")
     if type(context := about.get("context", 0)) is not int or context < 0:
         raise Fault(f"{file} is damaged: context must be a number of numbers")
-    spec = spec._replace(rewards=tuple(named), agents=many, context=context)
+    levels = about.get("levels", [])
+    if not isinstance(levels, list) or len(levels) not in (0, context) or not all(type(n) is int and n > 0 for n in levels):
+        raise Fault(f"{file} is damaged: levels must be how many choices each number of a context has")
+    spec = spec._replace(rewards=tuple(named), agents=many, context=context, levels=tuple(levels))
     made = found.module.make(cfg, seen(spec, run), **given_parts(found, about, parts))
     learner = around(frames.fed(made, found.name, run.frame_stack), found.name, spec, run)
     blank = _blank(learner, file)

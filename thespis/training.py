@@ -263,7 +263,8 @@ def _changed(about: dict[str, Any], algo: Algorithm, old: Run, run: Run, cfg: An
 
 
 def _dataset(source: Source | None, world: envs.World, learner: Learner) -> Dataset | None:
-    if source is None and world.recorded and isinstance(learner.experience, Offline):
+    levels = learner.given is not None and world.spec.context > 0
+    if source is None and world.recorded and (levels or isinstance(learner.experience, Offline)):
         source = world.recorded()
     if source is None:
         return None

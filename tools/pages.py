@@ -110,9 +110,9 @@ def functions(algo: api.Algorithm) -> Iterator[tuple[str, int, str]]:
 
 
 def section(algo: api.Algorithm) -> tuple[str, str]:
-    """(what it is, what was measured): the section of docs/family.md, flow.md or supervised.md whose heading names it; links as
-    from papers/."""
-    pages = ((HOUSE / f"docs/{name}.md").read_text() for name in ("family", "flow", "supervised"))
+    """(what it is, what was measured): the section whose heading names it of docs/family.md or of the pages below; links as from
+    papers/."""
+    pages = ((HOUSE / f"docs/{name}.md").read_text() for name in ("family", "flow", "supervised", "diversity"))
     for part in (part for text in pages for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]):
         heading, _, body = part.partition("\n")
         if {algo.name, file(algo)} & set(re.findall(r"\w+", heading)):
@@ -138,6 +138,8 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "flow": "thespis/Gaussians-v0",
         "language": "thespis/Chains-v0",
         "epo": "thespis/KeyDoor-v0",
+        "plr": "thespis/Caves-v0",
+        "dred": "thespis/Caves-v0",
         "mamql": "thespis/MarkovGame-v0 --offline",
         "marl_dse": "thespis/DRAM-v0",
         "gmorl": "thespis/EdgeComputing-v0",

@@ -216,6 +216,7 @@ what its algorithm takes. The columns:
 - *priority*: `--priority` may choose the rows of its [replay](replay.md).
 - *data*: *beside* its own steps, *alone* ([learning from data](offline.md)), or either.
 - *rewards*: it learns from several at once. The others take several with `--weights`.
+- *levels*: it chooses the [levels](diversity.md#levels-plr-dred) that it plays, and needs an environment that takes them.
 - *memory*: acting has one: of what was observed (`recurrent_sac`, `recurrent_ppo`), of a plan (`srl`), of its noise (`flashsac`).
 - *collectors*: `--collectors` can step its environments in other processes."""
 
@@ -230,13 +231,20 @@ class Blank(gym.Env[Any, Any]):
         return np.zeros(3, np.float32), {}
 
 
+class Levels(Blank):
+    """Takes levels."""
+
+    context_space = gym.spaces.MultiDiscrete([2, 3])
+
+
 def works() -> str:
     """docs/what-works.md"""
     worlds = {kind: envs.world(partial(Blank, space)) for kind, space in KINDS.items()}
     worlds |= {"a state": envs.world("thespis/DeepSea-v0")}
+    levels = {kind: envs.world(partial(Levels, space)) for kind, space in KINDS.items()}
     several = envs.world("thespis/Omni-v0")
     pixels, goals = envs.world("thespis/PixelPendulum-v0"), [envs.world(f"thespis/{n}-v0") for n in ("Reach", "BitFlip")]
-    heads = [*KINDS, "a state", "masks", "images", "goals", "priority", "data", "rewards", "memory", "collectors"]
+    heads = [*KINDS, "a state", "masks", "images", "goals", "priority", "data", "rewards", "levels", "memory", "collectors"]
     rows = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for algo in thespis.algorithms().values():
         if algo.file.stem != algo.name or algo.family == "language":
@@ -245,6 +253,8 @@ def works() -> str:
         steps = {kind: tried(algo, world) for kind, world in (worlds | {"images": pixels}).items()}
         data = {kind: tried(algo, world, alone, {}) for kind, world in worlds.items()}
         found = {kind: steps[kind] or data[kind] for kind in worlds}
+        played = {} if any(found.values()) else {kind: tried(algo, world, Run(), {}) for kind, world in levels.items()}
+        found |= played
         found["vectors"] = found["vectors"] or steps["images"] or tried(algo, several)
         beside = any(tried(algo, world, Run(), {}) for kind, world in (worlds | {"images": pixels}).items() if steps[kind])
         cells = [
@@ -255,6 +265,7 @@ def works() -> str:
             any(tried(algo, world, Run(priority=0.6)) for kind, world in (worlds | {"images": pixels}).items() if steps[kind]),
             " or ".join(["beside"] * beside + ["alone"] * any(data.values())),
             "rewards" in taken,
+            any(played.values()),
             any(learner and learner.memory for learner in found.values()),
             any(tried(algo, world, Run(collectors=1)) for kind, world in worlds.items() if steps[kind]),
         ]

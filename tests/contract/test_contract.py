@@ -45,6 +45,7 @@ WORLDS = [
     Spec(Box(8), Discrete(4), rewards=("delay", "energy"), horizon=3),
     Spec(Box(8), Mixed(2, (2, 3)), mask=5), Spec(Box(3), Box(2)), Spec(Box(7), Discrete(4), horizon=3, mask=4),
     Spec(Box(3), MultiDiscrete((2, 3))), Spec(Box(3), Box(2), rewards=("fitness", "x", "y"), horizon=3),
+    Spec(Box(5), Discrete(4), context=6, levels=(4, 4, 4, 4, 9, 9)),
 ]  # fmt: skip
 ROWS = 6
 
@@ -59,6 +60,7 @@ def small(algo: types.ModuleType, given: Any = None) -> Any:
     given = given or algo.Config()
     sizes = {"hidden": (8,), "critic_hidden": (8,), "burn_in": 1, "length": 2, "ask_every": 3, "blocks": 1}
     sizes |= {"offspring": 2, "genetic": 1, "gradient": 1, "asked": 1, "cells": 60, "critic_steps": 2, "variation_steps": 2}
+    sizes |= {"vae_steps": 2}
     sizes = {name: size for name, size in sizes.items() if isinstance(getattr(given, name, None), type(size))}
     return dataclasses.replace(given, **sizes)
 
@@ -77,7 +79,7 @@ def made(algo: types.ModuleType, cfg: Any = None) -> tuple[Learner, Spec]:
         except Fault:
             continue
         with torch.random.fork_rng(), torch.device("meta"):  # as it is shown the world
-            more = learner.context(learner.init(), 1, False).shape[1] if learner.context else 0
+            more = learner.context(learner.init(), 1, False).shape[1] if learner.context and not spec.context else 0
         return learner, spec._replace(obs=Box(spec.obs.dim + more))
     raise AssertionError("it is for none of the worlds here")
 
@@ -126,6 +128,12 @@ def rows(learner: Learner, spec: Spec, seed: int, count: int = ROWS) -> Batch:
     several = ops.reward_shape(spec)
     discount = discount[:, None].expand(count, *several) if several else discount
     return Batch(obs, action, torch.randn(count, *several, generator=g), discount, next_obs, extra)
+
+
+def recorded(learner: Learner, spec: Spec) -> Batch:
+    """A dataset, as it is given."""
+    extra = {"episode_return": torch.tensor([1.0, 1.0, 1.0, 4.0, 4.0, 4.0]), "context": torch.eye(ROWS)[:, : spec.context]}
+    return dataclasses.replace(rows(learner, spec, 0), extra=extra)
 
 
 def observations(spec: Spec, rows: int, g: torch.Generator | None = None) -> Tensor:
@@ -396,11 +404,13 @@ def test_every_leaf_of_the_state_is_used(algo: types.ModuleType) -> None:
     learner, spec = made(algo)
     state = seeded(0, learner.init)
     if learner.given:
-        data = dataclasses.replace(rows(learner, spec, 0), extra={"episode_return": torch.arange(float(ROWS))})
+        data = recorded(learner, spec)
+        data.extra["episode_return"] = torch.arange(float(ROWS))
         state = seeded(1, lambda: learner.given(state, data))
     after, _ = seeded(1, lambda: steps(learner, spec, state, 0, 2 * learner.period))
     for name in set(leaves(state)) - set(differing(state, after)):
-        moved = {**leaves(state), name: leaves(state)[name] + 0.5}
+        x, rng = leaves(state)[name], torch.Generator().manual_seed(0)  # not all by the same, to which a softmax is blind
+        moved = {**leaves(state), name: x + 0.5 + torch.rand(x.shape, generator=rng)}
         again, _ = seeded(1, lambda moved=moved: steps(learner, spec, rebuild(state, moved), 0, 2 * learner.period))
         assert set(differing(after, again)) - {name}, f"{name} neither moves nor matters"
 
@@ -440,7 +450,7 @@ def test_what_is_taken_of_a_dataset_is_drawn_from_the_seed_and_keeps_what_acts(a
     learner, spec = made(algo)
     if learner.given is None:
         pytest.skip("it takes nothing of a dataset as a whole")
-    data = dataclasses.replace(rows(learner, spec, 0), extra={"episode_return": torch.tensor([1.0, 1.0, 1.0, 4.0, 4.0, 4.0])})
+    data = recorded(learner, spec)
     state = seeded(0, learner.init)
     before = tree_map(torch.clone, state)
     one, two = (seeded(1, lambda: learner.given(state, data)) for _ in range(2))

@@ -6,6 +6,7 @@
     terminals (T,)              1 where the episode ended there by itself (also: terminations)
     timeouts (T,)               1 where it was cut off there (also: truncations); may be absent
     next_observations (T, ...)  what was seen after it; may be absent
+    contexts (T, C)             what its episode was about, as a level; may be absent
 
 Arrays may come with "observation_space" and "action_space", of gymnasium, and "env", an id. Nothing is unpickled.
 """
@@ -28,7 +29,7 @@ SUFFIXES = (".npz", ".hdf5", ".h5")
 NAMES = {
     "observations": ("observations",), "actions": ("actions",), "rewards": ("rewards",),
     "terminals": ("terminals", "terminations"), "timeouts": ("timeouts", "truncations"),
-    "next_observations": ("next_observations",),
+    "next_observations": ("next_observations",), "contexts": ("contexts",),
 }  # fmt: skip
 NEEDED = ("observations", "actions", "rewards", "terminals")
 BESIDE = ("observation_space", "action_space", "env")
@@ -208,9 +209,12 @@ def _dataset(
     lengths = np.diff(kept.cumsum()[over], prepend=0)  # of each episode
     if not lengths.sum():
         raise Fault("no step has a next observation")
+    context = found.get("contexts")
+    if context is not None and (context.ndim != 2 or not np.isfinite(context).all()):
+        raise Fault(f"contexts have the shape {context.shape}; they must be rows of finite numbers, (T, C)")
     return Dataset(
         obs[kept], action[kept], reward[kept], terminated[kept], lengths[lengths > 0], last[lengths > 0],
-        (*notes, *beyond.notes()),
+        (*notes, *beyond.notes()), None if context is None else context[kept].astype(np.float32),
     )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ class Dataset:
     """(episodes, obs), the observation that each ends with"""
     notes: tuple[str, ...] = ()
     """what a person should know of it, a line each"""
+    context: np.ndarray | None = None
+    """(T, C), what the episode of each step was about, where that is recorded"""
 
     def returns(self) -> np.ndarray:
         """(episodes,), undiscounted; of several rewards their sum."""
@@ -54,7 +56,7 @@ class Dataset:
         """A checksum of all its numbers: with the same one, the same is learnt."""
         total = hashlib.sha256()
         for field in fields(self):
-            if field.name != "notes":
+            if field.name != "notes" and getattr(self, field.name) is not None:
                 total.update(np.ascontiguousarray(getattr(self, field.name)).tobytes())
         return total.hexdigest()
 

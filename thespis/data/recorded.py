@@ -134,9 +134,12 @@ class Probe:
 
 
 def every_row(spec: Spec, feed: Any, data: Dataset) -> Batch:
-    """What `Learner.given` takes: every row, in order, with extra "episode_return" (T,), undiscounted."""
-    returns = torch.from_numpy(np.repeat(data.returns(), data.lengths)).float()
-    return replace(_rows(spec, feed, data, frozenset()), extra={"episode_return": returns})
+    """What `Learner.given` takes: every row, in order, with extra "episode_return" (T,), undiscounted, and "context" (T, C) of a
+    dataset that has them."""
+    extra = {"episode_return": torch.from_numpy(np.repeat(data.returns(), data.lengths)).float()}
+    if data.context is not None:
+        extra["context"] = torch.from_numpy(data.context)
+    return replace(_rows(spec, feed, data, frozenset()), extra=extra)
 
 
 def _rows(spec: Spec, feed: Any, data: Dataset, needs: frozenset[str]) -> Batch:

@@ -97,8 +97,9 @@ class Collector:
             self.obs[self.over], self.over = obs[self.over], failed
 
     def _draw(self, draw: Callable[[int], np.ndarray]) -> None:
-        """A context for each episode that begins; the others' stay, to re-enact them from."""
-        drawn = draw(int(self.over.sum()))
+        """A context for each episode that begins; the others' stay, to re-enact them from. Of those that a world takes, row i is
+        for environment i, so that a level may stay there for a rollout."""
+        drawn = draw(self.n)[self.over] if self.spec.context else draw(int(self.over.sum()))
         if self.contexts is None:
             self.contexts = np.zeros((self.n, drawn.shape[1]), np.float32)
         self.contexts[self.over] = drawn

@@ -44,7 +44,7 @@ def world_of(learner: Learner, world: World, run: Run, name: str, data: object =
     if learner.context is None:
         return world
     others = {
-        "data": data is not None or isinstance(learner.experience, Offline), "collectors": run.collectors,
+        "data": (data is not None and not learner.given) or isinstance(learner.experience, Offline), "collectors": run.collectors,
         "frame_stack": run.frame_stack > 1, "agents": run.agents is not None,
     }  # fmt: skip
     if option := next((option for option, value in others.items() if value), None):

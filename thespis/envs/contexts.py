@@ -1,6 +1,7 @@
 """Contexts: numbers that a learner draws for each episode, and that are given to `reset(options={"context": row})`.
 
-An environment with a `context_space` takes them itself, as a level or a task. Any other is wrapped: then they are the last part
+An environment with a `context_space` takes them itself, as a level or a task: a Box with one row of numbers, or a MultiDiscrete,
+whose numbers are choices. Any other is wrapped: then they are the last part
 of what is observed, the same at every step of the episode.
 """
 
@@ -22,14 +23,17 @@ from thespis.envs.world import World
 __all__ = ["size", "split", "widened", "with_context"]
 
 
-def size(env: gym.Env[Any, Any]) -> int:
-    """How many numbers of a context an environment takes at its reset; 0: it takes none. Fault: a space that is no row."""
+def size(env: gym.Env[Any, Any]) -> tuple[int, tuple[int, ...]]:
+    """How many numbers of a context an environment takes at its reset, 0: none; and where they are choices, of how many each is.
+    Fault: a space that is no row."""
     if not env.has_wrapper_attr("context_space"):
-        return 0
+        return 0, ()
     space = env.get_wrapper_attr("context_space")
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
+        return len(space.nvec), tuple(space.nvec.tolist())
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not space.shape[0]:
-        raise Fault(f"context_space is {short(space)}; it must be a Box with one row of numbers")
-    return int(space.shape[0])
+        raise Fault(f"context_space is {short(space)}; it must be a Box or a MultiDiscrete with one row of numbers")
+    return int(space.shape[0]), ()
 
 
 def with_context(space: gym.Space[Any], dim: int) -> spaces.Dict:

@@ -105,7 +105,7 @@ def world(
         shape = spaces_json.to_json(observed), spaces_json.to_json(acted)
         limit, named = _limit(first), rewards.names(first)
         counted = rewards.counts(first, named)
-        goal, context = goals.found(name, first, partial(_made, name, build)), contexts.size(first)
+        goal, (context, levels) = goals.found(name, first, partial(_made, name, build)), contexts.size(first)
         if masked := masks.in_info(first):
             observed = masks.Masked(first).observation_space
             spec = actions.spec(observed, acted)
@@ -133,7 +133,7 @@ def world(
         batch = partial(Batched, together)
     batch = None if wrappers else batch  # they go around one environment each
     many = int((first.metadata or {}).get("agents", 1))
-    spec = spec._replace(horizon=limit, rewards=named, agents=many, context=context)
+    spec = spec._replace(horizon=limit, rewards=named, agents=many, context=context, levels=levels)
     return World(
         name, observed, acted, spec, make, batch, named, counts=counted, recorded=own if callable(own) else None, goals=goal
     )  # fmt: skip

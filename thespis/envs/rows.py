@@ -19,9 +19,11 @@ __all__ = ["Batched", "Mask", "Rows"]
 
 
 class Rows(Protocol):
-    """n simulations. A row that is not `asked`, (n,) bool, stays as it is. Where a world has R rewards they are (n, R)."""
+    """n simulations. A row that is not `asked`, (n,) bool, stays as it is. Where a world has R rewards they are (n, R). One with
+    a context_space is given a third argument at reset: contexts (n, C), or None."""
 
     action_dim: int
+    """0: an action is a choice, (n,)"""
 
     def reset(self, seeds: Sequence[int], asked: Mask) -> Floats:
         """Begins an episode of each row that is asked, from its seed: observations (n, obs)."""
@@ -41,12 +43,14 @@ class Batched(Vector):
     def __init__(self, make: Callable[[int], Rows], world: World, n: int, restart: Callable[[Fault], None] | None) -> None:
         self._blank(world, n, restart)
         self.rows, self.limit = make(n), world.spec.horizon
+        self.shape = (n, self.rows.action_dim) if self.rows.action_dim else (n,)
+        self.takes = world.spec.context > 0  # what each episode is about; else that is shown
         self.seeds, self.steps, self.over = np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n, bool)
 
     def reset(self, seed: Sequence[int], mask: Mask | None = None) -> tuple[Floats, Mask]:
         asked = self._asked(mask)
         self.seeds[asked], self.steps[asked] = np.asarray(seed)[asked], 0
-        obs = self._shown(self._called("reset", seed, asked))
+        obs = self._shown(self._called("reset", seed, asked, *([self.contexts] if self.takes else [])))
         good = self._good(asked, observation=obs)
         self.obs = np.where(good[:, None], obs, self.obs)
         self.over[asked] = ~good[asked]
@@ -54,8 +58,8 @@ class Batched(Vector):
 
     def step(self, actions: NDArray[Any], mask: Mask | None = None) -> tuple[Floats, NDArray[np.float64], Mask, Mask, Mask]:
         asked, actions = self._asked(mask), np.asarray(actions, np.float32)
-        if actions.shape != (shape := (self.num_envs, self.rows.action_dim)):
-            raise Fault(f"{self.world.name}: actions have the shape {actions.shape}; it must be {shape}")
+        if actions.shape != self.shape:
+            raise Fault(f"{self.world.name}: actions have the shape {actions.shape}; it must be {self.shape}")
         if (early := asked & self.over).any():
             raise self._fault(
                 int(early.argmax()), "step was called on an episode that is over or not begun; reset must come first"
@@ -82,7 +86,7 @@ class Batched(Vector):
         self, seeds: Sequence[int], actions: Sequence[NDArray[Any]], mask: Mask | None = None, gathered: Any = None
     ) -> tuple[Floats, NDArray[np.float64], NDArray[np.int64]]:
         asked, lengths = self._asked(mask), np.array([len(a) for a in actions])
-        past = np.zeros((int(lengths.max(initial=0)), self.num_envs, self.rows.action_dim), np.float32)
+        past = np.zeros((int(lengths.max(initial=0)), *self.shape), np.float32)
         for i in np.flatnonzero(asked).tolist():
             past[: lengths[i], i] = actions[i]
         failed, returns = self.reset(seeds, asked)[1], np.zeros_like(self.reward)
@@ -105,7 +109,7 @@ class Batched(Vector):
         self.rows.close()
 
     def _shown(self, obs: Floats) -> Floats:
-        return obs if self.contexts is None else np.concatenate([obs, self.contexts], 1)
+        return obs if self.contexts is None or self.takes else np.concatenate([obs, self.contexts], 1)
 
     def _called(self, call: str, *given: Any) -> Any:
         try:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import matplotlib as mpl
 
-from thespis.report import archive, talks
+from thespis.report import archive, levels, talks
 from thespis.report.panels import Panel, Run, figure, panels, read, svg
 from thespis.report.style import COLOURS, DASHES
 
@@ -102,7 +102,7 @@ def curves(runs: Sequence[Run]) -> str:
 def kept(runs: Sequence[Run], source: Callable[[Path], str]) -> str:
     """The cards that do not change while a run goes on: videos, whose `source` is an address, and hyper-parameters."""
     films = [_films(r, source, len(runs) > 1) for r in runs]
-    talk = talks.card(runs[0].path) + archive.card(runs[0].path) if len(runs) == 1 else ""
+    talk = talks.card(runs[0].path) + archive.card(runs[0].path) + levels.card(runs[0].path) if len(runs) == 1 else ""
     return "".join([*films, talk, _numbers(runs), _config(runs[0]) if len(runs) == 1 else ""])
 
 

@@ -8,6 +8,7 @@ WORLDS = {
     "BeamOrbit": ("beam", 50),
     "BeamTransmission": ("beam", 40),
     "BitFlip": ("goals", None),
+    "Caves": ("caves", None),
     "CorruptedDigits": ("digits", None),
     "DRAM": ("dram", None),
     "DeepSea": ("finite", None),
