@@ -13,6 +13,7 @@ over all episodes, those that never get there with all their steps. What was lea
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,9 +62,9 @@ def learnt(arm: str, seeds: list[int], steps: int) -> dict[str, Any]:
     act = torch.vmap(lambda s, o: made.act(made.policy(s), o, True), randomness="different")
     rng, each, many = np.random.default_rng(seeds[0]), np.arange(n)[:, None], np.ones(n, bool)
     obs, number = rows.reset(seeds, many), np.zeros(n, int)
-    kept = Batch(*(torch.zeros(n, REPLAY, *size) for size in ((obs_dim,), (dim,), (), (), (obs_dim,))))
+    replay = Batch(*(torch.zeros(n, REPLAY, *size) for size in ((obs_dim,), (dim,), (), (), (obs_dim,))))
     update = torch.vmap(lambda s, b: made.update(s, b, 0)[0], randomness="different")
-    example = tree_map(lambda x: x[:, :BATCH], kept)
+    example = tree_map(lambda x: x[:, :BATCH], replay)
     update = torch.compile(make_fx(update)(s, example))  # the compiler alone does not see through vmap's gradients
     returns, total = list[list[float]]([] for _ in seeds), np.zeros(n)
     for t in range(steps):
@@ -71,7 +72,7 @@ def learnt(arm: str, seeds: list[int], steps: int) -> dict[str, Any]:
         new, reward, over, _ = rows.step(action.numpy(), many)
         discount = torch.from_numpy(np.where(over, 0, 0.99)).float()
         told = torch.from_numpy(obs), action, torch.from_numpy(reward), discount, torch.from_numpy(new)
-        for column, x in zip(leaves(kept).values(), told, strict=True):
+        for column, x in zip(leaves(replay).values(), told, strict=True):
             column[:, t % REPLAY] = x
         obs, total = new, total + reward
         if (ended := over | (rows.steps >= rows.limit)).any():
@@ -84,7 +85,7 @@ def learnt(arm: str, seeds: list[int], steps: int) -> dict[str, Any]:
             total[ended] = 0
         if t >= WARMUP:
             drawn = torch.from_numpy(rng.integers(min(t + 1, REPLAY), size=(n, BATCH)))
-            s = update(s, tree_map(lambda x, i=drawn: x[each, i], kept))
+            s = update(s, tree_map(lambda x, i=drawn: x[each, i], replay))
     mean = torch.vmap(lambda s, o: made.act(made.policy(s), o, False))
 
     def policy(seen: np.ndarray) -> np.ndarray:
@@ -202,61 +203,59 @@ def picture(found: dict[str, Any], others: dict[str, Any]) -> Any:
     import matplotlib.pyplot as plt
 
     figure, (curve, bars) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", width_ratios=(2, 3))
-    for arm in list(COLOURS)[:3]:
+    present = {arm: colour for arm, colour in COLOURS.items() if arm in found or arm in others}
+    for arm in [arm for arm in present if arm in found]:
         shown = min(map(len, found[arm]["returns"])) // 10 * 10
         table = np.array([x[:shown] for x in found[arm]["returns"]]).reshape(len(found[arm]["returns"]), -1, 10).mean(-1)
         band(curve, np.arange(10, shown + 1, 10), table, COLOURS[arm], arm)
-    curve.set(xlabel="episode", ylabel="return: mean and range of seeds", title="learning")
+    curve.set(xlabel="episode", ylabel="return: mean and range of seeds")
     names = list(PLANTS)
-    for i, (arm, colour) in enumerate(COLOURS.items()):
+    for i, (arm, colour) in enumerate(present.items()):
         table = np.array([(found[arm]["plants"] if arm in found else others[arm])[name]["below_1mm"] for name in names])
         at = np.arange(len(names)) + (i - 2) * 0.16
         bars.bar(
             at, table.mean(1), 0.15, color=colour, label=arm, yerr=[table.mean(1) - table.min(1), table.max(1) - table.mean(1)]
         )
     bars.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names], fontsize=8)
-    bars.set(title="parts of the episodes that end below 1 mm", ylim=(0, 1.05))
+    bars.set(ylabel="part of episodes that end below 1 mm", ylim=(0, 1.05))
     for ax in (curve, bars):
         plain(ax)
-    bars.legend(fontsize=7, frameon=False)
+    bars.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.07), ncols=5)
     return figure
+
+
+def kept(name: str, make: Callable[[], dict[str, Any]]) -> Any:
+    """What `make` finds, and the seconds it took; from runs/beam, where it has been found before."""
+    file = Path("runs/beam", re.sub("[^a-z0-9]+", "-", name) + ".json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        began = time.process_time()
+        with torch.no_grad():
+            found = make() | {"core_seconds": round(time.process_time() - began)}
+        aside = file.with_suffix(".part")
+        aside.write_text(json.dumps(found))
+        aside.rename(file)
+    return json.loads(file.read_text())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument(
-        "--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="learn these alone, and write no result"
-    )
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="learn these alone")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    place = Path("runs/beam")
-    place.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     for arm in args.arms:
-        file = place / f"{arm.replace(':', '').replace(',', '').replace(' ', '-')}-{args.steps}.json"
-        if not file.exists():
-            began = time.process_time()
-            with torch.no_grad():
-                what = learnt(arm, args.seeds, args.steps)
-            aside = file.with_suffix(".part")
-            aside.write_text(json.dumps(what | {"core_seconds": round(time.process_time() - began)}))
-            aside.rename(file)
-        found[arm] = json.loads(file.read_text())
+        found[arm] = kept(f"{arm}-{args.steps}", lambda arm=arm: learnt(arm, args.seeds, args.steps))
         print(arm, found[arm]["core_seconds"], json.dumps(found[arm]["plants"]), flush=True)
+    others = kept("baselines", baselines)
+    command = "python bench/beam.py"
     if args.arms != list(ARMS):
-        return
-    others = baselines()
-    about = {
-        "command": "python bench/beam.py",
-        "commit": commit(),
-        "machine": machine(),
-        "seeds": args.seeds,
-        "steps": args.steps,
-    }
+        command += " --arms " + " ".join(map(json.dumps, args.arms))
+    about = {"command": command, "commit": commit(), "machine": machine(), "seeds": args.seeds, "steps": args.steps}
     table = {arm: x["plants"] | {"core_seconds": x["core_seconds"]} for arm, x in found.items()} | others
-    keep("beam", about | {"measured": table}, picture(found, others))
+    keep("beam", about | {"not_run": [arm for arm in ARMS if arm not in found], "measured": table}, picture(found, others))
 
 
 if __name__ == "__main__":
