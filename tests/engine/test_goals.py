@@ -10,7 +10,7 @@ from gymnasium import spaces
 import thespis
 from thespis import envs
 from thespis.core import Fault
-from thespis.worlds.goals import BitFlip, Reach, WallReach
+from thespis.worlds.goals import BitFlip, Reach, StepCost, WallReach
 
 from .runs import assert_equal
 
@@ -77,6 +77,30 @@ def test_the_columns_of_goals_are_found_in_the_flat_observation():
     assert np.array_equal(flat[slice(*goals.achieved)], obs["achieved_goal"])
     assert np.array_equal(flat[slice(*goals.desired)], obs["desired_goal"])
     assert all(envs.world(env).goals is None for env in (Raw, Uneven, "Pendulum-v1"))
+
+
+class Rewarded(Reach):
+    """1 at the goal, else 0, and no end there, as PointMaze has it."""
+
+    def compute_reward(self, achieved_goal, desired_goal, info):
+        return super().compute_reward(achieved_goal, desired_goal, info) + 1
+
+    def step(self, action):
+        obs, reward, _, truncated, info = super().step(action)
+        return obs, reward + 1, False, truncated, info
+
+
+def test_with_a_cost_for_each_step_an_episode_ends_at_its_goal():
+    env = StepCost(Rewarded())
+    env.reset(seed=0)
+    at, goal = np.zeros(2, np.float32), np.array([0.2, 0], np.float32)
+    env.unwrapped.at, env.unwrapped.desired = at, goal
+    steps = [env.step(np.array([1, 0], np.float32)) for _ in range(2)]
+    assert [(reward, over, info["is_success"]) for _, reward, over, _, info in steps] == [(-1, False, False), (0, True, True)]
+    pairs = np.stack([at, goal]), np.stack([goal, goal])
+    assert env.compute_reward(*pairs, {}).tolist() == [-1, 0]
+    assert env.compute_terminated(*pairs, {}).tolist() == [False, True]
+    envs.world(lambda: StepCost(Rewarded())).goals.judge().close()  # step and functions say the same
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ Seen = dict[str, NDArray[Any]]
 
 class StepCost(gym.Wrapper[Any, Any, Any, Any]):
     """Around an environment with goals that rewards a step at the goal with 1 and others with 0: -1 for each step until the
-    first at the goal, which gives 0 and ends the episode. Hindsight learns from this where it does not from the other."""
+    first at the goal, which gives 0 and ends the episode."""
 
     def step(self, action: Any) -> Any:
         obs, reward, terminated, truncated, info = self.env.step(action)
