@@ -103,6 +103,8 @@ def test_the_command_of_a_page_runs(name, tmp_path, monkeypatch):
     if "steps.npz" in args:
         columns = {"observations": np.zeros((20, 2)), "actions": np.linspace(-1, 1, 20)[:, None], "rewards": np.zeros(20)}
         np.savez("steps.npz", **columns, terminals=np.arange(20) % 5 == 4)
+    if "pairs.jsonl" in args:
+        Path("pairs.jsonl").write_text(json.dumps({"prompt": "1+1=", "chosen": "2", "rejected": "3"}))
     code, out = said([*args, *(word for k, v in small.items() for word in (f"--{k.replace('_', '-')}", v))])
     assert code == 0, out
     about = json.loads(Path(f"runs/{name}/config.json").read_text()) if writes else thespis.load(f"runs/{name}").about
