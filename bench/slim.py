@@ -162,7 +162,7 @@ def jobs(arms: tuple[str, ...] = tuple(COLOURS), weights: tuple[float, ...] = WE
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "report"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", choices=list(COLOURS), default=list(COLOURS))
     parser.add_argument("--weights", type=float, nargs="+", choices=WEIGHTS, default=list(WEIGHTS))
     parser.add_argument("--steps", type=int, default=200_000)
