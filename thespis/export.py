@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from thespis import api, ops
@@ -101,15 +100,19 @@ def _about(policy: api.Policy, which: str) -> dict[str, str]:
 
 def _ranges(folder: Path) -> dict[str, str]:
     """{"observed": the least and the largest of each number of the observations in the run's replay, two lists}; nothing where
-    it has none, or where they are images."""
-    parts = [load_file(file) for file in sorted((folder / "replay").glob("*.safetensors"))]
-    seen = [
-        x for part in parts for x in (part.get("obs"), part.get("finals")) if x is not None and x.dtype == np.float32 and len(x)
-    ]
-    if not seen:
+    it has none, or a damaged one, or where they are images."""
+    low, high = [], []
+    for file in sorted((folder / "replay").glob("*.safetensors")):
+        try:
+            held = checkpoint.read_tensors(file)
+        except Fault:
+            return {}
+        for x in (held[k].numpy() for k in ("obs", "finals") if k in held and held[k].dtype == torch.float32 and len(held[k])):
+            low.append(x.min(0))
+            high.append(x.max(0))
+    if not low:
         return {}
-    low, high = np.min([x.min(0) for x in seen], 0), np.max([x.max(0) for x in seen], 0)
-    return {"observed": json.dumps([low.tolist(), high.tolist()])}
+    return {"observed": json.dumps([np.min(low, 0).tolist(), np.max(high, 0).tolist()])}
 
 
 # ------------------------------------------------------------------------------------------------------------ what is traced

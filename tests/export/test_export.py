@@ -333,7 +333,7 @@ def test_without_the_packages_one_line_says_what_to_install(tmp_path, monkeypatc
 
 
 def test_a_file_names_the_range_of_what_its_run_has_seen_and_the_control_room_refuses_the_rest(tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime")
     readings, currents = spaces.Box(-np.inf, np.inf, (30,), np.float32), spaces.Box(-1, 1, (10,), np.float32)
     folder, rng = run_of(tmp_path, "tbsac", readings, currents), np.random.default_rng(0)
     obs, finals = (rng.uniform(-5, 5, (n, 30)).astype(np.float32) for n in (40, 3))
@@ -357,3 +357,8 @@ def test_a_file_names_the_range_of_what_its_run_has_seen_and_the_control_room_re
         room["rows"][1:] = 0.0
         with pytest.raises(ValueError, match="refused"):
             room["steps"](bad)
+    (folder / "replay/000000030.safetensors").write_bytes(b"damaged")  # what it held is not known: no range is named
+    assert (
+        "observed"
+        not in onnxruntime.InferenceSession(thespis.export(folder, force=True).path).get_modelmeta().custom_metadata_map
+    )
