@@ -1,4 +1,4 @@
-"""The command line: thespis train, resume, finetune, sweep, evaluate, report, compare, record, data, estimate, dashboard,
+"""The command line: thespis train, resume, finetune, sweep, evaluate, report, compare, record, log, data, estimate, dashboard,
 export, import, push, load, list, check-env, model.
 
 Help and a wrong option are answered before torch is imported: what needs it is imported by the commands, when they know what
@@ -44,6 +44,7 @@ thespis: actor-critic learning
   thespis report DIR... [--video]                 a page of a run, or of several, with every curve
   thespis compare DIR... [--json]                 seeds of algorithms side by side, with intervals
   thespis record DIR --out DATA [--noise S]       a dataset of what a policy does (--replay: all that a run has seen)
+  thespis log ENV --out FILE [--steps N]          a log of a world of recommendation, with propensities
   thespis data DATA [--json]                      what is in a dataset, as a table and a picture
   thespis estimate DIR --data DATA                what a policy is worth by recorded data alone, with intervals
   thespis dashboard [DIR] [--port N]              runs as they go on, on a web page of this machine alone
@@ -164,6 +165,20 @@ class Record:
     """all the run's wrappers again, where some are your own"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    env: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="ENV")]]
+    """a world of recommendation, as thespis/ShortVideo-v0"""
+    out: str
+    """new file, .npz"""
+    steps: config.Count = 100_000
+    """at least so many, in whole sessions"""
+    seed: config.Natural = 0
+    """of sessions and choices"""
+    env_args: tuple[str, ...] = ()
+    """the world's arguments, each as name=value"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -576,6 +591,17 @@ def record(args: list[str]) -> int:
     return 0
 
 
+def log(args: list[str]) -> int:
+    given = config.check(_parse(Log, args, "thespis log", "A log of a world of recommendation, under its own behaviour."))
+    from thespis import envs
+    from thespis import record as recording
+
+    made = recording.log(given.env, given.out, given.steps, seed=given.seed, env_args=envs.arguments(given.env_args))
+    print(f"log      {made.path}: {made.episodes:,} sessions, {made.steps:,} steps")
+    print(f"try      thespis train tscac --env {given.env} --data {made.path} --out runs/tscac")
+    return 0
+
+
 def data(args: list[str]) -> int:
     given = _parse(Data, args, "thespis data", "What is in a dataset, as a table and a picture.")
     from rich.console import Console
@@ -745,8 +771,8 @@ def model(args: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "resume": resume, "finetune": finetune, "sweep": sweep, "evaluate": evaluate, "report": report,
-    "compare": compare, "record": record, "data": data, "estimate": estimate, "dashboard": dashboard, "export": export,
-    "import": import_, "push": push, "load": load, "list": list_, "check-env": check_env,
+    "compare": compare, "record": record, "log": log, "data": data, "estimate": estimate, "dashboard": dashboard,
+    "export": export, "import": import_, "push": push, "load": load, "list": list_, "check-env": check_env,
     "model": model,
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What a policy is worth by recorded data alone: fitted Q evaluation, and weighted importance sampling.
+"""What a policy is worth by recorded data alone: fitted Q evaluation, and importance sampling.
 
 Papers: Le, Voloshin, Yue 2019, "Batch Policy Learning under Constraints", arXiv:1903.08738 (fitted Q evaluation); Precup, Sutton,
 Singh 2000, "Eligibility Traces for Off-Policy Policy Evaluation" (weighted, and decision by decision). Intervals: the bootstrap
@@ -151,6 +151,27 @@ def importance(
     last = weight[:, -1]
     effective = float(last.sum() ** 2 / max((last**2).sum(), 1e-300))
     return value(whole), [float(q) for q in np.quantile(drawn, (0.025, 0.975))], effective
+
+
+def ncis(
+    ratio: np.ndarray, reward: np.ndarray, lengths: np.ndarray, cap: float = 10.0, *, draws: int = 500, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Normalised capped importance sampling, of single steps: what a step gives on average, (R,), its 95% interval (2, R), and
+    how many steps have a say.
+
+    ratio (T,): the probability of each recorded action under the policy that is judged over that under who acted; reward (T, R);
+    lengths (E,). sum w r / sum w with w = min(ratio, cap). It is biased: by the cap, and as steps are weighed in the states where
+    who acted came, not the policy. Swaminathan & Joachims 2015 (self-normalised), Zou et al. 2019 (capped, arXiv:1902.05570).
+    """
+    if not (np.isfinite(ratio).all() and (ratio >= 0).all()):
+        raise Fault("ratio: it must be finite and 0 or more; a recorded action cannot have probability 0 for who took it")
+    weight = np.minimum(ratio.astype(np.float64), cap)
+    first, rng = np.cumsum(lengths) - lengths, np.random.default_rng(seed)
+    total, gained = np.add.reduceat(weight, first), np.add.reduceat(weight[:, None] * reward, first)
+    each = rng.multinomial(len(lengths), np.full(len(lengths), 1 / len(lengths)), draws)  # episodes drawn anew
+    drawn = (each @ gained) / np.maximum(each @ total, 1e-300)[:, None]
+    value = gained.sum(0) / max(total.sum(), 1e-300)
+    return value, np.quantile(drawn, (0.025, 0.975), axis=0), float(total.sum() ** 2 / max((weight**2).sum(), 1e-300))
 
 
 def cloned(spec: Spec, data: Dataset, updates: int, seed: int = 0) -> np.ndarray:

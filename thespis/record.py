@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from thespis.engine.collect import random_actions
 from thespis.envs.flat import TASK_REWARD
 from thespis.policy import Policy, load
 from thespis.report import dataset as drawing
+from thespis.worlds import feeds
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,26 @@ def record(
     both = world.observation_space, world.action_space
     checkpoint.write(out, lambda aside: minari.write(aside / "data", out.name, *both, kept(), words))
     return Recording(out, len(returns), steps, float(np.mean(returns)))
+
+
+def log(
+    env: str, out: str | Path, steps: int = 100_000, *, seed: int = 0, env_args: Mapping[str, Any] | None = None
+) -> Recording:
+    """What a world of a feed logs under its own behaviour: the new file OUT (.npz), columns as a dataset's and `propensities`,
+    the probability that each recorded choice had. Fault: another world, another kind of file."""
+    out = Path(out)
+    if out.suffix != ".npz" or out.exists():
+        raise Fault(f"out: {out}{' exists; give another' if out.exists() else '; allowed: a file .npz'}")
+    world = envs.world(env, args=env_args).make()
+    if not isinstance(world.unwrapped, feeds.Feed):
+        raise Fault(f"env is {env!r}; allowed: a world that is a feed, as thespis/ShortVideo-v0")
+    columns: dict[str, Any] = feeds.log(world.unwrapped, steps, seed)
+    aside = out.with_name(f".{out.name}.part.npz")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(aside, **columns)
+    os.replace(aside, out)
+    episodes, total = int((columns["terminals"] | columns["timeouts"]).sum()), columns["rewards"]
+    return Recording(out, episodes, len(total), float(total.sum() / episodes))
 
 
 class _Watched(gym.Wrapper[Any, Any, Any, Any]):

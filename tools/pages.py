@@ -136,6 +136,7 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "tabular": "thespis/RiverSwim-v0",
         "supervised": "thespis/Digits-v0",
         "flow": "thespis/Gaussians-v0",
+        "constrained": "thespis/ShortVideo-v0 --data log.npz",
         "language": "thespis/Chains-v0",
         "epo": "thespis/KeyDoor-v0",
         "plr": "thespis/Caves-v0",

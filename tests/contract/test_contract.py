@@ -254,7 +254,8 @@ def other(hint: Any, value: Any) -> list[Any]:
     if origin is tuple:
         lists = [other(a, 0) for a in ([args[0]] * 3 if args[-1] is Ellipsis else args)]
         return [tuple(x) for x in zip(*lists, strict=False)]
-    return {float: [0.1 + 0.2, 1 / 3 - 2, 1e-17, 7.5], int: [3, 7, 0], str: ["other", "operator:lt"], bool: [not value]}[hint]
+    words = ["other", "operator:lt", "energy"]
+    return {float: [0.1 + 0.2, 1 / 3 - 2, 1e-17, 7.5], int: [3, 7, 0], str: words, bool: [not value]}[hint]
 
 
 def changed(algo: types.ModuleType) -> Any:

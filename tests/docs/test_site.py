@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import thespis
-from thespis import api
+from thespis import api, record
 
 from ..report.browser import CHROMIUM, Browser
 from .test_docs import HOUSE, blocks, commands, said
@@ -105,6 +105,8 @@ def test_the_command_of_a_page_runs(name, tmp_path, monkeypatch):
         np.savez("steps.npz", **columns, terminals=np.arange(20) % 5 == 4)
     if "pairs.jsonl" in args:
         Path("pairs.jsonl").write_text(json.dumps({"prompt": "1+1=", "chosen": "2", "rejected": "3"}))
+    if "log.npz" in args:
+        record.log("thespis/ShortVideo-v0", "log.npz", 40)
     code, out = said([*args, *(word for k, v in small.items() for word in (f"--{k.replace('_', '-')}", v))])
     assert code == 0, out
     about = json.loads(Path(f"runs/{name}/config.json").read_text()) if writes else thespis.load(f"runs/{name}").about

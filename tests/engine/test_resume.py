@@ -159,6 +159,7 @@ def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bi
     env = {
         "discrete": "CartPole-v1", "preference": "CartPole-v1", "tabular": "thespis/RiverSwim-v0",
         "supervised": "thespis/Digits-v0", "flow": "thespis/Gaussians-v0", "agents": "CartPole-v1",
+        "constrained": "thespis/ShortVideo-v0",
     }.get(found.family, "Pendulum-v1")  # fmt: skip
     env = {"gmorl": "thespis/EdgeComputing-v0"}.get(found.file.stem, env)  # several rewards, and contexts
     options = SMALL | {"num_envs": 2, "steps": 120, "eval_every": 60, "updates_per_step": 1.0, "checkpoint_every": 50}
@@ -167,15 +168,18 @@ def test_every_algorithm_and_preset_trains_on_two_environments_resumes_to_the_bi
     options |= {"lr": "linear:1e-3:1e-4:warmup=0.1", "critic_hidden": (8,)}
     if found.family == "offline":  # it stops in the middle of an evaluation, which alone takes steps
         options = {k: v for k, v in options.items() if k != "num_envs"} | {"data": pendulum(tmp_path / "data.npz")}
+    if found.family == "constrained":
+        options = {k: v for k, v in options.items() if k != "num_envs"} | {"data": tmp_path / "log.npz", "eval_episodes": 5}
+        thespis.record.log("thespis/ShortVideo-v0", tmp_path / "log.npz", 300)
     if found.family in ("flow", "supervised") and not hasattr(found.config, "rollout"):  # from the data of its world
         del options["num_envs"]
     known = {"panel", *vars(Run()), *vars(found.config)}
     options = {k: v for k, v in options.items() if k in known}
     Interrupting.at = 0
     thespis.train(name, env=make(env), out=tmp_path / "whole", **options)
-    first = {"Pendulum-v1": 200, "CartPole-v1": 20, "thespis/RiverSwim-v0": 20, "thespis/EdgeComputing-v0": 100}.get(
-        env, 1
-    )  # steps, about, of the first evaluation
+    steps = {"Pendulum-v1": 200, "CartPole-v1": 20, "thespis/RiverSwim-v0": 20, "thespis/EdgeComputing-v0": 100}
+    steps |= {"thespis/ShortVideo-v0": 20}
+    first = steps.get(env, 1)  # about, of the first evaluation
     Interrupting.count, Interrupting.at = 0, first + (1 if "num_envs" not in options and first == 1 else 45)
     stopped = thespis.train(name, env=make(env), out=tmp_path / "stopped", **options)
     Interrupting.at = 0

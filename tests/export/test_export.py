@@ -24,6 +24,7 @@ HOUSE = Path(__file__).parents[2]
 OBS = spaces.Box(np.array([-1, -np.inf, 0], np.float64), np.array([1, np.inf, 9], np.float64), dtype=np.float64)
 BOX = spaces.Box(np.array([-3, 0.5], np.float32), np.array([1, 0.75], np.float32))
 CHOICE = spaces.Discrete(4, start=-2)
+CHOOSING = ("agents", "constrained", "discrete", "supervised")
 BLOCKED = """\
 import runpy, sys
 sys.modules |= dict.fromkeys(("torch", "thespis", "gymnasium"))  # None: importing it is an ImportError
@@ -36,17 +37,19 @@ def run_of(folder, name, observed=OBS, wanted=None):
     """A run directory as training leaves it, of an untrained policy."""
     torch.manual_seed(1)  # with 0 the tiny discrete policy would always choose the same
     algo = api.algorithm(name)
-    wanted = wanted or (CHOICE if algo.family in ("agents", "discrete", "supervised") else BOX)
+    wanted = wanted or (CHOICE if algo.family in CHOOSING else BOX)
     # of ode_steps each is a part of the file
     small = {"hidden": (8, 8), "ode_steps": 3} | ({"net": "mlp"} if algo.family == "supervised" else {})
     cfg = dataclasses.replace(algo.config, **{k: v for k, v in small.items() if hasattr(algo.config, k)})
-    learner = algo.module.make(cfg, envs.actions.spec(observed, wanted))
+    rewards = ("watch", "like") if algo.family == "constrained" else ("reward",)
+    learner = algo.module.make(cfg, envs.actions.spec(observed, wanted)._replace(rewards=rewards))
     about = {
         "algo": name, "algo_config": thespis.config.to_json(cfg), "run": {"env": "Own-v0"}, "own_parts": [], "own_env": False,
         "observation_space": envs.spaces_json.to_json(observed), "action_space": envs.spaces_json.to_json(wanted), "step": 70,
+        "rewards": rewards,
     }  # fmt: skip
     (folder / "policy").mkdir(parents=True)
-    more = 3 if algo.family in ("agents", "discrete", "supervised") else 1  # or its choice would hardly ever change
+    more = 3 if algo.family in CHOOSING else 1  # or its choice would hardly ever change
     tensors = {k: more * x for k, x in leaves(learner.policy(learner.init())).items()}
     tensors |= {k: x + 100 for k, x in tensors.items() if k.endswith("count")}  # observations have been seen: they are shown
     checkpoint.write_tensors(folder / "policy/last.safetensors", tensors)

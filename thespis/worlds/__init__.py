@@ -27,6 +27,7 @@ WORLDS = {
     "Reach": ("goals", 50),
     "RiverSwim": ("finite", None),
     "Rounds": ("bandits", None),
+    "ShortVideo": ("short_video", 40),
     "Tabletop": ("tabletop", 50),
     "Talking": ("samples", 2),
     "TwoDigits": ("digits", None),
