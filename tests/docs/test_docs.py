@@ -163,6 +163,7 @@ def test_every_option_named_exists() -> None:
                 "estimate",
                 "check-env",
                 "model",
+                "log",
             )
         ),
     ]

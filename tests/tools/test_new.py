@@ -62,7 +62,7 @@ def test_what_it_writes_keeps_the_rules_and_passes_its_own_test(house: Path) -> 
         (("a" * 25,), "lower-case"),
         (("sac",), "is taken"),
         (("continuous",), "is taken"),
-        (("fresh", "nowhere"), "there are agents, continuous"),
+        (("fresh", "nowhere"), "there are agents, constrained, continuous"),
         (("fresh", "onpolicy"), "copy thespis/algos/onpolicy/ppo.py"),
         (("there",), "is there already"),
     ],
