@@ -187,7 +187,7 @@ def report() -> None:
             found.setdefault(which, {})[arm] = numbers
         if which not in found:
             continue
-        ax.set(title=title, xlabel="environment steps", ylim=(-0.02, 1.02))
+        ax.set(title=title, xlabel="environment steps", ylabel="mean return of five rollouts", ylim=(-0.02, 1.02))
         plain(ax)
         ax.legend(frameon=False, fontsize=8)
     about = {

@@ -193,7 +193,7 @@ ELSEWHERE = {
     "warmup": "learning_starts start_steps random_steps",
 }  # fmt: skip
 """our name of an option: what Stable-Baselines3, CleanRL, RLlib, Spinning Up and others call it"""
-FEW = 16
+FEW = 20
 """names that a line may list"""
 
 
