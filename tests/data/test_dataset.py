@@ -24,7 +24,7 @@ from thespis.core import Box, Fault, OffPolicy, Spec
 from thespis.data import Dataset, Demonstrations, Replay, dataset
 from thespis.data import minari as minari_format
 from thespis.data.demonstrations import between
-from thespis.engine import checkpoint, loop
+from thespis.engine import checkpoint, compile, loop
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")  # that author, description, ... are missing
 h5py = pytest.importorskip("h5py")
@@ -496,8 +496,8 @@ def test_stopped_and_resumed_equals_never_stopped(algo: str, tmp_path: Path, mon
 def test_updates_on_the_dataset_come_before_the_first_step(
     data: str | None, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    updates, before, update, step = [0], [], loop.Stepper.step, loop.Collector.step
-    monkeypatch.setattr(loop.Stepper, "step", lambda *a: (updates.append(updates[-1] + 1), update(*a)))
+    updates, before, update, step = [0], [], compile.Stepper.step, loop.Collector.step
+    monkeypatch.setattr(compile.Stepper, "step", lambda *a: (updates.append(updates[-1] + 1), update(*a)))
     monkeypatch.setattr(loop.Collector, "step", lambda *a: (before.append(updates[-1]), step(*a))[1])
     options = {**SMALL, "pretrain": 30, "warmup": 0, "steps": 5, "env": "Pendulum-v1", "data": data}
     thespis.train("arsq", out=tmp_path / "run", **options)
