@@ -149,7 +149,7 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "slim": "thespis/Tabletop-v0",
     }
     default = worlds.get(file(algo)) or worlds.get(algo.family, "Pendulum-v1")
-    world = next((r.found["env"] for r in own if "env" in r.found), default)
+    world = default if "--data" in default else next((r.found["env"] for r in own if "env" in r.found), default)
     source = (
         "--data steps.npz"
         if algo.family == "offline"

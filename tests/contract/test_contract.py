@@ -182,9 +182,7 @@ def assert_close(a: Any, b: Any, rtol: float, atol: float) -> None:
     x, y = leaves(a), leaves(b)
     assert list(x) == list(y)
     for name in x:
-        loose = (
-            100 if {"m", "v"} & set(name.split(".")) else 1
-        )  # of gradients that are small differences
+        loose = 100 if {"m", "v"} & set(name.split(".")) else 1  # of gradients that are small differences
         torch.testing.assert_close(x[name], y[name], rtol=loose * rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
 
 
