@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,10 +115,12 @@ def log(
     if not isinstance(world.unwrapped, feeds.Feed):
         raise Fault(f"env is {env!r}; allowed: a world that is a feed, as thespis/ShortVideo-v0")
     columns: dict[str, Any] = feeds.log(world.unwrapped, steps, seed)
-    aside = out.with_name(f".{out.name}.part.npz")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(aside, **columns)
-    os.replace(aside, out)
+
+    def fill(aside: Path) -> None:
+        with aside.open("wb") as file:
+            np.savez(file, **columns)
+
+    checkpoint.write(out, fill)
     episodes, total = int((columns["terminals"] | columns["timeouts"]).sum()), columns["rewards"]
     return Recording(out, episodes, len(total), float(total.sum() / episodes))
 

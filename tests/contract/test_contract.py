@@ -178,12 +178,13 @@ def differing(a: Any, b: Any) -> list[str]:
     return [name for name in x if x[name].dtype != y[name].dtype or not torch.equal(x[name], y[name])]
 
 
-def assert_close(a: Any, b: Any, rtol: float, atol: float) -> None:
+def assert_close(a: Any, b: Any, rtol: float, atol: float, loose: float = 1.0) -> None:
+    """`loose`: what rtol is multiplied by for Adam's means of gradients."""
     x, y = leaves(a), leaves(b)
     assert list(x) == list(y)
     for name in x:
-        loose = 100 if {"m", "v"} & set(name.split(".")) else 1  # of gradients that are small differences
-        torch.testing.assert_close(x[name], y[name], rtol=loose * rtol, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
+        r = loose * rtol if {"m", "v"} & set(name.split(".")) else rtol
+        torch.testing.assert_close(x[name], y[name], rtol=r, atol=atol, msg=lambda m, name=name: f"{name}: {m}")
 
 
 # ----------------------------------------------------------------------------------------------------------- what it tells
@@ -594,7 +595,8 @@ def test_compiled_equals_eager(algo: types.ModuleType, monkeypatch: pytest.Monke
         torch.manual_seed(1)
         for i in range(6 * learner.period):
             stepper.step(batch(learner, spec, i))
-    assert_close(compiled.state, eager.state, rtol=1e-5, atol=1e-5)  # a step of Adam is 3e-4: float32 rounds 3% of it
+    # a step of Adam is 3e-4: float32 rounds 3% of it; a gradient may be a small difference of large numbers
+    assert_close(compiled.state, eager.state, rtol=1e-5, atol=1e-5, loose=20)
     assert said == []
     assert compiled.totals.keys() == eager.totals.keys()
     for name, total in eager.totals.items():

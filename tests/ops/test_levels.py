@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from thespis.core import Batch, Fault, replace
-from thespis.ops import levels
+from thespis.ops import levels, sampling
 
 NS = (3, 5, 3, 2)
 
@@ -41,9 +41,9 @@ def test_what_was_not_played_for_long_comes_back():
 def test_places_are_drawn_by_their_chances():
     chances = torch.tensor([0.5, 0.0, 0.3, 0.2])
     torch.manual_seed(0)
-    counts = torch.bincount(levels.choice(chances, 10_000), minlength=4) / 10_000
+    counts = torch.bincount(sampling.choice(chances, 10_000), minlength=4) / 10_000
     torch.testing.assert_close(counts, chances, atol=0.02, rtol=0)
-    assert levels.choice(torch.zeros(4), 3).tolist() == [0, 0, 0]
+    assert sampling.choice(torch.zeros(4), 3).tolist() == [0, 0, 0]
 
 
 def test_a_round_scores_the_levels_that_were_played():

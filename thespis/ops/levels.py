@@ -66,13 +66,6 @@ def shares(weight: Tensor, among: Tensor) -> Tensor:
     return weight / weight.sum().clamp(min=1e-12)
 
 
-def choice(chances: Tensor, n: int) -> Tensor:
-    """n places (n,), drawn by chances (K,), with replacement; the first where all are 0."""
-    total = chances.cumsum(0)
-    point = torch.rand(n, device=chances.device, dtype=chances.dtype) * total[-1]
-    return (total <= point[:, None]).sum(-1).clamp(max=len(chances) - 1) * (total[-1] > 0)
-
-
 def scored(levels: Levels, place: Tensor, score: Tensor, best: Tensor) -> Levels:
     """After a round in which n environments were in levels: their places (n,), below 0 for one that has none; scores (n,), of
     which a level gets the mean; and highest returns (n,)."""

@@ -1,4 +1,4 @@
-"""How likely each of many rows is to be among the few that are asked about, and a draw by these chances."""
+"""How likely each of many rows is to be among the few that are asked about, and draws by chances."""
 
 from __future__ import annotations
 
@@ -69,3 +69,10 @@ def systematic(chance: Tensor) -> Tensor:
     ends = chance[order].cumsum(0) + torch.rand_like(chance[:1])
     drawn = torch.cat([ends[:1].floor(), ends[1:].floor() - ends[:-1].floor()])
     return torch.zeros_like(chance).scatter(0, order, drawn.clamp(max=1))
+
+
+def choice(chances: Tensor, n: int) -> Tensor:
+    """n places (n,), drawn by chances (K,), with replacement; the first where all are 0."""
+    total = chances.cumsum(0)
+    point = torch.rand(n, device=chances.device, dtype=chances.dtype) * total[-1]
+    return (total <= point[:, None]).sum(-1).clamp(max=len(chances) - 1) * (total[-1] > 0)

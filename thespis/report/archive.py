@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from thespis.report.style import INK
+from thespis.report.style import INK, embedded
 
 __all__ = ["card", "draw", "read"]
 
@@ -52,10 +51,7 @@ def card(folder: Path) -> str:
     bar = picture.colorbar(draw(axes, **found), ax=axes)
     for ticks in (axes, bar.ax):
         ticks.tick_params(labelsize=8, colors=INK)
-    out = io.StringIO()
-    picture.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg ", '<svg role="img" aria-label="Fitness over the descriptor" ', 1)
+    svg = embedded(picture, "Fitness over the descriptor", bbox_inches="tight")
     filled = int((~np.isnan(found["fitness"])).sum())
     return (
         f'<div class="card"><h2>Archive<b>{filled:,} of {len(found["fitness"]):,} cells</b></h2>{svg.replace(INK, "var(--ink)")}'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from safetensors import SafetensorError, safe_open
+
+from thespis.report.style import embedded
 
 __all__ = ["card", "draw", "read"]
 
@@ -63,10 +64,7 @@ def card(folder: Path) -> str:
         place.set_axis_off()
     for place, row in zip(cells, rows, strict=False):
         draw(place, row, k)
-    out = io.StringIO()
-    picture.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg ", '<svg role="img" aria-label="Levels that score highest" ', 1)
+    svg = embedded(picture, "Levels that score highest")
     return (
         f'<div class="card"><h2>Levels<b>{len(rows):,} scored</b></h2>{svg}'
         f"<p>The {min(len(rows), SHOWN)} that score highest, from {score[0]:.3g} down; {data:,} of all are data. Start and exit,"

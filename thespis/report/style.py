@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, MaxNLocator
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "bars",
     "brief",
     "dress",
+    "embedded",
     "entitle",
     "short",
 ]
@@ -72,6 +76,14 @@ def dress(axes: Axes, x: str, y: str, size: int = SIZE, ticks: int = 5, whole: b
 
 def entitle(axes: Axes, title: str, size: int = SIZE + 1, **place: float) -> None:
     axes.set_title(title, {"fontsize": size, "fontweight": "bold", "color": INK}, loc="left", **place)
+
+
+def embedded(picture: Figure, label: str, **how: Any) -> str:
+    """The picture as an SVG element for a page; `label` is what a reader who does not see it is told, `how` savefig's."""
+    out = io.StringIO()
+    picture.savefig(out, format="svg", metadata={"Date": None}, **how)
+    text = out.getvalue()
+    return text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
 def bars(axes: Axes, rows: Sequence[Bar]) -> None:

@@ -124,7 +124,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         return missed + cfg.beta * divergence, {"missed": missed, "divergence": divergence}
 
     def generated(s: State, chances: Tensor) -> Tensor:  # n levels from pairs of the data, drawn by chances; section 4.2
-        one, two = (s.levels.rows[ops.levels.choice(chances, n)] for _ in range(2))
+        one, two = (s.levels.rows[ops.choice(chances, n)] for _ in range(2))
         if cfg.generator == "edits":
             return ops.levels.edited(one, ns, cfg.edits)
         (m1, d1), (m2, d2) = encode(s.vae, one), encode(s.vae, two)
@@ -139,7 +139,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         whole = ops.levels.ranked(grounded, levels.known, cfg.mixed_temperature)
         eta = (levels.round / cfg.mix_rounds).clamp(max=1) * levels.known.any()
         old = ops.levels.stale(levels, data)
-        again = ops.levels.choice((1 - cfg.staleness) * torch.lerp(near, whole, eta) + cfg.staleness * old, n)
+        again = ops.choice((1 - cfg.staleness) * torch.lerp(near, whole, eta) + cfg.staleness * old, n)
         tries = torch.rand(n, device=eta.device) < cfg.generate
         new = generated(s, (1 - cfg.staleness) * near + cfg.staleness * old)
         playing = torch.where(tries[:, None], new, levels.rows[again])

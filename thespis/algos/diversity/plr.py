@@ -101,10 +101,10 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None, critic: nets.
         levels, known = s.levels, s.levels.known
         priority = ops.levels.ranked(levels.score, known, cfg.temperature)
         chances = (1 - cfg.staleness) * priority + cfg.staleness * ops.levels.stale(levels, known)  # eq. 5
-        again = ops.levels.choice(chances, n)
+        again = ops.choice(chances, n)
         replays = (torch.rand(n, device=chances.device) < cfg.replay) & known.any()
         if cfg.new == "data":
-            other = ops.levels.choice(ops.levels.shares(torch.ones_like(chances), levels.protected), n)
+            other = ops.choice(ops.levels.shares(torch.ones_like(chances), levels.protected), n)
             fresh_rows, fresh_place = levels.rows[other], other.type_as(s.place)
         else:
             fresh_rows, fresh_place = ops.levels.random(spec.levels, n, s.playing), torch.full_like(s.place, -1)

@@ -68,10 +68,7 @@ def make(cfg: Config, spec: Spec, actor: nets.Build | None = None) -> Learner:
     net = nets.custom(actor, spec, obs_dim, classes) or nets.mlp((obs_dim, *cfg.hidden, classes))
 
     def drawn(s: State) -> Tensor:  # batch_size rows, with replacement, of those that are known
-        weights = torch.where(s.known.sum() > 0, s.known, 1.0)
-        ends = weights.cumsum(0)
-        place = torch.rand(cfg.batch_size, 1, dtype=ends.dtype, device=ends.device) * ends[-1]
-        return (ends <= place).sum(-1).clamp(max=len(ends) - 1)
+        return ops.choice(torch.where(s.known.sum() > 0, s.known, 1.0), cfg.batch_size)
 
     def actor_loss(p: Params, rows: Tensor, answers: Tensor) -> tuple[Tensor, Metrics]:
         logits = net.apply(p, rows)
