@@ -1,6 +1,6 @@
 """Error on a stream of corrupted digits that nobody labels: NHL beside TENT, batch-norm statistics, and its own parts.
 
-    python bench/nhl.py                bench/results/nhl.json and nhl.png: six corruptions, nine arms, 3 seeds
+    python bench/nhl.py                bench/results/nhl.json and nhl.png: six corruptions, nine arms, 5 seeds
     python bench/nhl.py --seeds 1 --dry     a trial that keeps nothing
 
 Of each seed a classifier_conv is trained on 900 clean digits of 16 x 16. The stream of a corruption: the 897 others, REPEATS
@@ -79,7 +79,7 @@ def interval(x: Any) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--dry", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)

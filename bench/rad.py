@@ -1,9 +1,11 @@
 """Whom to ask about, where the teacher errs: accuracy of RAD's student beside uniform, margin and entropy sampling.
 
-    python bench/rad.py                bench/results/rad.json and rad.png: two kinds of teacher, four errors each, 30 seeds
+    python bench/rad.py                     bench/results/rad.json and rad.png: two kinds of teacher, four errors each, 30 seeds
+    python bench/rad.py --world blobs       rad_blobs.json and rad_blobs.png
     python bench/rad.py --seeds 5 --dry     a trial that keeps nothing
 
-scikit-learn's 1,797 digits, split anew for each seed: 697 to ask about, 600 that teachers learn from, 500 held out. "few labels":
+scikit-learn's 1,797 digits, or as many points of ten normal clouds in 8 dimensions, whose centres are 1.9 times as far spread as
+they are, split anew for each seed: 697 to ask about, 600 that teachers learn from, 500 held out. "few labels":
 the teacher is a network like the student's, trained on few of its rows. "at the boundary": it has learnt from all 600, and the
 share `error` of the pool where it is least sure is given its second choice, or its first where the second is right. The error is
 measured on the pool, RAD is told its mean. The student begins with LABELLED right labels, asks in ROUNDS rounds of BUDGET, and is
@@ -34,11 +36,20 @@ LABELLED, BUDGET, ROUNDS, EVERY, LR, DECAY = 100, 150, 2, 200, 3e-3, 0.01
 FIRST = 100  # of the seeds; the numbers above were chosen on seeds 0 to 11
 
 
-def data(seed: int) -> tuple[Tensor, ...]:
+def blobs(seed: int, apart: float = 1.9) -> tuple[Any, Any]:
+    rng = np.random.default_rng([seed, 1])
+    y = rng.integers(10, size=1_797)
+    return (apart * rng.normal(size=(10, 8))[y] + rng.normal(size=(len(y), 8))).astype(np.float32), y
+
+
+def data(world: str, seed: int) -> tuple[Tensor, ...]:
     """Rows and classes: those to ask about, the teacher's, those held out."""
-    x, y = (np.concatenate(both) for both in zip(digits("train"), digits("test"), strict=True))
+    if world == "digits":
+        x, y = (np.concatenate(both) for both in zip(digits("train"), digits("test"), strict=True))
+    else:
+        x, y = blobs(seed)
     order, cuts = np.random.default_rng(seed).permutation(len(y)), (697, 1297)
-    x, y = x.reshape(-1, 64)[order], y[order]
+    x, y = x.reshape(len(y), -1)[order], y[order]
     return tuple(torch.from_numpy(part) for a, b in zip(np.split(x, cuts), np.split(y, cuts), strict=True) for part in (a, b))
 
 
@@ -93,10 +104,10 @@ def answers_of(kind: str, size: float, parts: tuple[Tensor, ...], spec: Spec, se
     return torch.where(gap.argsort(-1).argsort(-1) < size * gap.shape[-1], other, truth)
 
 
-def run(kind: str, size: float, seeds: list[int]) -> dict[str, Any]:
-    parts = tuple(torch.stack(x) for x in zip(*map(data, seeds), strict=True))
+def run(world: str, kind: str, size: float, seeds: list[int]) -> dict[str, Any]:
+    parts = tuple(torch.stack(x) for x in zip(*(data(world, seed) for seed in seeds), strict=True))
     pool, truth, test, told = parts[0], parts[1], parts[4], parts[5]
-    spec, many = Spec(Box(64), Discrete(10)), len(seeds)
+    spec, many = Spec(Box(pool.shape[-1]), Discrete(10)), len(seeds)
     torch.manual_seed(0)
     answers = answers_of(kind, size, parts, spec, seeds)
     error = (answers != truth).float().mean(-1)
@@ -137,6 +148,7 @@ def interval(x: Any) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--world", choices=["digits", "blobs"], default="digits")
     parser.add_argument("--kinds", nargs="+", default=list(TEACHERS))
     parser.add_argument("--dry", action="store_true")
     args = parser.parse_args()
@@ -145,7 +157,7 @@ def main() -> None:
     for kind in args.kinds:
         for size in TEACHERS[kind]:
             began = time.process_time()
-            raw = run(kind, size, list(range(FIRST, FIRST + args.seeds)))
+            raw = run(args.world, kind, size, list(range(FIRST, FIRST + args.seeds)))
             row: dict[str, Any] = {"teacher_error": interval(raw["teacher_error"])}
             last = dict(zip(ARMS, np.array(raw["curve"])[..., -1], strict=True))
             for i, arm in enumerate(ARMS):
@@ -157,13 +169,16 @@ def main() -> None:
             found.setdefault(kind, {})[str(size)] = row
             print(kind, size, row, flush=True)
     if not args.dry:
-        about = {"command": "python bench/rad.py", "commit": commit(), "machine": machine(), "thespis": thespis.__version__}
+        command, name = (
+            ("python bench/rad.py", "rad") if args.world == "digits" else ("python bench/rad.py --world blobs", "rad_blobs")
+        )
+        about = {"command": command, "commit": commit(), "machine": machine(), "thespis": thespis.__version__}
         numbers = {
             "seeds": list(range(FIRST, FIRST + args.seeds)),
             "what": "mean, and its 95% interval; wrong: of the answers",
             "teachers": found,
         }
-        keep("rad", about | numbers, picture(found))
+        keep(name, about | numbers, picture(found))
 
 
 def picture(found: dict[str, Any]) -> Any:
