@@ -28,17 +28,18 @@ if TYPE_CHECKING:
     from thespis.hub import push
     from thespis.policy import Policy, load
     from thespis.sb3 import import_sb3
+    from thespis.study.study import study
     from thespis.sweep.sweep import sweep
 
 __all__ = [
     "Fault", "Policy", "Result", "Schedule", "algorithms", "check_env", "compare", "evaluate", "export", "finetune", "import_sb3",
-    "load", "push", "report", "resume", "sweep", "train",
+    "load", "push", "report", "resume", "study", "sweep", "train",
 ]  # fmt: skip
 
 _FROM = {
     "Policy": "policy", "Result": "directory", "algorithms": "algorithms", "check_env": "checking", "compare": "api",
     "evaluate": "api", "export": "export", "finetune": "finetuning", "import_sb3": "sb3", "load": "policy", "push": "hub",
-    "report": "api", "resume": "api", "sweep": "sweep", "train": "api",
+    "report": "api", "resume": "api", "study": "study", "sweep": "sweep", "train": "api",
 }  # fmt: skip
 """each name above: the module that has it, which is imported when the name is first used, since nearly all of them need torch"""
 

@@ -1,5 +1,5 @@
-"""The command line: thespis train, resume, finetune, sweep, evaluate, report, compare, record, log, data, estimate, dashboard,
-export, import, push, load, list, check-env, model.
+"""The command line: thespis train, resume, finetune, sweep, study, evaluate, report, compare, record, log, data, estimate,
+dashboard, export, import, push, load, list, check-env, model.
 
 Help and a wrong option are answered before torch is imported: what needs it is imported by the commands, when they know what
 they are asked.
@@ -18,7 +18,7 @@ import shlex
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -40,6 +40,7 @@ thespis: actor-critic learning
   thespis resume DIR [--steps N]                  go on exactly where a run stopped (--lr ...: as another run)
   thespis finetune DIR --env ENV [--freeze PART]  a new run with the networks and options of another
   thespis sweep ALGORITHM --over NAME=A,B ...     many settings and seeds; the same command goes on where it stopped
+  thespis study NAME [--out DIR] [--seeds N]      runs that build on one another, and a table (alone: which there are)
   thespis evaluate DIR [--episodes N] [--video]   whole episodes with a trained policy
   thespis report DIR... [--video]                 a page of a run, or of several, with every curve
   thespis compare DIR... [--json]                 seeds of algorithms side by side, with intervals
@@ -428,6 +429,83 @@ def sweep(args: list[str]) -> int:
     return code
 
 
+@dataclasses.dataclass(frozen=True)
+class Study:
+    name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
+    """one that `thespis study` lists, or the path of a Python file of your own"""
+    out: Path | None = None
+    """folder of the runs; default: runs/study-NAME"""
+    seeds: config.Count | None = None
+    """how many seeds, from --seed on; default: the study's"""
+    seed: config.Natural = 0
+    """first seed"""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="STAGE.NAME=VALUE")] = ()
+    """another value of a stage's option, or as NAME=VALUE of all stages that have it; may be repeated"""
+    quiet: bool = False
+    """print nothing of the runs, only which begins, and the table"""
+    json: bool = False
+    """one JSON object on standard output, and what happens on standard error"""
+
+
+def study(args: list[str]) -> int:
+    from thespis.study import studies
+    from thespis.study import study as run_study
+
+    if not args:
+        _studies(studies().values())
+        return 0
+    given = _parse(Study, args, "thespis study", "Runs that build on one another, for several seeds, and a table.")
+    pairs = [text.partition("=") for text in given.set]
+    if bad := next((text for text, (name, sign, _) in zip(given.set, pairs, strict=True) if not (name and sign)), None):
+        raise Fault(f"--set is {bad!r}; allowed: STAGE.NAME=VALUE or NAME=VALUE, as in --set grpo.steps=1000")
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr if given.json else sys.stdout, flush=True)
+
+    options = {name: value for name, _, value in pairs}
+    found = run_study(
+        given.name, out=given.out, seeds=given.seeds, seed=given.seed, options=options, quiet=given.quiet or given.json, say=say
+    )
+    if given.json:
+        print(json.dumps(found))
+    elif not found["finished"]:
+        print("go on    with the same command")
+    else:
+        _study_table(found)
+    return 0 if found["finished"] else 130
+
+
+def _studies(found: Iterable[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("name", "what it is", box=None, header_style="bold", pad_edge=False)
+    for one in found:
+        table.add_row(one.name, Text.assemble(one.summary, "\n", (one.paper, "dim")))
+    Console().print(table)
+
+
+def _study_table(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    def cell(x: dict[str, Any] | None) -> str:
+        if x is None:
+            return ""
+        return f"{x['mean']:,.4g}" + ("" if x["interval95"] is None else " ({:,.4g} to {:,.4g})".format(*x["interval95"]))
+
+    columns = list(dict.fromkeys(column for row in found["rows"].values() for column in row))
+    table = Table("", *columns, box=None, header_style="bold", pad_edge=False)
+    for name, row in found["rows"].items():
+        table.add_row(Text(name), *(cell(row.get(column)) for column in columns))
+    Console().print(table)
+    many = len(found["seeds"])
+    print(f"seeds    {many}" + ("; in brackets the 95% interval of the mean" if many > 1 else ""))
+    print(f"csv      {found['csv']}")
+
+
 def _statistics(row: dict[str, Any]) -> tuple[str, str, str]:
     """The interquartile mean, its interval and the mean, in words."""
     numbers = [f"{x:,.4g}" if abs(x) < 1000 else f"{x:,.0f}" for x in (row["iqm"], row["mean"], *(row["interval95"] or ()))]
@@ -770,10 +848,10 @@ def model(args: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": train, "resume": resume, "finetune": finetune, "sweep": sweep, "evaluate": evaluate, "report": report,
-    "compare": compare, "record": record, "log": log, "data": data, "estimate": estimate, "dashboard": dashboard,
-    "export": export, "import": import_, "push": push, "load": load, "list": list_, "check-env": check_env,
-    "model": model,
+    "train": train, "resume": resume, "finetune": finetune, "sweep": sweep, "study": study, "evaluate": evaluate,
+    "report": report, "compare": compare, "record": record, "log": log, "data": data, "estimate": estimate,
+    "dashboard": dashboard, "export": export, "import": import_, "push": push, "load": load, "list": list_,
+    "check-env": check_env, "model": model,
 }  # fmt: skip
 
 

@@ -42,7 +42,10 @@ GROUPS = {
     "More than one process": "collectors ray_address",
 }
 """the names of Run's fields under each heading; what is named nowhere comes under "More" """
-ORDER = "train resume finetune evaluate load Policy Result algorithms report compare sweep export push import_sb3 check_env Fault"
+ORDER = (
+    "train resume finetune evaluate load Policy Result algorithms report compare sweep study export push import_sb3 check_env"
+    " Fault"
+)
 """of the names; others come after them"""
 ABOUT = """\
 A run has two kinds of options. Those on this page are the same for every algorithm. The others belong to one algorithm, such as

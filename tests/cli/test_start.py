@@ -26,7 +26,7 @@ def imports(code):
     "argv",
     [["--help"], ["list"], ["list", "--json"], ["trian"], ["train"], ["train", "sac", "--help"], ["train", "droq", "--lern", "1"],
      ["train", "sac", "--lr", "0"], ["sweep", "td3", "--help"], ["resume", "x", "--stps", "3"], ["evaluate", "--help"],
-     ["compare", "--help"], ["push", "--help"]],
+     ["compare", "--help"], ["push", "--help"], ["study"], ["study", "--help"], ["study", "nothing"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_and_a_wrong_command_import_nothing_heavy(argv):

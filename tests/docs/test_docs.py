@@ -18,6 +18,7 @@ import pytest
 import thespis
 from thespis import api, cli, config
 from thespis.engine.run import Run
+from thespis.study import studies
 
 HOUSE = Path(__file__).parents[2]
 PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("*.md"))]
@@ -75,6 +76,10 @@ def tiny(args: list[str]) -> list[str]:
                 rest = itertools.dropwhile(lambda word: not word.startswith("--"), args[at + 1 :])
                 args = [*args[:at], *rest]
         args = [*args, *(word for pair in more.items() for word in pair)]
+    if args[0] == "study" and len(args) > 1:
+        known = {name for stage in studies()[args[1]].module.STAGES.values() for name in stage.names()}
+        less = {k[2:].replace("-", "_"): v for k, v in (TINY | WRITING | {"--count": "8"}).items() if k != "--env"}
+        args = [*args, "--seeds", "1", "--quiet", *(w for k, v in less.items() if k in known for w in ("--set", f"{k}={v}"))]
     if args[0] in ("estimate", "record"):
         for name in ("--episodes", "--updates"):
             if name in args:
@@ -164,6 +169,7 @@ def test_every_option_named_exists() -> None:
                 "check-env",
                 "model",
                 "log",
+                "study",
             )
         ),
     ]

@@ -30,6 +30,8 @@ FLOOR = {
             "checking",
             "finetuning",
             "sweep",
+            "study",
+            "studies",
             "__init__",
             "__main__",
         ),
@@ -52,6 +54,8 @@ TOP = {
     "checking": 5,
     "finetuning": 5,
     "sweep": 5,
+    "study": 5,
+    "studies": 6,
     "cli": 6,
 }  # on floor 4 too an arrow points down; all may use the package's face
 SIDEWAYS = {("core", "fault"), ("config", "fault"), ("ops", "core")}  # the only arrows within a floor below the fourth

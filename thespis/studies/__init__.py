@@ -1,0 +1,1 @@
+"""The studies: a module each. thespis/study/__init__.py says what one holds."""
