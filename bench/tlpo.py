@@ -131,7 +131,7 @@ def mean(x: Any) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--pretrain", type=int, default=2_000)
     parser.add_argument("--dry", action="store_true")
