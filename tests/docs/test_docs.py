@@ -181,6 +181,10 @@ def test_every_option_named_exists() -> None:
         known |= {o.replace("--algo.", "--") for o in re.findall(r"--[a-z][\w.-]*", out)}
     for p in PAGES:
         text = re.sub(r"^ {4,}.*$", "", p.read_text(), flags=re.MULTILINE)  # indented: printed, or a shell's
+        for bench, options in re.findall(r"`python\s+bench/(\w+\.py)([^`]*)`", text):
+            there = (HOUSE / "bench" / bench).read_text()
+            assert all(f'"{o}"' in there for o in re.findall(r"--[a-z][a-z-]+", options)), f"{p.name}: {bench}{options}"
+        text = re.sub(r"`python\s+bench/[^`]*`", "", text)
         unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known
         assert not unknown, f"{p.name}: no command has {unknown}"
 
