@@ -80,7 +80,7 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@rm -f $@ $(PEERS)
 	@echo "Installing the pinned versions into .venv (torch is large: this takes a minute or more, once)"
-	@$(PIP) --editable ".[dev,docs,video,data,ray,language,sweep,onnx,hub,dashboard,robotics,dm-control,agents,worlds]"
+	@$(PIP) --editable ".[dev,docs,video,data,ray,language,sweep,onnx,hub,dashboard,robotics,dm-control,agents,worlds,minigrid]"
 	@touch $@
 
 $(PEERS): $(READY)

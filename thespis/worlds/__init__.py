@@ -40,6 +40,7 @@ TEXT = {
     "Chains": ("chains", None),
     "Choices": ("choices", None),
     "KeyDoor": ("keydoor", None),
+    "MiniGrid": ("minigrid", None),
 }
 """those that are spoken to, in the same form"""
 
