@@ -49,7 +49,7 @@ thespis: actor-critic learning
   thespis data DATA [--json]                      what is in a dataset, as a table and a picture
   thespis estimate DIR --data DATA                what a policy is worth by recorded data alone, with intervals
   thespis dashboard [DIR] [--port N]              runs as they go on, on a web page of this machine alone
-  thespis export DIR --format onnx|torch          a policy as one file that runs without Thespis
+  thespis export DIR --format onnx|torch|peft     a policy as one file that runs without Thespis
   thespis import sb3 FILE --env ENV               a SAC policy that Stable-Baselines3 saved
   thespis push DIR OWNER/NAME [--private]         to the Hugging Face Hub, with a card
   thespis load hf://OWNER/NAME [--out DIR]        a policy from there (evaluate takes hf://OWNER/NAME too)
@@ -230,14 +230,14 @@ class Dashboard:
 class Export:
     dir: Folder
     """run directory"""
-    format: Literal["onnx", "torch"] = "onnx"
-    """ONNX (needs thespis[onnx]), or a program of torch.export"""
+    format: Literal["onnx", "torch", "peft"] = "onnx"
+    """ONNX (needs thespis[onnx]), or a program of torch.export; of an actor that writes with an adapter a folder for peft"""
     which: Literal["last", "best"] = "last"
     """policy: last, or best by evaluation"""
     out: Path | None = None
-    """file; default: DIR/policy/last.onnx or .pt2"""
+    """file, or of peft folder; default: DIR/policy/last.onnx, .pt2 or .peft"""
     force: bool = False
-    """replace the file where it exists"""
+    """replace it where it exists"""
     algo: str | None = None
     """the algorithm's file again, where it is one of your own"""
 
@@ -749,8 +749,9 @@ def export(args: list[str]) -> int:
         print(f"in       {name}: {words}")
     for name, words in made.outputs.items():
         print(f"out      {name}: {words}")
+    files = list(made.path.iterdir()) if made.path.is_dir() else [made.path]
     print(f"tried    largest difference from the policy {made.difference:.1e}")
-    print(f"file     {made.path} ({made.path.stat().st_size:,} bytes)")
+    print(f"{'folder' if made.path.is_dir() else 'file'}   {made.path} ({sum(f.stat().st_size for f in files):,} bytes)")
     return 0
 
 

@@ -26,7 +26,7 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from thespis import api, ops
+from thespis import adapters, api, ops
 from thespis.core import Fault, Params, leaves, rebuild
 from thespis.directory import place
 from thespis.engine import checkpoint, fetch
@@ -35,7 +35,7 @@ from thespis.envs.flat import describe_error
 from thespis.envs.observations import flat_dim, image, ordered
 from thespis.envs.spaces_json import to_json
 
-SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
+SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "peft": ".peft"}
 OPSET = 20
 # observations that a file is tried on; the difference allowed, in half widths of a Box of actions: far above float32's rounding,
 # which deep and normalised nets amplify to 1e-5, and far below a mistake
@@ -58,7 +58,8 @@ def export(
     path: str | Path | api.Result, format: str = "onnx", *, which: str = "last", out: str | Path | None = None,
     force: bool = False, algo: str | None = None, **parts: Any,
 ) -> Exported:  # fmt: skip
-    """Writes a run's policy to `out` (default: RUN/policy/last.onnx, or .pt2), after trying it beside `Policy.act`.
+    """Writes a run's policy to `out` (default: RUN/policy/last.onnx, or .pt2), after trying it beside `Policy.act`; with "peft" a
+    folder, the adapter of an actor that writes.
 
     Raises Fault where the file exists (and not `force`), or the policy cannot be exported.
     """
@@ -66,8 +67,10 @@ def export(
         raise Fault(f"format is {format!r}; allowed: {', '.join(SUFFIX)}")
     if out is None and fetch.named(path):
         raise Fault(f"out: where to? {path} is no run directory; give a file with --out")
-    policy = api.load(path, which, algo=algo, **parts)
     file = place(out) if out else api.path_of(path) / "policy" / f"{which}{SUFFIX[format]}"
+    if format == "peft":
+        return Exported(file, {}, {}, adapters.write(api.path_of(fetch.local(path)), file, which, force))
+    policy = api.load(path, which, algo=algo, **parts)
     if file.is_dir() or (file.exists() and not force):
         raise Fault(f"out: {file} exists; give another with --out" + ("" if file.is_dir() else ", or --force to replace it"))
     if not file.parent.is_dir():

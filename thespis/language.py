@@ -44,7 +44,7 @@ from thespis.engine.play import play
 from thespis.engine.written import checked_pairs
 from thespis.envs.making import arguments
 from thespis.envs.text import Questions, TextWorld, is_reward, read_jsonl, text_world
-from thespis.lm import parse
+from thespis.lm import Model, parse
 from thespis.turns import Paired, Played, TextLearner, TextSpec
 
 USUAL = "thespis/Chains-v0"
@@ -198,16 +198,10 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """As `thespis.evaluate`, on held-out tasks: the most probable answers, or with `explore` sampled ones."""
     folder = path_of(fetch.local(path))
-    _, algo, cfg, run = _open(folder)
-    file = folder / "policy" / f"{which}.json"
-    if which not in ("last", "first", "best") or not file.exists():
-        raise Fault(f"which is {which!r}; {folder} has {', '.join(sorted(p.stem for p in file.parent.glob('*.json'))) or 'none'}")
+    run, model, about = writer(folder, which)
     world, _ = _sources(run, env)
     if world is None:
         raise Fault(f"env: {folder} learnt from written answers alone; name an environment")
-    learner = algo.module.make(cfg, TextSpec())
-    model = learner.policy(learner.init(language.model_of(run)))
-    language.graft(beginning.read(folder, which), model)
     first = run.seed + 1_000_000 if seed is None else seed
     envs = [world.make() for _ in range(episodes)]
     try:
@@ -224,9 +218,25 @@ def evaluate(
         "mean_return": sum(returns) / episodes, "std_return": float(torch.tensor(returns).std(unbiased=False)),
         "returns": returns, "mean_length": sum(len(e.turns) for e in found) / episodes,
         "cut": sum(e.turns[-1]["cut"] for e in found),
-        "info": {n: sum(v) / len(v) for n, v in infos.items()}, "step": checkpoint.read_json(file)["step"], "every": 1,
+        "info": {n: sum(v) / len(v) for n, v in infos.items()}, "step": about["step"], "every": 1,
         "conversations": [e.words() for e in found],
     }  # fmt: skip
+
+
+def writer(folder: Path, which: str = "last", **changed: Any) -> tuple[LanguageRun, Model, dict[str, Any]]:
+    """A run's options (`changed`: some of them others), the model that it has learnt, and what the policy's JSON says. Fault:
+    there is none; the files of a pretrained model are others by now."""
+    about, algo, cfg, run = _open(folder)
+    run = dataclasses.replace(run, **changed)
+    file = folder / "policy" / f"{which}.json"
+    if which not in ("last", "first", "best") or not file.exists():
+        raise Fault(f"which is {which!r}; {folder} has {', '.join(sorted(p.stem for p in file.parent.glob('*.json'))) or 'none'}")
+    if about.get("weights") != parse(run.model).digest():
+        raise Fault(f"model: the files of {run.model} have changed since {folder} began; what it learnt fits those alone")
+    learner = algo.module.make(cfg, TextSpec())
+    model: Model = learner.policy(learner.init(language.model_of(run)))
+    language.graft(beginning.read(folder, which), model)
+    return run, model, checkpoint.read_json(file)
 
 
 # ------------------------------------------------------------------------------------------------------------------ inside

@@ -14,6 +14,7 @@ FLOOR = {
     **dict.fromkeys(("engine", "algos", "report"), 3),
     **dict.fromkeys(
         (
+            "adapters",
             "algorithms",
             "directory",
             "language",
@@ -45,6 +46,7 @@ TOP = {
     "language": 2,
     "learner": 2,
     "training": 3,
+    "adapters": 3,
     "api": 4,
     "record": 4,
     "estimate": 4,
