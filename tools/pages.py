@@ -139,6 +139,7 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "constrained": "thespis/ShortVideo-v0 --data log.npz",
         "language": "thespis/Chains-v0",
         "epo": "thespis/KeyDoor-v0",
+        "iq_language": "thespis/Derivations-v0",
         "plr": "thespis/Caves-v0",
         "dred": "thespis/Caves-v0",
         "mamql": "thespis/MarkovGame-v0 --offline",

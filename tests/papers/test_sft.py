@@ -54,3 +54,22 @@ def test_a_small_model_learns_three_answers_by_heart() -> None:
     said = model.sample([TEXT.asked(p) for p in ("1+1=", "2+2=", "4+4=")], 4, greedy=True)
     assert [TEXT.decode(tokens) for tokens, _ in said] == ["2", "4", "8"]
     assert all(tokens[-1] == TEXT.end for tokens, _ in said)
+
+
+def test_label_smoothing_and_the_entropy_bonus_are_the_loop_over_tokens() -> None:
+    g = torch.Generator().manual_seed(0)
+    logits, mask = torch.randn(2, 4, 5, dtype=torch.float64, generator=g), torch.tensor([[0, 1, 1, 0], [0, 0, 0, 1]]).bool()
+    rows = Rows(torch.randint(0, 5, (2, 4), generator=g), mask, {"weight": mask.double() / 3})
+    total, entropies = 0.0, 0.0
+    p = logits.softmax(-1)
+    logp = torch.zeros(2, 4, dtype=torch.float64)
+    for r, t in mask.nonzero().tolist():
+        logp[r, t] = p[r, t - 1, rows.tokens[r, t]].log()
+        entropy = -sum(float(x) * float(x.log()) for x in p[r, t - 1])
+        evenly = sum(float(x.log()) for x in p[r, t - 1]) / 5
+        total -= (0.8 * float(logp[r, t]) + 0.2 * evenly + 0.3 * entropy) / 3
+        entropies += entropy / 3
+    out = Out(logp, rows, logits, lambda hidden: hidden)
+    loss, told = sft.make(sft.Config(smooth=0.2, entropy=0.3), TextSpec()).losses["policy"](out, rows)
+    assert float(loss) == pytest.approx(total, rel=1e-12)
+    assert float(told["entropy"]) == pytest.approx(entropies, rel=1e-12)

@@ -39,6 +39,7 @@ WORLDS = {
 TEXT = {
     "Chains": ("chains", None),
     "Choices": ("choices", None),
+    "Derivations": ("derivations", None),
     "KeyDoor": ("keydoor", None),
     "MiniGrid": ("minigrid", None),
 }
