@@ -140,6 +140,17 @@ class Turns:
         out[self.row, self.start - 1] = values
         return out
 
+    @property
+    def stop(self) -> Tensor:
+        """(N,) int64: the place of each turn's last sampled token."""
+        return self.start + torch.bincount(self.said[self.said >= 0], minlength=len(self.row)) - 1
+
+    def at_stop(self, values: Tensor) -> Tensor:
+        """(N,) to the last token that each turn sampled: (R, T), 0 elsewhere."""
+        out = torch.zeros(self.tokens.shape, dtype=values.dtype)
+        out[self.row, self.stop] = values
+        return out
+
     def rows(self, **columns: Tensor) -> Rows:
         """As a loss is given them; `sampled` is the log-probability that the sampler told."""
         return Rows(self.tokens, self.said >= 0, {"sampled": self.logp, **self.soft, **columns})

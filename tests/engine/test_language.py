@@ -116,7 +116,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("algo", "at"), [("grpo", 2), ("lite_ppo", 5), ("sft", 3)])
+@pytest.mark.parametrize(("algo", "at"), [("grpo", 2), ("lite_ppo", 5), ("sft", 3), ("ppo_tokens", 5)])
 def test_a_run_that_was_killed_goes_on_to_the_bit(algo: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the second, third or fifth update, which lies after a checkpoint or before the first of all."""
     options: dict[str, Any] = PLAY if algo != "sft" else SMALL | {"batch_size": 8, "steps": 48, "env_args": ("steps=1",)}

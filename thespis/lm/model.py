@@ -66,13 +66,21 @@ class Model:
         moments = {f"{name}.{k}": x for name in ("m", "v") for k, x in getattr(self, name).items()}
         return {f"params.{k}": p for k, p in self.weights().items()} | moments | ({"t": self.t} if moments else {})
 
-    def frozen(self) -> Model:
-        """A copy that is read and never learns."""
+    def copied(self) -> Model:
+        """Another with the same weights that learns apart from this one; its moments begin anew."""
         other = copy.copy(self)
         shared = {id(p): p for k, p in self.params.items() if k not in self.learns}  # what never changes is not copied
         other.module, other.heads = copy.deepcopy(self.module, shared), copy.deepcopy(self.heads)
         named = [*other.module.named_parameters(), *((f"heads.{k}", p) for k, p in other.heads.named_parameters())]
-        other.params = {k: p.requires_grad_(False) for k, p in named}
+        other.params, other.learns = dict(named), [*self.learns]
+        other._train()
+        return other
+
+    def frozen(self) -> Model:
+        """A copy that is read and never learns."""
+        other = self.copied()
+        for p in other.params.values():
+            p.requires_grad_(False)
         other._train()
         return other
 
