@@ -197,6 +197,10 @@ FEW = 20
 """names that a line may list"""
 
 
+FLOAT = 3.4e38
+"""the largest number that float32 has, rounded down"""
+
+
 def near(name: str, names: Iterable[str]) -> str:
     """'; did you mean x, y?' where there are near names or others' names of them, else '; allowed: ...', the first of many."""
     if close := nearest(name, names := list(names)):
@@ -243,7 +247,7 @@ def fit(hint: Any, value: Any) -> Any:
             value = float(value)
         if hint is int and type(value) is float and value.is_integer():
             value = int(value)
-    if type(value) is not hint or (hint is float and not math.isfinite(value)):
+    if type(value) is not hint or (hint is float and not abs(value) <= FLOAT):
         raise ValueError
     return value
 

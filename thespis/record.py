@@ -204,7 +204,8 @@ def inspect(source: Source, env: Env | None = None, out: str | Path | None = Non
     found = drawing.numbers(data.obs, data.action, reward, data.terminated, data.lengths)
     name = dataset.origin(source).name
     picture = place(out) if out else Path(f"{re.sub(r'[^a-zA-Z0-9_.-]+', '-', name)}.png")
-    drawing.picture(found, data.obs, data.action, name).savefig(picture, dpi=150)
+    drawn = drawing.picture(found, data.obs, data.action, name)
+    checkpoint.write(picture, lambda aside: drawn.savefig(aside, dpi=150, format=picture.suffix[1:] or "png"))
     table = {k: v for k, v in found.items() if k not in ("returns", "lengths")}
     return {
         "name": name,

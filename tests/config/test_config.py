@@ -73,6 +73,7 @@ def test_a_value_is_taken_as_its_field_wants_it(name: str, value: Any, kept: Any
         ("lr", None, "lr is None; allowed: a number above 0"),
         ("lr", math.nan, "lr is nan; allowed: a number above 0"),
         ("lr", math.inf, "lr is inf; allowed: a number above 0"),
+        ("lr", 1e39, "lr is 1e+39; allowed: a number above 0"),  # more than float32 holds
         ("shift", math.nan, "shift is nan; allowed: a number"),
         ("shift", -math.inf, "shift is -inf; allowed: a number"),
         ("tau", 1.5, "tau is 1.5; allowed: a number from 0 to 1"),
@@ -179,7 +180,7 @@ def test_check_changes_nothing_in_place() -> None:
 @pytest.mark.parametrize(
     ("given", "inside", "outside", "words"),
     [
-        (Range(0), [0, 5, 1e300], [-1e-9], "0 or more"),
+        (Range(0), [0, 5, 1e38], [-1e-9], "0 or more"),
         (Range(0, open=True), [1e-300, 5], [0, -1], "above 0"),
         (Range(-1, 1), [-1, 0, 1], [-1.001, 1.001], "from -1 to 1"),
     ],

@@ -11,7 +11,7 @@ from PIL import Image
 
 from thespis import envs
 from thespis.core import Fault
-from thespis.engine.film import SAMPLES, STILLS, WIDTH, Stills, record
+from thespis.engine.film import SAMPLES, STILLS, WIDTH, Stills, _apart, _written, record
 from thespis.envs import making
 
 
@@ -41,8 +41,8 @@ class Drawn(gym.Env):
         return np.full((32, 64, 3), 40 * self.t, np.uint8)
 
 
-def film(place, seed=3, world=Drawn, act=lambda obs, rows: obs, longest=100):
-    return record(envs.world(world), act, place / "videos", "v", seed, longest)
+def film(place, seed=3, world=Drawn, act=lambda obs, rows: obs, longest=100, contexts=None):
+    return record(envs.world(world), act, place / "videos", "v", seed, longest, contexts=contexts)
 
 
 def test_it_is_of_one_whole_episode(tmp_path, recwarn):
@@ -78,13 +78,23 @@ def test_stills_of_any_length_are_few_and_evenly_apart(steps):
     for step in range(steps + 1):
         stills.add(np.zeros((1, 1, 3), np.uint8), step, 0.0)
         assert len(stills.kept) <= 4 * STILLS
-    at = [step for _, step, _ in stills.chosen()]
+    at = [int(text.split()[1].replace(",", "")) for _, text in stills.chosen()]
     assert at[0] == 0
     assert at[-1] == steps
     assert len(at) == min(STILLS, steps + 1)
     if steps >= STILLS:
         gaps = np.diff(at) / (steps / (STILLS - 1))
         assert 0.6 < gaps.min() <= gaps.max() < 1.4
+
+
+def test_of_several_contexts_the_ends_are_shown(tmp_path):
+    rows = np.array([[0.2, 0.0], [0.4, 0.0], [0.4, 0.0], [0.8, 0.0]], np.float32)
+    film(tmp_path, contexts=rows)
+    assert len(_apart(np.eye(20))) == STILLS
+    assert [tuple(x) for x in _apart(rows)] == [tuple(x) for x in rows[[0, 1, 3]]]
+    assert [_written(x) for x in (rows[1], np.eye(3)[2])] == ["0.40, 0.00", "skill 2"]
+    with Image.open(tmp_path / "videos/v.png") as image:
+        assert image.size == (3 * WIDTH, WIDTH // 2 + 30)
 
 
 def test_without_an_encoder_there_are_stills(tmp_path, monkeypatch):

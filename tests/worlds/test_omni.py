@@ -122,3 +122,27 @@ def test_weights_make_one_reward_of_the_batch_and_contexts_stand_behind_it() -> 
     obs, returns, steps = wide.reenact([0, 0], [np.ones((1, 8), np.float32)] * 2)
     np.testing.assert_array_equal(obs, before)
     assert (returns.shape, steps.tolist()) == ((2, 3), [1, 1])
+
+
+def test_a_picture_of_omni_shows_the_way():
+    env = gym.make("thespis/Omni-v0", render_mode="rgb_array")
+    env.reset()
+    for _ in range(30):  # only the muscle that pulls to the right: into the wall
+        env.step(np.where(np.arange(8) == 0, 1, -1).astype(np.float32))
+    picture = env.render()
+    assert picture.shape == (300, 300, 3)
+    assert picture[150, 160].tolist() == [31, 95, 209]
+    assert picture[150, 140].tolist() == [255, 255, 255]
+    assert env.unwrapped.rows.at[0, 0] <= 0.25
+
+
+def test_the_ant_ends_where_its_rewards_say():
+    env = gym.make("thespis/AntOmni-v0", reach=2.0)
+    obs, _ = env.reset(seed=3)
+    start, total, action = obs[:2].copy(), np.zeros(3), np.full(8, 0.5, np.float32)
+    for _ in range(20):
+        obs, reward, *_ = env.step(action)
+        total += reward
+    np.testing.assert_allclose(total[0], 20 * 0.75, rtol=1e-6)
+    np.testing.assert_allclose(total[1:], (obs[:2] - start) / 2, atol=1e-5)
+    assert obs.shape == (29,)

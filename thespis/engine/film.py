@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from thespis.core import Fault
+from thespis.engine import checkpoint
 from thespis.engine.evaluate import Act
 from thespis.envs import Figures, World
 from thespis.envs.flat import Flat
@@ -24,9 +25,9 @@ def record(
     world: World, act: Act, folder: Path, name: str, seed: int, longest: int, gathered: Statistics | None = None,
     contexts: np.ndarray | None = None,
 ) -> dict[str, str]:  # fmt: skip
-    """One episode, of `longest` steps at most, with what wrappers had `gathered` and about the first of `contexts`, as
-    FOLDER/NAME.png, stills of it, and FOLDER/NAME.mp4, a video, where imageio-ffmpeg is installed: the paths, by "stills" and
-    "video". Fault: the environment or this machine cannot draw."""
+    """One episode, of `longest` steps at most, with what wrappers had `gathered`, as FOLDER/NAME.png, stills of it, and
+    FOLDER/NAME.mp4, a video, where imageio-ffmpeg is installed: the paths, by "stills" and "video". Of several `contexts` an
+    episode each, STILLS of them at most: the stills are how these end. Fault: the environment or this machine cannot draw."""
     env: Any
     try:
         env = world.make(render_mode="rgb_array")
@@ -43,23 +44,27 @@ def record(
         flat.use(gathered, frozen=True)
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{name}.tmp.mp4"
-    stills, write = Stills(), None
+    stills, ends, write = Stills(), [], None
     try:
-        obs, _ = env.reset(seed=seed, options=None if contexts is None else {"context": contexts[0]})
-        step, total, over = 0, 0.0, False
-        stills.add(frame := env.render(), step, total)
-        write = _video(aside, frame, env.metadata.get("render_fps", 30))
-        while not over and step < longest:
-            action = act(torch.from_numpy(obs)[None], torch.zeros(1, dtype=torch.int64)).cpu().numpy()[0]
-            obs, reward, terminated, truncated, _ = env.step(action)
-            step, total, over = step + 1, total + float(np.sum(reward)), terminated or truncated
-            stills.add(frame := env.render(), step, total)
-            if write:
-                write.send(np.ascontiguousarray(frame))
+        for i, context in enumerate(asked := _apart(contexts)):
+            obs, _ = env.reset(seed=seed + i, options=None if context is None else {"context": context})
+            step, total, over = 0, 0.0, False
+            frame = env.render()
+            stills.add(frame, step, total)
+            write = write or _video(aside, frame, env.metadata.get("render_fps", 30))
+            while not over and step < longest:
+                action = act(torch.from_numpy(obs)[None], torch.zeros(1, dtype=torch.int64)).cpu().numpy()[0]
+                obs, reward, terminated, truncated, _ = env.step(action)
+                step, total, over = step + 1, total + float(np.sum(reward)), terminated or truncated
+                frame = env.render()
+                stills.add(frame, step, total)
+                if write:
+                    write.send(np.ascontiguousarray(frame))
+            ends.append((frame, f"asked for {_written(context)}" if context is not None else ""))
         if write:
             write.close()
             aside.replace(folder / f"{name}.mp4")
-        stills.save(folder / f"{name}.png")
+        _sheet(ends if len(asked) > 1 else stills.chosen(), folder / f"{name}.png")
     finally:
         if write:
             write.close()
@@ -85,9 +90,8 @@ def _samples(env: Flat, act: Act, file: Path, seed: int) -> Path:
 
 def _write(picture: Any, file: Path) -> Path:
     """An image as PNG, whole or not at all."""
-    aside = file.with_name(f".{file.name}.tmp")
-    picture.save(aside, "png")
-    return aside.replace(file)
+    checkpoint.write(file, lambda aside: picture.save(aside, "png"))
+    return file
 
 
 def _video(file: Path, first: np.ndarray, fps: float) -> Any:
@@ -117,21 +121,39 @@ class Stills:
         if len(self.kept) > 4 * STILLS:
             self.kept, self.stride = self.kept[::2], 2 * self.stride
 
-    def chosen(self) -> list[tuple[np.ndarray, int, float]]:
-        """The first, the last, and what lies between: at most STILLS."""
+    def chosen(self) -> list[tuple[np.ndarray, str]]:
+        """The first, the last, and what lies between, at most STILLS, with their steps and returns."""
         n = len(self.kept)
-        return self.kept if n <= STILLS else [self.kept[i] for i in np.linspace(0, n - 1, STILLS).round().astype(int)]
+        few = self.kept if n <= STILLS else [self.kept[i] for i in np.linspace(0, n - 1, STILLS).round().astype(int)]
+        return [(frame, f"step {step:,}, return {total:,.0f}") for frame, step, total in few]
 
-    def save(self, file: Path) -> None:
-        """Those chosen, with their steps and returns, as one PNG; written whole or not at all."""
-        from PIL import Image, ImageDraw, ImageFont
 
-        chosen, shape, font = self.chosen(), self.kept[0][0].shape, ImageFont.load_default(18)
-        height = round(WIDTH * shape[0] / shape[1])
-        sheet = Image.new("RGB", (min(len(chosen), 4) * WIDTH, -(-len(chosen) // 4) * (height + 30)), "white")
-        draw = ImageDraw.Draw(sheet)
-        for i, (frame, step, total) in enumerate(chosen):
-            x, y = i % 4 * WIDTH, i // 4 * (height + 30)
-            sheet.paste(Image.fromarray(frame).resize((WIDTH, height)), (x, y))
-            draw.text((x + 8, y + height + 3), f"step {step:,}, return {total:,.0f}", "black", font)
-        _write(sheet, file)
+def _sheet(frames: list[tuple[np.ndarray, str]], file: Path) -> Path:
+    """Frames with what is said under each, in rows of four."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    shape, font = frames[0][0].shape, ImageFont.load_default(18)
+    height = round(WIDTH * shape[0] / shape[1])
+    sheet = Image.new("RGB", (min(len(frames), 4) * WIDTH, -(-len(frames) // 4) * (height + 30)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (frame, text) in enumerate(frames):
+        x, y = i % 4 * WIDTH, i // 4 * (height + 30)
+        sheet.paste(Image.fromarray(frame).resize((WIDTH, height)), (x, y))
+        draw.text((x + 8, y + height + 3), text, "black", font)
+    return _write(sheet, file)
+
+
+def _apart(contexts: np.ndarray | None) -> list[np.ndarray | None]:
+    """STILLS of the rows, evenly apart, none twice; [None] without."""
+    if contexts is None:
+        return [None]
+    rows = list(dict.fromkeys(map(tuple, contexts.tolist())))
+    picked = np.unique(np.linspace(0, len(rows) - 1, STILLS).round().astype(int))
+    return [np.array(rows[i], contexts.dtype) for i in picked]
+
+
+def _written(context: np.ndarray) -> str:
+    """A 1 among zeros as its place."""
+    if (context.sum(), context.max(), len(context) > 2) == (1, 1, True):
+        return f"skill {int(context.argmax())}"
+    return ", ".join(f"{x:.2f}" for x in context[:4]) + (", ..." if len(context) > 4 else "")

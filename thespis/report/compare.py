@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from thespis.fault import Fault
+from thespis.report.files import whole
 from thespis.report.panels import Run, below, read
 from thespis.report.statistics import Scores, improvement, interquartile_mean, interval, profile
 from thespis.report.style import COLOURS, DASHES, INK, MUTED, SIZE, WIDE, Bar, bars, brief, dress, entitle
@@ -176,9 +177,7 @@ class Comparison:
         FigureCanvasAgg(figure)
         for axes, (_, draw) in zip(figure.subplots(len(parts), height_ratios=heights, squeeze=False)[:, 0], parts, strict=True):
             draw(axes)
-        aside = file.with_name(f".{file.name}.tmp")
-        figure.savefig(aside, format="png")
-        aside.replace(file)
+        whole(file, lambda aside: figure.savefig(aside, format="png"))
 
     def _style(self, group: Group) -> dict[str, Any]:
         i = self.groups.index(group)

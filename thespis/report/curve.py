@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from thespis.fault import Fault
+from thespis.report.files import whole
 from thespis.report.reference import Reference, reference
 from thespis.report.style import COLOURS, DOTS, INK, MUTED, dress, entitle
 
@@ -26,13 +26,9 @@ def curve(run: Path) -> Path:
     """Draws run/curve.png, 1280 x 720, anew and whole or not at all; returns its path."""
     found, path = rows(run), run / "curve.png"
     picture = figure(found, _title(run), _reference(run, found))
-    aside = run / ".curve.png.tmp"
     try:
-        picture.savefig(aside, format="png")
-        return aside.replace(path)
+        return whole(path, lambda aside: picture.savefig(aside, format="png"))
     except OSError as error:  # a full disk
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise Fault(f"{path} could not be drawn: {error.strerror}; all else of the run stands") from error
 
 

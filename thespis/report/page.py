@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import matplotlib as mpl
 
 from thespis.report import archive, levels, talks
+from thespis.report.files import whole
 from thespis.report.panels import Panel, Run, figure, panels, read, svg
 from thespis.report.style import COLOURS, DASHES
 
@@ -79,9 +81,7 @@ def page(paths: Sequence[Path], out: Path | None = None) -> Path:
         f'<h1>{html.escape(title)}</h1>{facts(runs)}<div class="cards">{cards}</div>'
         "</body></html>\n"
     )
-    aside, file = folder / ".index.html.tmp", folder / "index.html"
-    aside.write_text(text, encoding="utf-8")
-    return aside.replace(file)
+    return whole(folder / "index.html", lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def pngs(paths: Sequence[Path], folder: Path) -> list[Path]:
@@ -89,8 +89,8 @@ def pngs(paths: Sequence[Path], folder: Path) -> list[Path]:
     files = []
     for panel in panels([read(p) for p in paths]):
         with mpl.rc_context({"text.parse_math": False}):
-            figure(panel, legend=True, scale=4).savefig(file := folder / f"{panel.name}.png")
-        files.append(file)
+            save = partial(figure(panel, legend=True, scale=4).savefig, format="png")
+            files.append(whole(folder / f"{panel.name}.png", save))
     return files
 
 

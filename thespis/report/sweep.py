@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from thespis.report.files import whole
 from thespis.report.statistics import interquartile_mean, interval
 from thespis.report.style import COLOURS, DOTS, WIDE, bars, brief, dress, entitle, short
 
@@ -75,7 +76,7 @@ def picture(found: dict[str, Any], file: Path) -> None:
     """Of a grid the final return of each setting; of a search the score over trials and over each value."""
     figure = _search(found) if found["search"] else _grid(found)
     FigureCanvasAgg(figure)
-    figure.savefig(file, format="png")
+    whole(file, lambda aside: figure.savefig(aside, format="png"))
 
 
 def _grid(found: dict[str, Any]) -> Figure:

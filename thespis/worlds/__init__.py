@@ -5,6 +5,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import registry
 
 WORLDS = {
+    "AntOmni": ("ant_omni", 100),
     "BeamOrbit": ("beam", 50),
     "BeamTransmission": ("beam", 40),
     "BitFlip": ("goals", None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +14,8 @@ __all__ = ["Omni"]
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+SIDE = 300
+"""pixels of a picture"""
 
 
 class Omni(gym.Env[Floats, Floats]):
@@ -31,11 +33,16 @@ class Omni(gym.Env[Floats, Floats]):
     From the omnidirectional tasks of Faldor et al. 2023, arXiv:2303.03832, of which it keeps the question, not the physics.
     """
 
-    metadata = {"render_modes": [], "reward_names": ["fitness", "x", "y"], "reward_weights": [1, 0, 0]}  # noqa: RUF012
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["rgb_array"],
+        "render_fps": 20,
+        "reward_names": ["fitness", "x", "y"],
+        "reward_weights": [1, 0, 0],
+    }
 
-    def __init__(self, muscles: int = 8, strength: float = 0.004, trap: bool = True) -> None:
+    def __init__(self, muscles: int = 8, strength: float = 0.004, trap: bool = True, render_mode: str | None = None) -> None:
         self.given = muscles, strength, trap
-        self.rows = self.batched(1)
+        self.render_mode, self.rows, self.way = render_mode, self.batched(1), np.zeros((1, 2))
         low, high = np.full(4 + muscles, -np.inf, np.float32), np.full(4 + muscles, np.inf, np.float32)
         low[:2], high[:2], low[4:], high[4:] = -1, 1, 0, 1
         self.observation_space = spaces.Box(low, high)
@@ -48,11 +55,31 @@ class Omni(gym.Env[Floats, Floats]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         super().reset(seed=seed)
+        self.way = np.zeros((1, 2))
         return self.rows.reset([0], np.ones(1, bool))[0], {}
 
     def step(self, action: Floats) -> tuple[Floats, Any, bool, bool, dict[str, Any]]:
         obs, reward, _, _ = self.rows.step(np.asarray(action, np.float32)[None], np.ones(1, bool))
+        self.way = np.vstack([self.way, obs[:, :2]])
         return obs[0], reward[0], False, False, {}
+
+    def render(self) -> Any:
+        """The square with its walls and the way so far, and each muscle as long as it is contracted, (300, 300, 3) of bytes."""
+        from PIL import Image, ImageDraw
+
+        image, rows, w = Image.new("RGB", (SIDE, SIDE), "white"), self.rows, self.rows.wall
+        draw = ImageDraw.Draw(image)
+        draw.rectangle((0, 0, SIDE - 1, SIDE - 1), outline=(190, 190, 190))
+        place = lambda points: [(SIDE / 2 * (1 + x), SIDE / 2 * (1 - y)) for x, y in points]
+        if rows.trap:
+            draw.line(place([(0, w), (w, w), (w, -w), (0, -w)]), "black", 4)
+        for pull, contracted in zip(rows.pull, rows.contracted[0], strict=True):
+            end = rows.at[0] + 0.25 * contracted * pull / np.linalg.norm(pull)
+            draw.line(place([rows.at[0], end]), (196, 102, 31), 3)
+        draw.line(place(self.way), (31, 95, 209), 3)
+        x, y = place(rows.at)[0]
+        draw.ellipse((x - 6, y - 6, x + 6, y + 6), (31, 95, 209))
+        return np.asarray(image)
 
 
 class Muscles:
