@@ -20,6 +20,7 @@ WORLDS = {
     "Gems": ("games", None),
     "HiddenCartPole": ("pendulums", 500),
     "HiddenPendulum": ("pendulums", 200),
+    "LiveFeed": ("live_feed", 200),
     "Lock": ("finite", None),
     "MarkovGame": ("games", None),
     "MultiGoal": ("points", 30),
