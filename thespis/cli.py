@@ -491,18 +491,14 @@ def _study_table(found: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    def cell(x: dict[str, Any] | None) -> str:
-        if x is None:
-            return ""
-        return f"{x['mean']:,.4g}" + ("" if x["interval95"] is None else " ({:,.4g} to {:,.4g})".format(*x["interval95"]))
-
-    columns = list(dict.fromkeys(column for row in found["rows"].values() for column in row))
-    table = Table("", *columns, box=None, header_style="bold", pad_edge=False)
+    table = Table("", "", "mean", "95% interval", box=None, header_style="bold", pad_edge=False)
     for name, row in found["rows"].items():
-        table.add_row(Text(name), *(cell(row.get(column)) for column in columns))
+        for i, (column, x) in enumerate(row.items()):
+            both = "" if x["interval95"] is None else "{:,.4g} to {:,.4g}".format(*x["interval95"])
+            table.add_row(Text("" if i else name), Text(column), f"{x['mean']:,.4g}", both)
     Console().print(table)
     many = len(found["seeds"])
-    print(f"seeds    {many}" + ("; in brackets the 95% interval of the mean" if many > 1 else ""))
+    print(f"seeds    {many}" + ("; the interval is of their mean" if many > 1 else ""))
     print(f"csv      {found['csv']}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -196,6 +196,9 @@ class Written:
 
     batch_size: int
     """rows in an update"""
+    columns: Mapping[str, float] = field(default_factory=dict)
+    """numbers of a row that become columns, and what they are where the row has none; a list has one for each token of its
+    answer, the end among them, and is 0 at the other tokens"""
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "language": "thespis/Chains-v0",
         "epo": "thespis/KeyDoor-v0",
         "iq_language": "thespis/Derivations-v0",
+        "coderl": "thespis/Programs-v0",
         "plr": "thespis/Caves-v0",
         "dred": "thespis/Caves-v0",
         "mamql": "thespis/MarkovGame-v0 --offline",

@@ -78,7 +78,7 @@ def tiny(args: list[str]) -> list[str]:
         args = [*args, *(word for pair in more.items() for word in pair)]
     if args[0] == "study" and len(args) > 1:
         known = {name for stage in studies()[args[1]].module.STAGES.values() for name in stage.names()}
-        less = {k[2:].replace("-", "_"): v for k, v in (TINY | WRITING | {"--count": "8"}).items() if k != "--env"}
+        less = {k[2:].replace("-", "_"): v for k, v in (TINY | WRITING | {"--count": "8", "--each": "2"}).items() if k != "--env"}
         args = [*args, "--seeds", "1", "--quiet", *(w for k, v in less.items() if k in known for w in ("--set", f"{k}={v}"))]
     if args[0] in ("estimate", "record"):
         for name in ("--episodes", "--updates"):

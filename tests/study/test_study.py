@@ -108,7 +108,7 @@ def test_any_run_and_any_file_can_be_a_stage(tmp_path: Path, monkeypatch: pytest
     # one more seed, and nothing that is finished is done again
     before = {p: p.stat().st_mtime_ns for p in made.rglob("*.safetensors")}
     assert cli.main(["study", "own.py", "--seeds", "3", "--set", "data.count=9", "--quiet"]) == 0
-    assert "3; in brackets" in capsys.readouterr().out
+    assert "3; the interval" in capsys.readouterr().out
     assert before == {p: p.stat().st_mtime_ns for p in before}
     # what a stage writes follows from the seed, and takes its place whole
     shutil.rmtree(made / "seed-1/data")

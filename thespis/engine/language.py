@@ -77,7 +77,8 @@ class _Training:
                 (folder / name).unlink(missing_ok=True)
         fed, self.book = learner.experience, None
         if not isinstance(fed, Played):
-            self.book = Book(model.text, model.context, seeds[1], world, rows, isinstance(fed, Paired))
+            columns = {} if isinstance(fed, Paired) else fed.columns
+            self.book = Book(model.text, model.context, seeds[1], world, rows, isinstance(fed, Paired), columns)
         self.envs: list[TextEnv] = []
         stack.callback(self._close)
         at = self.progress.steps

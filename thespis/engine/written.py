@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thespis.core import Fault
 from thespis.envs.text import TextWorld
@@ -19,10 +21,11 @@ class Book:
 
     def __init__(
         self, text: Text, context: int, seed: int, world: TextWorld | None, rows: Sequence[Mapping[str, Any]] | None,
-        paired: bool = False,
+        paired: bool = False, columns: Mapping[str, float] | None = None,
     ):  # fmt: skip
         """`rows`: those of a file, gone through in a new order each time; else the solutions that `world` tells. `paired`: each
-        row is two answers to a prompt, as `checked_pairs` wants it."""
+        row is two answers to a prompt, as `checked_pairs` wants it. `columns`: as `turns.Written` has them."""
+        self.columns = dict(columns or {})
         self.text, self.context, self.seed, self.rows, self.paired = text, context, seed, rows, paired
         self.env = world.make() if rows is None and world else None
 
@@ -33,7 +36,21 @@ class Book:
         found = [x for row in drawn for x in (self.text.pair(row) if self.paired else [self.text.written(row)])]
         if (longest := max(len(tokens) for tokens, _ in found)) > self.context:
             raise Fault(f"a conversation has {longest:,} tokens of {self.context:,} that the model can read; see --model")
-        return replace(padded(found), block=1 + self.paired)
+        rows = padded(found)
+        return replace(rows, block=1 + self.paired, columns={name: self._column(name, drawn, rows.mask) for name in self.columns})
+
+    def _column(self, name: str, drawn: Sequence[Mapping[str, Any]], mask: Tensor) -> Tensor:
+        """(R, T) float32. Fault: what a row has is neither a number nor one for each token of the answer."""
+        column = torch.zeros(mask.shape)
+        for i, row in enumerate(drawn):
+            value, places = row.get(name, self.columns[name]), mask[i]
+            many = isinstance(value, list)
+            if not all(isinstance(x, int | float) and math.isfinite(x) for x in (value if many else [value])):
+                raise Fault(f"data: a row has {str(value)[:60]!r} as its {name}; allowed: a number, or one for each token")
+            if many and len(value) != int(places.sum()):
+                raise Fault(f"data: a row has {len(value)} numbers as its {name}; its answer has {int(places.sum())} tokens")
+            column[i, places if many else slice(None)] = torch.tensor(value, dtype=torch.float32)
+        return column
 
     def _solved(self, numbers: range) -> list[dict[str, Any]]:
         assert self.env is not None

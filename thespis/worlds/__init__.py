@@ -44,6 +44,7 @@ TEXT = {
     "Derivations": ("derivations", None),
     "KeyDoor": ("keydoor", None),
     "MiniGrid": ("minigrid", None),
+    "Programs": ("programs", None),
 }
 """those that are spoken to, in the same form"""
 
