@@ -5,11 +5,12 @@
 
 A row names the environment and its arguments, the solutions learnt from at the start, steps, seeds, its arms (each an algorithm
 with options), and the metrics of training that are kept beside the returns of evaluations (`watch`); perhaps options of all its
-runs, and `log_every`.
+runs, `log_every`, an arm's own `steps`, and `reach`: a return, of which the report says after how many episodes it is reached.
 Raw curves lie in bench/results/raw/ROW/ARM-SEED.jsonl.
 """
 
 import argparse
+import itertools
 import json
 import time
 import tomllib
@@ -23,7 +24,15 @@ from record import band, commit, keep, machine, write_rows
 import thespis
 
 HERE = Path(__file__).parent
-EVERY = ("eval/return_mean", "eval/greedy_return_mean", "eval/pass@4", "eval/pass@32", "time/seconds", "time/cpu_seconds")
+EVERY = (
+    "eval/return_mean",
+    "eval/greedy_return_mean",
+    "eval/pass@4",
+    "eval/pass@32",
+    "time/seconds",
+    "time/cpu_seconds",
+    "time/updates",
+)
 
 
 def raw(row: str, arm: str, seed: int) -> Path:
@@ -56,8 +65,8 @@ def run(name: str, row: dict[str, Any], seeds: list[int], arms: list[str]) -> No
             what = dict(row["arms"][arm])
             clock = time.process_time()
             made = thespis.train(
-                what.pop("algo"), out=folder, start_from=start, steps=row["steps"], eval_every=row["eval_every"],
-                log_every=row.get("log_every", row["eval_every"]), **options(row, seed) | what,
+                what.pop("algo"), out=folder, start_from=start, eval_every=row["eval_every"],
+                log_every=row.get("log_every", row["eval_every"]), **options(row, seed) | {"steps": row["steps"]} | what,
             )  # fmt: skip
             if not made.finished:
                 raise SystemExit(f"{folder} was stopped ({made.stopped}); the same command begins it anew")
@@ -70,6 +79,15 @@ def run(name: str, row: dict[str, Any], seeds: list[int], arms: list[str]) -> No
                 rows[told["step"]] = rows.get(told["step"], {"step": told["step"]}) | kept
             rows[max(rows)]["time/cpu_seconds"] = time.process_time() - clock
             write_rows(path, rows.values())
+
+
+def reached(rows: list[dict[str, float]], size: int, wanted: float) -> int | None:
+    """Episodes, `size` an update, until an evaluation has the return, between two of them along a line; None: never."""
+    found = [(r.get("time/updates", 0) * size, r["eval/return_mean"]) for r in rows if "eval/return_mean" in r]
+    for (x, low), (y, high) in itertools.pairwise(found):
+        if high >= wanted:
+            return round(y - (y - x) * (high - wanted) / max(high - low, 1e-9) if low < wanted else x)
+    return None
 
 
 def report(name: str, row: dict[str, Any], commit: str) -> None:
@@ -110,6 +128,10 @@ def report(name: str, row: dict[str, Any], commit: str) -> None:
             "interval95": interval(last),
             "std": float(np.std(last, ddof=min(len(last) - 1, 1))),
         }
+        if "reach" in row:
+            each = thespis.algorithms()[what["algo"]].config
+            size = what.get("questions", each.questions) * what.get("group", each.group if hasattr(each, "group") else 1)
+            told["episodes_until"] = {str(row["reach"]): [reached(rows, size, row["reach"]) for rows in runs.values()]}
         told["cpu_seconds"] = [rows[-1]["time/cpu_seconds"] for rows in runs.values()]
         result["curves"][arm] = told
         steps = [r["step"] for r in next(iter(runs.values())) if "eval/return_mean" in r]

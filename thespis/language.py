@@ -268,7 +268,8 @@ def _ready(
     algo: Algorithm, cfg: Any, run: LanguageRun, world: TextWorld | None, env: Any, rows: Sequence[Mapping[str, Any]] | None
 ) -> TextLearner:
     """Fault: what algorithm, settings and environment cannot be together; before anything is written."""
-    learner = algo.module.make(cfg, world.spec if world else TextSpec())
+    spec = world.spec if world else TextSpec()
+    learner = algo.module.make(cfg, dataclasses.replace(spec, answer_tokens=run.answer_tokens))
     sizes = parse(run.model)
     if isinstance(learner.experience, Played):
         if run.data is not None and not is_reward(env):

@@ -16,6 +16,8 @@ class TextSpec:
 
     horizon: int | None = None
     """turns after which an episode is cut off, where there is such a limit"""
+    answer_tokens: int = 32
+    """tokens of an answer at most"""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,10 @@ class Turns:
         out[self.row, self.stop] = values
         return out
 
+    def prompts(self, which: Tensor) -> list[list[int]]:
+        """All that stood before each of these turns."""
+        return [self.tokens[r, :n].tolist() for r, n in zip(self.row[which].tolist(), self.start[which].tolist(), strict=True)]
+
     def rows(self, **columns: Tensor) -> Rows:
         """As a loss is given them; `sampled` is the log-probability that the sampler told."""
         return Rows(self.tokens, self.said >= 0, {"sampled": self.logp, **self.soft, **columns})
@@ -216,8 +222,8 @@ class TextLearner:
     init: Callable[[Any], Any]
     """model -> State"""
     update: Callable[[Any, Any], tuple[Any, dict[str, Tensor]]]
-    """(state, turns; of Written and Paired: rows) -> (state, metrics); changes the models of the state in place, and nothing
-    else"""
+    """(state, turns; of Written and Paired: rows) -> (state, metrics); changes the models and replays of the state in place, and
+    nothing else"""
     policy: Callable[[Any], Any]
     """state -> the model that speaks"""
     losses: dict[str, Callable[..., tuple[Tensor, dict[str, Tensor]]]]

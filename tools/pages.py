@@ -139,6 +139,8 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "constrained": "thespis/ShortVideo-v0 --data log.npz",
         "language": "thespis/Chains-v0",
         "epo": "thespis/KeyDoor-v0",
+        "archer": "thespis/Twenty-v0",
+        "filtered_bc": "thespis/Twenty-v0",
         "iq_language": "thespis/Derivations-v0",
         "coderl": "thespis/Programs-v0",
         "plr": "thespis/Caves-v0",

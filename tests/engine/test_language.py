@@ -116,10 +116,17 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("algo", "at"), [("grpo", 2), ("lite_ppo", 5), ("sft", 3), ("ppo_tokens", 5)])
+@pytest.mark.parametrize(
+    ("algo", "at"), [("grpo", 2), ("lite_ppo", 5), ("sft", 3), ("ppo_tokens", 5), ("archer", 5), ("filtered_bc", 2)]
+)
 def test_a_run_that_was_killed_goes_on_to_the_bit(algo: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the second, third or fifth update, which lies after a checkpoint or before the first of all."""
-    options: dict[str, Any] = PLAY if algo != "sft" else SMALL | {"batch_size": 8, "steps": 48, "env_args": ("steps=1",)}
+    options: dict[str, Any] = PLAY
+    if algo == "sft":
+        options = SMALL | {"batch_size": 8, "steps": 48, "env_args": ("steps=1",)}
+    elif algo in ("archer", "filtered_bc"):
+        options = {k: v for k, v in PLAY.items() if k != "group"} | {"questions": 8, "episodes": 2, "capacity": 20}
+        options |= {"warmup": 1, "critic_updates": 2} if algo == "archer" else {}
     env = "thespis/Chains-v0" if algo == "sft" else questions()
     whole = thespis.train(algo, env=env, out=tmp_path / "whole", **options)
     learn, count = language._Training.learn, []

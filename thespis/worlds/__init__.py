@@ -45,6 +45,7 @@ TEXT = {
     "KeyDoor": ("keydoor", None),
     "MiniGrid": ("minigrid", None),
     "Programs": ("programs", None),
+    "Twenty": ("twenty", None),
 }
 """those that are spoken to, in the same form"""
 
