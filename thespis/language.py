@@ -44,7 +44,7 @@ from thespis.engine.play import play
 from thespis.engine.written import checked_pairs
 from thespis.envs.making import arguments
 from thespis.envs.text import Questions, TextWorld, is_reward, read_jsonl, text_world
-from thespis.lm import Model, parse
+from thespis.lm import Model, adapter, parse
 from thespis.turns import Paired, Played, TextLearner, TextSpec
 
 USUAL = "thespis/Chains-v0"
@@ -271,6 +271,7 @@ def _ready(
     spec = world.spec if world else TextSpec()
     learner = algo.module.make(cfg, dataclasses.replace(spec, answer_tokens=run.answer_tokens))
     sizes = parse(run.model)
+    adapter(run.adapter)
     if isinstance(learner.experience, Played):
         if run.data is not None and not is_reward(env):
             raise Fault(

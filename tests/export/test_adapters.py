@@ -69,6 +69,18 @@ def test_peft_says_what_the_run_learnt(run: Path) -> None:
     assert json.loads((made.path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(run.parent / "model")
 
 
+def test_a_prompt_is_peft_s_prompt_tuning(run: Path, tmp_path: Path) -> None:
+    """The folder is written only where peft says the same with it; here the number of soft tokens is looked at, too."""
+    made = thespis.train(
+        "sft", env="thespis/Chains-v0", out=tmp_path / "run", steps=16, batch_size=8, lr=0.1, adapter="prompt:tokens=3",
+        model=str(run.parent / "model"), **QUICK,
+    )  # fmt: skip
+    exported = thespis.export(made, "peft")
+    assert exported.difference < 1e-4
+    about = json.loads((exported.path / "adapter_config.json").read_text())
+    assert (about["peft_type"], about["num_virtual_tokens"], about["token_dim"]) == ("PROMPT_TUNING", 3, 16)
+
+
 def refused(says: str, *args: Any, **how: Any) -> None:
     with pytest.raises(Fault, match=says) as told:
         thespis.export(*args, **how)

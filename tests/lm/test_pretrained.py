@@ -142,7 +142,7 @@ def test_what_cannot_be_is_named(folder: Path, tmp_path: Path, monkeypatch: pyte
         parse("smollm2")
     with pytest.raises(Fault, match="model 'gpt' is unknown; allowed: smollm2"):
         prepare("gpt")
-    with pytest.raises(Fault, match="bf16; allowed with --adapter lora"):
+    with pytest.raises(Fault, match="bf16; allowed with an --adapter"):
         parse(str(folder)).make(precision="bf16")
     with pytest.raises(Fault, match="trained whole"):
         parse("tiny").make(rank=4)

@@ -28,7 +28,7 @@ from thespis.engine.start import Start
 from thespis.engine.written import Book
 from thespis.envs.generators import global_generators_kept
 from thespis.envs.text import TextEnv, TextWorld
-from thespis.lm import Model, parse
+from thespis.lm import Model, adapter, parse
 from thespis.turns import Paired, Played, TextLearner
 
 
@@ -65,6 +65,9 @@ class _Training:
         seeds = diverge.seeds(run.seed)
         torch.manual_seed(seeds[0])
         model, notes = model_of(run), list[str]()
+        if run.adapter != "none":
+            learnt, all_ = (sum(p.numel() for p in params.values()) for params in (model.trained, model.params))
+            notes.append(f"{run.adapter}: {learnt:,} numbers are learnt, beside {all_ - learnt:,} that stay")
         if begin and not resume:
             graft(begin, model)
             notes.append(f"begins with the weights of another run ({begin.about.get('title', 'unknown')}, step {begin.step:,})")
@@ -234,7 +237,8 @@ class _Training:
 
 def model_of(run: LanguageRun) -> Model:
     """As the options name it, with the weights that it begins with."""
-    return parse(run.model).make(run.temperature, run.rank if run.adapter == "lora" else 0, run.precision)
+    beside = adapter(run.adapter)
+    return parse(run.model).make(run.temperature, run.rank if run.adapter == "lora" else 0, run.precision, beside)
 
 
 def graft(begin: Start, model: Model) -> None:

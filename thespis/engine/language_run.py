@@ -24,11 +24,15 @@ class LanguageRun:
     """arguments of the environment, each as name=value; a value is JSON, or else text (from Python also a dictionary)"""
     model: str = "tiny"
     """a small Llama from scratch, a token a character; with other sizes it is named so: tiny:dim=96,layers=3. Or smollm2, which
-    thespis model prepares, or the folder of a causal model of transformers, with its tokenizer"""
-    adapter: Literal["none", "lora"] = "none"
-    """what of a pretrained model is learnt: all of it, or low-rank matrices beside its linear layers (arXiv:2106.09685)"""
+    thespis model prepares, or the folder of a causal model of transformers, with its tokenizer, or the directory of a run that
+    was trained whole"""
+    adapter: str = "none"
+    """what of a pretrained model, or of a run's, is learnt: none, all of it; lora, low-rank matrices beside its linear layers
+    (arXiv:2106.09685); prompt, dept, ept or iapt, soft prompts (arXiv:2104.08691, 2309.05173, 2405.11464, 2405.18203), with
+    sizes as prompt:tokens=20, dept:tokens=20,rank=8,length=64, ept:tokens=20,rank=8,length=64,spaces=4,width=8 and
+    iapt:tokens=4,width=16"""
     rank: Count = 16
-    """rank of these matrices"""
+    """rank of lora's matrices"""
     precision: Literal["float32", "bf16"] = "float32"
     """of a pretrained model's weights; bf16 for those beside an adapter alone, which itself stays float32"""
     temperature: Positive = 1.0

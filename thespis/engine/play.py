@@ -60,7 +60,8 @@ def play(
             episodes[i].said += [-1] * len(given)
             episodes[i].logp += [0.0] * len(given)
             episodes[i].soft += [None] * len(given)
-        answers = model.sample([episodes[i].tokens for i in going], limit, rng, greedy)
+        asking = [[*episodes[i].starts, len(episodes[i].tokens)][0] for i in going]
+        answers = model.sample([episodes[i].tokens for i in going], limit, rng, greedy, asking)
         on = []
         for i, (tokens, logp, *mixed) in zip(going, answers, strict=True):
             e, answer, cut = episodes[i], model.text.decode(tokens), tokens[-1] != model.text.end

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from thespis.fault import Fault
 from thespis.lm import soft
+from thespis.lm.prompts import side_by_side
 from thespis.lm.text import Text
 from thespis.turns import Out, Rows
 
@@ -24,15 +25,26 @@ PIECE = 2**24
 class Model:
     """A causal transformer, heads of one number on its last hidden layer, and Adam's moments of all that is trained."""
 
-    def __init__(self, module: Any, text: Text, *, temperature: float = 1.0, heads: Sequence[str] = (), part: int = 2**14):
-        """`module` is a causal model of transformers; `part`: tokens that are learnt from, or read, at once."""
+    def __init__(
+        self, module: Any, text: Text, *, temperature: float = 1.0, heads: Sequence[str] = (), part: int = 2**14,
+        adapter: Any = None,
+    ):  # fmt: skip
+        """`module` is a causal model of transformers; `part`: tokens that are learnt from, or read, at once; `adapter`: prompts
+        of `lm.prompts`, which are then all that is learnt."""
         self.module, self.text, self.temperature, self.part = module.eval(), text, temperature, part
+        self.adapter = adapter
+        if adapter is not None:
+            module.requires_grad_(False)
         self.soft: soft.Soft | None = None
         self.heads = nn.ModuleDict({name: nn.Linear(module.config.hidden_size, 1) for name in heads})
-        named = [*module.named_parameters(), *((f"heads.{k}", p) for k, p in self.heads.named_parameters())]
+        named = self._named()
         self.params: dict[str, nn.Parameter] = dict(named)
         self.learns = [k for k, p in named if p.requires_grad]
         self._train()
+
+    def _named(self) -> list[tuple[str, nn.Parameter]]:
+        named = [*self.module.named_parameters(), *self.heads.named_parameters("heads")]
+        return named if self.adapter is None else [*named, *self.adapter.named_parameters("adapter")]
 
     def _train(self) -> None:
         self.trained = {k: p for k, p in self.params.items() if p.requires_grad}
@@ -55,7 +67,7 @@ class Model:
     @property
     def context(self) -> int:
         """Tokens of a conversation at most."""
-        return self.module.config.max_position_embeddings
+        return self.module.config.max_position_embeddings - (0 if self.adapter is None else self.adapter.sizes.tokens)
 
     def weights(self) -> dict[str, Tensor]:
         """Those that are learnt, by the names that transformers has for them; of an adapted model the adapter's alone."""
@@ -70,9 +82,8 @@ class Model:
         """Another with the same weights that learns apart from this one; its moments begin anew."""
         other = copy.copy(self)
         shared = {id(p): p for k, p in self.params.items() if k not in self.learns}  # what never changes is not copied
-        other.module, other.heads = copy.deepcopy(self.module, shared), copy.deepcopy(self.heads)
-        named = [*other.module.named_parameters(), *((f"heads.{k}", p) for k, p in other.heads.named_parameters())]
-        other.params, other.learns = dict(named), [*self.learns]
+        other.module, other.heads, other.adapter = copy.deepcopy((self.module, self.heads, self.adapter), shared)
+        other.params, other.learns = dict(other._named()), [*self.learns]
         other._train()
         return other
 
@@ -88,12 +99,14 @@ class Model:
 
     @torch.no_grad()
     def sample(
-        self, prompts: Sequence[Sequence[int]], limit: int, rng: torch.Generator | None = None, greedy: bool = False
-    ) -> list[Any]:
+        self, prompts: Sequence[Sequence[int]], limit: int, rng: torch.Generator | None = None, greedy: bool = False,
+        asked: Sequence[int] | None = None, adapters: Sequence[Any] | None = None,
+    ) -> list[Any]:  # fmt: skip
         """For each prompt the tokens of an answer, its end among them where it came within `limit`, and their log-probabilities
         in the distribution that they were drawn from. A prompt that stands there several times is read once. `greedy`: the most
-        probable token each time. With soft thinking also the mixtures, see `soft.sample`. Fault: a prompt that leaves no room in
-        the context."""
+        probable token each time. With soft thinking also the mixtures, see `soft.sample`. `asked`: of each prompt the tokens
+        before the first answer; default: all. `adapters`: prompts of `lm.prompts` for each, in place of its own. Fault: a prompt
+        that leaves no room in the context."""
         if not prompts:
             return []
         if (longest := max(map(len, prompts))) + limit > self.context:
@@ -102,8 +115,8 @@ class Model:
                 " take shorter prompts, a smaller limit, or a model with a larger context"
             )
         if self.soft:
-            return soft.sample(self, self.soft, prompts, limit, rng, greedy)
-        hidden, cache, there = self.begin(prompts)
+            return soft.sample(self, self.soft, prompts, limit, rng, greedy, asked)
+        hidden, cache, there = self.begin(prompts, asked, adapters)
         alive, steps, position = torch.arange(len(prompts)), list[tuple[Tensor, Tensor, Tensor]](), there.sum(1)
         for i in range(limit):
             logp = self._score(hidden).log_softmax(-1)
@@ -167,8 +180,13 @@ class Model:
     def __call__(self, rows: Rows) -> Out:
         """What it says of rows that are padded on the right: attention looks backwards, so padding needs no mask."""
         mixed = self.soft and "soft" in rows.columns
-        given = {"inputs_embeds": soft.embeddings(self, self.soft, rows)} if mixed and self.soft else {"input_ids": rows.tokens}
-        hidden = self.module.get_decoder()(**given, use_cache=False).last_hidden_state
+        x = soft.embeddings(self, self.soft, rows) if mixed and self.soft else None
+        if self.adapter is not None:
+            x = self.module.get_input_embeddings()(rows.tokens) if x is None else x
+            hidden = self.adapter.read(self.module.get_decoder(), x, rows.mask.cumsum(1) == 0)[0]
+        else:
+            given = {"input_ids": rows.tokens} if x is None else {"inputs_embeds": x}
+            hidden = self.module.get_decoder()(**given, use_cache=False).last_hidden_state
         before, after = hidden[:, :-1][rows.mask[:, 1:]], rows.tokens[:, 1:][rows.mask[:, 1:]]
         step = max(PIECE // self.module.config.vocab_size, 1)
         pieces = list(zip(before.split(step), after.split(step), strict=True))
@@ -180,16 +198,26 @@ class Model:
             said = said.masked_scatter(at, soft.density(self._score(before[at]), ids[at], g[at], self.soft.noise))
         return Out(out.placed(said), rows, hidden, self._score, out.modules)
 
-    def begin(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Any, Tensor]:
+    def begin(
+        self, prompts: Sequence[Sequence[int]], asked: Sequence[int] | None = None, adapters: Sequence[Any] | None = None
+    ) -> tuple[Tensor, Any, Tensor]:
         """Reads prompts, each distinct one once: the last hidden state of each (R, H), the cache, and where tokens stand (R, T),
-        padded on the left."""
+        padded on the left; soft tokens come before all."""
         longest = max(map(len, prompts))
-        distinct: dict[tuple[int, ...], int] = {}
-        index = torch.tensor([distinct.setdefault(tuple(p), len(distinct)) for p in prompts])
-        ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in distinct])
-        there = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in distinct])
-        hidden, cache = self._read_on(ids, there, (there.cumsum(1) - 1).clamp(min=0), None)
-        cache.batch_select_indices(index)
+        distinct: dict[Any, tuple[int, Sequence[int], int, Any]] = {}
+        index = []
+        for p, n, beside in zip(prompts, asked or map(len, prompts), adapters or [self.adapter] * len(prompts), strict=True):
+            index.append(distinct.setdefault((tuple(p), n, id(beside)), (len(distinct), p, n, beside))[0])
+        ids = torch.tensor([[0] * (longest - len(p)) + list(p) for _, p, _, _ in distinct.values()])
+        there = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for _, p, _, _ in distinct.values()])
+        if self.adapter is None and adapters is None:
+            hidden, cache = self._read_on(ids, there, (there.cumsum(1) - 1).clamp(min=0), None)
+        else:
+            its = side_by_side([a for *_, a in distinct.values()]) if adapters else self.adapter
+            question = (there > 0) & (there.cumsum(1) <= torch.tensor([[n] for _, _, n, _ in distinct.values()]))
+            x, cache, there = its.read(self.module.get_decoder(), self.module.get_input_embeddings()(ids), question, there)
+            hidden = x[:, -1]
+        cache.batch_select_indices(torch.tensor(index))
         return hidden[index], cache, there[index]
 
     def _logp(self, hidden: Tensor, tokens: Tensor) -> Tensor:

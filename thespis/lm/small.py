@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from thespis import config
 from thespis.config import Count, Range
 from thespis.fault import Fault
 from thespis.lm import pretrained
-from thespis.lm.pretrained import Pretrained
 from thespis.lm.text import Text
 
 if TYPE_CHECKING:
     from thespis.lm.model import Model
-
-ALLOWED = "tiny, or with other sizes as tiny:dim=64,layers=2,heads=4,context=256; smollm2; the folder of a model of transformers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +27,9 @@ class Small:
     context: Annotated[int, Range(2, 1_000_000)] = 256
     """tokens of a conversation at most"""
 
-    def make(self, temperature: float = 1.0, rank: int = 0, precision: str = "float32") -> Model:
+    def make(self, temperature: float = 1.0, rank: int = 0, precision: str = "float32", adapter: Any = None) -> Model:
         """With weights from torch's generator. Fault: transformers is not installed; an adapter or bf16 is asked for."""
-        if rank or precision != "float32":
+        if rank or adapter or precision != "float32":
             raise Fault("model: one from scratch is trained whole, in float32: leave --adapter and --precision out")
         transformers = pretrained.transformers_package()
         from thespis.lm.model import Model
@@ -48,18 +43,3 @@ class Small:
 
     def digest(self) -> None:
         """Of files that the weights are from: there are none."""
-
-
-def parse(name: str) -> Small | Pretrained:
-    """The sizes that a name such as tiny:dim=64,layers=2 gives; or the pretrained model of a folder, or smollm2. Fault: any other
-    name."""
-    if found := pretrained.find(name):
-        return found
-    kind, _, words = name.partition(":")
-    pairs = [re.fullmatch(r"\s*(\w+)=([0-9]+)\s*", word) for word in words.split(",")] if words else []
-    if kind != "tiny" or not all(pairs):
-        raise Fault(f"model is {name!r}; allowed: {ALLOWED}")
-    sizes = config.build(Small, {p[1]: int(p[2]) for p in pairs if p}, "model: ")
-    if sizes.dim % (2 * sizes.heads):
-        raise Fault(f"model is {name!r}: dim must be a multiple of twice the heads, {2 * sizes.heads}")
-    return sizes

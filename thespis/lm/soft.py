@@ -52,13 +52,19 @@ def mixture(table: Tensor, ids: Tensor, g: Tensor, tau: float) -> Tensor:
 
 @torch.no_grad()
 def sample(
-    model: Any, soft: Soft, prompts: Sequence[Sequence[int]], limit: int, rng: torch.Generator | None, greedy: bool
+    model: Any,
+    soft: Soft,
+    prompts: Sequence[Sequence[int]],
+    limit: int,
+    rng: torch.Generator | None,
+    greedy: bool,
+    asked: Sequence[int] | None = None,
 ) -> list[tuple[list[int], list[float], list[tuple[list[int], list[float]] | None]]]:
     """As Model.sample, and of each token the ids and noisy scores of its mixture; None: it is an ordinary token. A soft token is
     told as the one of most weight. `greedy`: without noise."""
     table = model.module.get_input_embeddings().weight
     answers: list[tuple[list[int], list[float], list[tuple[list[int], list[float]] | None]]] = [([], [], []) for _ in prompts]
-    hidden, cache, there = model.begin(prompts)
+    hidden, cache, there = model.begin(prompts, asked)
     alive, thinks = torch.arange(len(prompts)), torch.ones(len(prompts), dtype=torch.bool)
     position = there.sum(1)
     for i in range(limit):
