@@ -1,5 +1,5 @@
 """The command line: thespis train, resume, finetune, sweep, study, evaluate, report, compare, record, log, data, estimate,
-dashboard, export, import, push, load, list, check-env, model.
+dashboard, serve, export, import, push, load, list, check-env, model.
 
 Help and a wrong option are answered before torch is imported: what needs it is imported by the commands, when they know what
 they are asked.
@@ -49,6 +49,7 @@ thespis: actor-critic learning
   thespis data DATA [--json]                      what is in a dataset, as a table and a picture
   thespis estimate DIR --data DATA                what a policy is worth by recorded data alone, with intervals
   thespis dashboard [DIR] [--port N]              runs as they go on, on a web page of this machine alone
+  thespis serve DIR [--port N]                    what a run that writes has learnt, for OpenAI's clients on this machine alone
   thespis export DIR --format onnx|torch|peft     a policy as one file that runs without Thespis
   thespis import sb3 FILE --env ENV               a SAC policy that Stable-Baselines3 saved
   thespis push DIR OWNER/NAME [--private]         to the Hugging Face Hub, with a card
@@ -224,6 +225,18 @@ class Dashboard:
     """folder of run directories"""
     port: Annotated[int, config.Range(1, 65535)] = 8642
     """of 127.0.0.1, the only address that it is bound to"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    dir: Folder
+    """run directory of an actor that writes"""
+    port: Annotated[int, config.Range(1, 65535)] = 8643
+    """where it is asked; 127.0.0.1 is the only address that it is bound to"""
+    which: Literal["last", "first", "best"] = "last"
+    """policy: last, first, or best by evaluation"""
+    host: str = "127.0.0.1"
+    """any other is refused"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -736,6 +749,15 @@ def dashboard(args: list[str]) -> int:
     return 0
 
 
+def serve(args: list[str]) -> int:
+    about = "The model of a run of an actor that writes, asked as OpenAI's completions are, on this machine alone."
+    given = config.check(_parse(Serve, args, "thespis serve", about))
+    from thespis import serving
+
+    serving.serve(Path(given.dir).expanduser(), given.port, given.host, given.which)
+    return 0
+
+
 def export(args: list[str]) -> int:
     given = _parse(Export, args, "thespis export", "A policy as one file that runs without Thespis: the mean action.")
     from thespis.export import export as export_policy
@@ -847,7 +869,7 @@ def model(args: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "resume": resume, "finetune": finetune, "sweep": sweep, "study": study, "evaluate": evaluate,
     "report": report, "compare": compare, "record": record, "log": log, "data": data, "estimate": estimate,
-    "dashboard": dashboard, "export": export, "import": import_, "push": push, "load": load, "list": list_,
+    "dashboard": dashboard, "serve": serve, "export": export, "import": import_, "push": push, "load": load, "list": list_,
     "check-env": check_env, "model": model,
 }  # fmt: skip
 

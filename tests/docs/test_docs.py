@@ -162,6 +162,7 @@ def test_every_option_named_exists() -> None:
                 "report",
                 "compare",
                 "dashboard",
+                "serve",
                 "list",
                 "record",
                 "data",

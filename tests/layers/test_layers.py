@@ -15,6 +15,7 @@ FLOOR = {
     **dict.fromkeys(
         (
             "adapters",
+            "serving",
             "algorithms",
             "directory",
             "language",
@@ -47,6 +48,7 @@ TOP = {
     "learner": 2,
     "training": 3,
     "adapters": 3,
+    "serving": 3,
     "api": 4,
     "record": 4,
     "estimate": 4,
