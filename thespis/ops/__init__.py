@@ -1,6 +1,6 @@
 """Maths that has a name outside any one paper: tensors in, tensors out."""
 
-from thespis.ops import archive, levels
+from thespis.ops import archive, levels, privacy
 from thespis.ops.actions import allowed, combinations, features, joined, masked, parts, pick, ravelled, sizes, unravelled
 from thespis.ops.advantage import gae
 from thespis.ops.distribution import expectation, project, quantile_huber, repeated_noise, support, zeta
@@ -20,7 +20,7 @@ __all__ = [
     "allowed", "archive", "backup", "between", "by_group", "choice", "clipped", "combinations", "conjugate_gradient",
     "cosine", "expectation", "features", "first_moments", "floors", "gae", "integrate", "joined", "k3", "keyed",
     "lambda_advantage", "levels", "masked", "mean_and_std", "moments", "nearest", "noised", "normal_log_prob", "normalised",
-    "of_others", "parts", "per_constant", "per_sequence", "per_token", "pick", "project", "quantile_huber", "ravelled",
+    "of_others", "parts", "per_constant", "per_sequence", "per_token", "pick", "privacy", "project", "quantile_huber", "ravelled",
     "repeated_noise", "return_scale", "reward_shape", "robust_chances", "sizes", "squared", "squashed_log_prob",
     "squashed_sample", "standardised", "support", "systematic", "unravelled", "unseen", "whitened", "with_advantages", "zeta",
 ]  # fmt: skip

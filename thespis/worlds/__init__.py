@@ -26,6 +26,7 @@ WORLDS = {
     "MultiGoal": ("points", 30),
     "Omni": ("omni", 60),
     "PixelPendulum": ("pendulums", 200),
+    "PrivateTuning": ("private_tuning", None),
     "Reach": ("goals", 50),
     "RiverSwim": ("finite", None),
     "Rounds": ("bandits", None),
