@@ -117,7 +117,8 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("algo", "at"), [("grpo", 2), ("lite_ppo", 5), ("sft", 3), ("ppo_tokens", 5), ("archer", 5), ("filtered_bc", 2)]
+    ("algo", "at"),
+    [("grpo", 2), ("lite_ppo", 5), ("sft", 3), ("ppo_tokens", 5), ("archer", 5), ("filtered_bc", 2), ("vl_dac", 3)],
 )
 def test_a_run_that_was_killed_goes_on_to_the_bit(algo: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the second, third or fifth update, which lies after a checkpoint or before the first of all."""

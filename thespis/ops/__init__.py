@@ -14,13 +14,24 @@ from thespis.ops.rollouts import first_moments, whitened, with_advantages
 from thespis.ops.sampling import choice, robust_chances, systematic
 from thespis.ops.scale import between, cosine, mean_and_std, moments, normalised, return_scale, standardised, unseen
 from thespis.ops.solve import conjugate_gradient
-from thespis.ops.tokens import by_group, clipped, k3, lambda_advantage, of_others, per_constant, per_sequence, per_token
+from thespis.ops.tokens import (
+    by_group,
+    clipped,
+    k3,
+    lambda_advantage,
+    of_others,
+    over_turn,
+    per_constant,
+    per_sequence,
+    per_token,
+)
 
 __all__ = [
     "allowed", "archive", "backup", "between", "by_group", "choice", "clipped", "combinations", "conjugate_gradient",
     "cosine", "expectation", "features", "first_moments", "floors", "gae", "integrate", "joined", "k3", "keyed",
     "lambda_advantage", "levels", "masked", "mean_and_std", "moments", "nearest", "noised", "normal_log_prob", "normalised",
-    "of_others", "parts", "per_constant", "per_sequence", "per_token", "pick", "privacy", "project", "quantile_huber", "ravelled",
-    "repeated_noise", "return_scale", "reward_shape", "robust_chances", "sizes", "squared", "squashed_log_prob",
-    "squashed_sample", "standardised", "support", "systematic", "unravelled", "unseen", "whitened", "with_advantages", "zeta",
+    "of_others", "over_turn", "parts", "per_constant", "per_sequence", "per_token", "pick", "privacy", "project",
+    "quantile_huber", "ravelled", "repeated_noise", "return_scale", "reward_shape", "robust_chances", "sizes", "squared",
+    "squashed_log_prob", "squashed_sample", "standardised", "support", "systematic", "unravelled", "unseen", "whitened",
+    "with_advantages", "zeta",
 ]  # fmt: skip

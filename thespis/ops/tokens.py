@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -59,6 +61,17 @@ def of_others(x: Tensor, group: Tensor) -> Tensor:
 
 def _sums(x: Tensor, group: Tensor) -> Tensor:
     return torch.zeros(int(group.max()) + 1 if len(group) else 0, dtype=x.dtype).index_add(0, group, x)
+
+
+def over_turn(x: Tensor, turn: Tensor, how: Literal["sum", "amax"] = "sum") -> Tensor:
+    """At each sampled token the sum, or the largest, of x over the tokens of its turn; 0 elsewhere.
+
+    x (R, T); `turn` (R, T) numbers the turns of a row from 0 on, and is -1 where nothing was sampled.
+    """
+    index = turn.long() + 1
+    size = int(index.max()) + 1 if index.numel() else 1
+    found = x.new_zeros(len(x), size).scatter_reduce(1, index, x, how, include_self=False)
+    return torch.where(index > 0, found.gather(1, index), 0)
 
 
 def lambda_advantage(reward: Tensor, discount: Tensor, ended: Tensor, value: Tensor, lam: float) -> Tensor:
