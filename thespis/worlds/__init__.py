@@ -11,6 +11,7 @@ WORLDS = {
     "BitFlip": ("goals", None),
     "Caves": ("caves", None),
     "CorruptedDigits": ("digits", None),
+    "CrampedRoom": ("kitchen", None),
     "DRAM": ("dram", None),
     "DeepSea": ("finite", None),
     "Digits": ("digits", None),
