@@ -31,8 +31,8 @@ from thespis.turns import TextSpec
 
 HERE = Path(__file__).parent
 RAW = HERE / "results" / "raw" / "prompts"
-BASE = Path("runs") / "bench-prompts-base"
-DIGITS, SEEDS, UPDATES, BATCH, EXAMPLES, LR = 10, (0, 1, 2), 400, 32, 2_000, 1e-2
+BASE, BASE_UPDATES = Path("runs") / "bench-prompts-base", 2_000
+DIGITS, SEEDS, BATCH, EXAMPLES, LR = 10, (0, 1, 2), 32, 2_000, 1e-2
 ARMS = {
     "prompt, 6": "prompt:tokens=6", "prompt, 20": "prompt:tokens=20", "DePT": "dept:tokens=6,rank=10,length=16",
     "DePT, EPT's size": "dept:tokens=6,rank=39,length=16", "EPT": "ept:tokens=6,rank=10,length=16,spaces=4,width=4",
@@ -81,7 +81,7 @@ def base(updates: int) -> Path:
     return BASE
 
 
-def once(arm: str, target: str, seed: int) -> dict[str, Any]:
+def once(arm: str, target: str, seed: int, updates: int) -> dict[str, Any]:
     """One adapter: accuracy on 500 questions after its updates, its parameters, and seconds an update."""
     torch.manual_seed(seed)
     rng, answer, text = random.Random(1_000 + seed), TARGETS[target], lm.Text()
@@ -90,9 +90,9 @@ def once(arm: str, target: str, seed: int) -> dict[str, Any]:
     model = lm.parse(str(BASE)).make(rank=int(ARMS[arm] == "lora"), adapter=lm.adapter(ARMS[arm]))
     learner = sft.make(sft.Config(lr=LR, batch_size=BATCH), TextSpec())
     state, clock = learner.init(model), time.perf_counter()
-    for _ in range(UPDATES):
+    for _ in range(updates):
         state, _ = learner.update(state, lm.padded(rng.sample(rows, BATCH)))
-    seconds = (time.perf_counter() - clock) / UPDATES
+    seconds = (time.perf_counter() - clock) / updates
     said = model.sample([text.asked(f"??:{d}") for d in made[EXAMPLES:]], 3, greedy=True)
     right = np.mean([text.decode(t) == answer(d) for (t, _), d in zip(said, made[EXAMPLES:], strict=True)])
     gate = {}
@@ -102,17 +102,25 @@ def once(arm: str, target: str, seed: int) -> dict[str, Any]:
         share = front.gate(lm.prompts.fused(front.tokens, front.a @ front.b).mean(0)).softmax(-1).detach()
         gate = {"gate_entropy": float(-(share * share.log()).sum())}
     count = sum(p.numel() for p in model.trained.values())
-    return {"arm": arm, "target": target, "seed": seed, "accuracy": float(right), "seconds": seconds, "parameters": count} | gate
+    return {
+        "arm": arm,
+        "target": target,
+        "seed": seed,
+        "accuracy": float(right),
+        "updates": updates,
+        "seconds": seconds,
+        "parameters": count,
+    } | gate
 
 
 def run(updates: int, seeds: list[int], targets: list[str], arms: list[str]) -> None:
-    base(updates)
+    base(BASE_UPDATES)
     for seed in seeds:
         for target in targets:
             for arm in arms:
                 path = RAW / f"{arm.replace(' ', '-')}-{target.replace(' ', '-')}-{seed}.jsonl"
                 if not path.exists():
-                    write_rows(path, [found := once(arm, target, seed)])
+                    write_rows(path, [found := once(arm, target, seed, updates)])
                     print(found, flush=True)
 
 
@@ -169,17 +177,20 @@ def report(of: str) -> None:
 
     done = [json.loads(p.read_text()) for p in sorted(RAW.glob("*-?.jsonl"))]
     rows = [json.loads(x) for x in (BASE / "metrics.jsonl").read_text().splitlines()]
+    known = [r["eval/greedy_return_mean"] for r in rows if "eval/greedy_return_mean" in r]
     result: dict[str, Any] = {
         "what": "Soft prompts beside a frozen model of 0.2M weights, on questions that it was never asked",
         "command": "python bench/prompts.py run && python bench/prompts.py speed", "commit": of, "machine": machine(),
-        "seeds": sorted({r["seed"] for r in done}), "updates": UPDATES, "batch": BATCH, "lr": LR,
-        "base": {"known_questions": [r["eval/greedy_return_mean"] for r in rows if "eval/greedy_return_mean" in r][-1]},
+        "seeds": sorted({r["seed"] for r in done}), "updates": sorted({r["updates"] for r in done}), "batch": BATCH, "lr": LR,
+        "base": {"updates": BASE_UPDATES, "known_questions": known[-1]},
         "arms": {},
     }  # fmt: skip
     for arm, options in ARMS.items():
         mine = [r for r in done if r["arm"] == arm]
+        if not mine:
+            continue
         by_seed = [np.mean([r["accuracy"] for r in mine if r["seed"] == s]) for s in result["seeds"]]
-        targets = {t: [r["accuracy"] for r in mine if r["target"] == t] for t in TARGETS}
+        targets = {t: found for t in TARGETS if (found := [r["accuracy"] for r in mine if r["target"] == t])}
         result["arms"][arm] = {
             "adapter": options, "parameters": mine[0]["parameters"], "accuracy": targets, "mean": float(np.mean(by_seed)),
             "by_seed": [float(x) for x in by_seed], "interval95": interval(np.array(by_seed)),
@@ -189,10 +200,12 @@ def report(of: str) -> None:
         result["speed"] = [json.loads(x) for x in (RAW / "speed.jsonl").open()]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
+    shown = [t for t in TARGETS if any(t in told["accuracy"] for told in result["arms"].values())]
     for i, ((arm, told), colour) in enumerate(zip(result["arms"].items(), COLOURS * 2, strict=False)):
-        for j, (_, values) in enumerate(told["accuracy"].items()):
+        for target, values in told["accuracy"].items():
+            j = shown.index(target)
             axes.plot([j + (i - 3.5) / 10] * len(values), values, "o", color=colour, label=arm if j == 0 else None)
-    axes.set_xticks(range(len(TARGETS)), TARGETS)
+    axes.set_xticks(range(len(shown)), shown)
     axes.set_ylabel("right answers, 500 held-out questions")
     axes.legend(fontsize=8, ncols=2)
     keep("prompts", result, figure)
@@ -201,16 +214,17 @@ def report(of: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("run", "speed", "report"))
-    parser.add_argument("--updates", type=int, default=4_000, help="of the frozen model")
+    parser.add_argument("--updates", type=int, default=300, help="of each adapter")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--commit", help="that the results were made at, if not this one")
+    parser.add_argument("--turns", type=int, default=5, help="of the comparison of speed")
     args = parser.parse_args()
     if args.what == "run":
         run(args.updates, args.seeds, args.targets, args.arms)
     elif args.what == "speed":
-        speed()
+        speed(args.turns)
     else:
         report(args.commit or commit())
 
