@@ -31,12 +31,12 @@ from thespis.turns import TextSpec
 
 HERE = Path(__file__).parent
 RAW = HERE / "results" / "raw" / "prompts"
-BASE, BASE_UPDATES = Path("runs") / "bench-prompts-base", 2_000
+BASE, BASE_UPDATES = Path("runs") / "bench-prompts-base", 1_500
 DIGITS, SEEDS, BATCH, EXAMPLES, LR = 10, (0, 1, 2), 32, 2_000, 1e-2
 ARMS = {
     "prompt, 6": "prompt:tokens=6", "prompt, 20": "prompt:tokens=20", "DePT": "dept:tokens=6,rank=10,length=16",
     "DePT, EPT's size": "dept:tokens=6,rank=39,length=16", "EPT": "ept:tokens=6,rank=10,length=16,spaces=4,width=4",
-    "IAPT": "iapt:tokens=4,width=8", "IAPT, LoRA's size": "iapt:tokens=4,width=40", "LoRA": "lora",
+    "IAPT": "iapt:tokens=4,width=8", "IAPT, LoRA's size": "iapt:tokens=4,width=20", "LoRA": "lora",
 }  # fmt: skip
 TARGETS: dict[str, Callable[[str], str]] = {
     "sevens": lambda d: str(d.count("7")),
@@ -73,10 +73,10 @@ def base(updates: int) -> Path:
     else:
         rng, file = random.Random(0), Path("runs") / "bench-prompts.jsonl"
         file.parent.mkdir(exist_ok=True)
-        file.write_text("\n".join(json.dumps(known(rng)) for _ in range(100_000)))
+        file.write_text("\n".join(json.dumps(known(rng)) for _ in range(20_000)))
         thespis.train(
-            "sft", data=file, out=BASE, steps=64 * updates, model="tiny:dim=64,layers=4,context=64", lr=2e-3, answer_tokens=3,
-            eval_episodes=200, eval_samples=1, eval_every=16 * updates, checkpoint_every=8 * updates, sinks=(), panel=False,
+            "sft", data=file, out=BASE, steps=64 * updates, model="tiny:dim=64,layers=2,context=64", lr=3e-3, answer_tokens=3,
+            eval_episodes=100, eval_samples=1, eval_every=32 * updates, checkpoint_every=8 * updates, sinks=(), panel=False,
         )  # fmt: skip
     return BASE
 
@@ -179,7 +179,7 @@ def report(of: str) -> None:
     rows = [json.loads(x) for x in (BASE / "metrics.jsonl").read_text().splitlines()]
     known = [r["eval/greedy_return_mean"] for r in rows if "eval/greedy_return_mean" in r]
     result: dict[str, Any] = {
-        "what": "Soft prompts beside a frozen model of 0.2M weights, on questions that it was never asked",
+        "what": "Soft prompts beside a frozen model of 0.15M weights, on questions that it was never asked",
         "command": "python bench/prompts.py run && python bench/prompts.py speed", "commit": of, "machine": machine(),
         "seeds": sorted({r["seed"] for r in done}), "updates": sorted({r["updates"] for r in done}), "batch": BATCH, "lr": LR,
         "base": {"updates": BASE_UPDATES, "known_questions": known[-1]},
