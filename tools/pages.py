@@ -160,6 +160,8 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         if algo.family == "offline"
         else "--data pairs.jsonl"
         if file(algo) in ("dpo", "text_reward_model")
+        else "--data steps.jsonl"
+        if file(algo) == "direct_advantage"
         else f"--env {world}"
     )
     by_line = f", and [line by line](../docs/{algo.name}.md)" if (HOUSE / f"docs/{algo.name}.md").is_file() else ""

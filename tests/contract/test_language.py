@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import math
 import pkgutil
 import types
 from collections import defaultdict
@@ -61,7 +62,8 @@ def given(learner: TextLearner, model: Model) -> Any:
         pairs = [{"prompt": f"{i}+1=", "chosen": f"{i + 1}", "rejected": "no" * (i % 3 + 1)} for i in range(6)]
         return Book(model.text, model.context, 0, None, pairs, True).batch(0, 6)
     if not isinstance(learner.experience, Played):
-        return Book(model.text, model.context, 0, WORLD, None, columns=learner.experience.columns).batch(0, 6)
+        columns = {k: 1.0 if math.isnan(x) else x for k, x in learner.experience.columns.items()}  # nan: a row must tell it
+        return Book(model.text, model.context, 0, WORLD, None, columns=columns).batch(0, 6)
     envs = [WORLD.make() for _ in range(6)]
     turns = gathered(play(model, envs, [1, 2], 5, torch.Generator().manual_seed(0), group=3))
     return dataclasses.replace(turns, reward=torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 0.0]))

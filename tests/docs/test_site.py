@@ -105,6 +105,8 @@ def test_the_command_of_a_page_runs(name, tmp_path, monkeypatch):
         np.savez("steps.npz", **columns, terminals=np.arange(20) % 5 == 4)
     if "pairs.jsonl" in args:
         Path("pairs.jsonl").write_text(json.dumps({"prompt": "1+1=", "chosen": "2", "rejected": "3"}))
+    if "steps.jsonl" in args:
+        Path("steps.jsonl").write_text(json.dumps({"prompt": "1+1=", "answer": "2", "advantage": 0.5, "value": [0.5, -1]}))
     if "log.npz" in args:
         record.log("thespis/ShortVideo-v0", "log.npz", 40)
     code, out = said([*args, *(word for k, v in small.items() for word in (f"--{k.replace('_', '-')}", v))])
