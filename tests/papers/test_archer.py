@@ -1,19 +1,17 @@
 """ArCHer: its targets and losses as loops over turns, the known values of a small game, and REINFORCE as its actor's limit."""
 
 import dataclasses
-import math
-from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from thespis.algos.language import archer, lite_ppo
 from thespis.core import leaves
-from thespis.data.conversations import Conversations
 from thespis.lm import Model, Text
 from thespis.turns import Out, Rows, TextSpec, Turns
 
-from .answers import played, small
+from .answers import Spy, played, small
 
 ONE = archer.Config(warmup=0, critic_updates=1, updates=1, episodes=4, capacity=8, turns=100)
 
@@ -122,6 +120,23 @@ def test_the_advantage_is_the_lower_q_less_the_lower_v() -> None:
         assert v[i].tolist() == pytest.approx([at(model, tokens[:first], f"v{j}") for j in "12"], abs=1e-4)
 
 
+def test_the_actor_is_given_this_advantage_at_the_tokens_of_its_new_answers() -> None:
+    policy = small()
+    spy = Spy(policy.module, policy.text)
+    learner = archer.make(ONE, TextSpec(None, 3))
+    state = learner.init(spy)
+    object.__setattr__(state, "critic", critics())
+    learner.update(state, conversations())
+    b = spy.given
+    q, v = archer.valued(state.critic, b)
+    wanted = [min(a) - min(c) for a, c in zip(q.tolist(), v.tolist(), strict=True)]
+    assert len({round(a, 4) for a in wanted}) > 3
+    for i, a in enumerate(wanted):
+        assert b.advantage[i][b.mask[i]].tolist() == pytest.approx([a] * int(b.mask[i].sum()), abs=1e-5)
+        assert b.weight[i][b.mask[i]].tolist() == pytest.approx([1 / len(wanted)] * int(b.mask[i].sum()))
+    assert not b.advantage[~b.mask].any()
+
+
 def test_with_returns_for_advantages_the_actor_s_gradient_is_that_of_lite_ppo_at_ratio_1() -> None:
     found = []
     for algo, cfg in (
@@ -142,7 +157,7 @@ def test_with_returns_for_advantages_the_actor_s_gradient_is_that_of_lite_ppo_at
 
 def test_the_critics_find_the_values_of_a_game_and_the_actor_its_better_answer() -> None:
     """One turn, and "a" earns 1, all else 0. The policy says "a" with the chance p, else "b": V is p, Q("a") 1, Q("b") 0."""
-    policy, replay = small(), Conversations.empty(64, 32)
+    policy = small()
     ask = Text().asked("?")
     tokens = torch.tensor([ask + Text().answered(x) for x in "ab"] * 16)
     said = torch.tensor([[-1, -1, r, r] for r in range(32)])
@@ -152,23 +167,24 @@ def test_the_critics_find_the_values_of_a_game_and_the_actor_its_better_answer()
         each,
     )  # fmt: skip
     b = Rows(tokens, said >= 0)
-    for _ in range(60):  # learns to say one of the two
+    for _ in range(40):  # learns to say one of the two
         policy.descend(lambda out, b: (-(out.logp).sum() / 32, {}), b, 1e-2)
-    replay.add(t)
     cfg = archer.Config(warmup=0, critic_updates=40, updates=1, episodes=16, turns=16, critic_lr=1e-2, lr=1e-9)
     learner = archer.make(cfg, TextSpec(None, 2))
     state = learner.init(policy)
     torch.manual_seed(0)
-    for _ in range(3):
+    for _ in range(2):
         state, _ = learner.update(state, t)
     chance = float(policy.read(Rows(tokens[:1], said[:1] >= 0))[0, 2].exp())
     for j in "12":
         assert at(state.critic, tokens[0].tolist(), f"q{j}") == pytest.approx(1.0, abs=0.1)
         assert at(state.critic, tokens[1].tolist(), f"q{j}") == pytest.approx(0.0, abs=0.1)
         assert at(state.critic, ask, f"v{j}") == pytest.approx(chance, abs=0.2)
-    learner = archer.make(dataclasses.replace(cfg, critic_updates=1, lr=1e-2, updates=10), TextSpec(None, 2))
+    learner = archer.make(dataclasses.replace(cfg, critic_updates=1, lr=2e-3, updates=2), TextSpec(None, 2))
     learner.update(state, t)
-    assert float(policy.read(Rows(tokens[:1], said[:1] >= 0))[0, 2].exp()) > chance + 0.2
+    a, other = policy.read(Rows(tokens[:2], said[:2] >= 0))[:, 2].exp().tolist()
+    assert a > chance + 0.01
+    assert a / other > chance / (1 - chance)
 
 
 @pytest.mark.parametrize("warmup", [0, 2])
@@ -185,15 +201,15 @@ def test_the_actor_waits_for_the_critics(warmup: int) -> None:
 
 
 def test_the_slow_copy_follows_by_tau() -> None:
-    def gap(tau: float) -> Any:
+    def after(tau: float) -> list[dict[str, Tensor]]:
         learner = archer.make(dataclasses.replace(ONE, tau=tau), TextSpec(None, 2))
         state = learner.init(model := small())
         was = {k: x.clone() for k, x in state.target.weights().items()}
         learner.update(state, played(model))
-        return was, state.target.weights(), state.critic.weights()
+        return [was, state.target.weights(), state.critic.weights()]
 
     for tau in (0.1, 1.0):
-        was, now, lead = gap(tau)
+        was, now, lead = after(tau)
         for k, x in now.items():
             torch.testing.assert_close(x, was[k] + tau * (lead[k] - was[k]), atol=1e-6, rtol=1e-5)
-    assert math.isfinite(float(next(iter(now.values())).sum()))
+        assert any(not torch.equal(x, was[k]) for k, x in now.items())

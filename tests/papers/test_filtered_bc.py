@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import pytest
 import torch
 
 from thespis.algos.language import filtered_bc, sft
@@ -50,4 +49,3 @@ def test_an_update_makes_the_best_more_probable() -> None:
     change = (model.read(t.rows()) - t.logp).sum(-1)
     assert change[9:].min() > 0
     assert change[9:].mean() > change[:9].mean()
-    assert float(change[9:].mean()) == pytest.approx(float(change[9:].mean()))

@@ -45,7 +45,7 @@ class Config:
     turns: Count = 64
     """turns of such a batch at which V learns, each from a new answer of the policy (paper: 256, all of the batch)"""
     capacity: Count = 5_000
-    """episodes that the replay holds (paper: 100,000 turns)"""
+    """episodes that the replay holds, 14 bytes for each token of the model's context (paper: 100,000 turns)"""
     gamma: Fraction = 0.95
     """discount from a turn to the next (paper: 0.95)"""
     tau: Fraction = 0.1

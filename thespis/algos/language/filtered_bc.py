@@ -36,7 +36,7 @@ class Config:
     episodes: Count = 64
     """episodes in the batch of a step"""
     capacity: Count = 5_000
-    """episodes that the replay holds"""
+    """episodes that the replay holds, 14 bytes for each token of the model's context"""
 
 
 @dataclass(frozen=True)
