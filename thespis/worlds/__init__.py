@@ -36,6 +36,7 @@ WORLDS = {
     "Talking": ("samples", 2),
     "TwoDigits": ("digits", None),
     "TwoPeaks": ("bandits", None),
+    "UserAuthor": ("user_author", 120),
     "WallReach": ("goals", 50),
 }
 """the name of the class: (its module in here, steps after which an episode is cut off)"""

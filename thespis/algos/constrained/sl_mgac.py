@@ -90,17 +90,19 @@ class State:
 def grouped(kind: str, sizes: tuple[int, ...], groups: int) -> nets.Net:
     """Inputs -> (B, out): hidden layers that all groups share, but the last one, and then a head a group."""
     *shared, width, out = sizes
-    trunk, heads = nets.layers(kind, shared), nets.ensemble(nets.layers(kind, (shared[-1], width, out)), groups)
+    trunk, head = nets.layers(kind, shared), nets.layers(kind, (shared[-1], width, out))
 
     def init() -> Params:
-        return nets.joined(trunk=trunk.init(), head=heads.init())
+        return nets.joined(trunk=trunk.init(), head=nets.ensemble(head, groups).init())
 
     def apply(p: Params, x: Inputs) -> Tensor:
         obs, group = x
         if len(shared) > 1:
             h = trunk.apply(nets.part(p, "trunk"), obs)
             obs = (layer_norm(h, h.shape[-1:]) if kind == "normed" else h).relu()
-        return heads.apply(nets.part(p, "head"), obs)[group, torch.arange(len(obs))]
+        own = nets.part(p, "head")  # one by one: a file that is exported holds no vmap
+        each = [(group == i)[:, None] * head.apply({k: x[i] for k, x in own.items()}, obs) for i in range(groups)]
+        return torch.stack(each).sum(0)
 
     return nets.Net(init, apply)  # type: ignore[arg-type]
 
