@@ -141,7 +141,7 @@ def page(algo: api.Algorithm, measured: list[Row]) -> str:
         "epo": "thespis/KeyDoor-v0",
         "archer": "thespis/Twenty-v0",
         "filtered_bc": "thespis/Twenty-v0",
-        "vl_dac": "thespis/MiniGrid-v0 --answer-tokens 5 --model tiny:context=512",
+        "vl_dac": "thespis/MiniGrid-v0",
         "iq_language": "thespis/Derivations-v0",
         "coderl": "thespis/Programs-v0",
         "plr": "thespis/Caves-v0",

@@ -46,7 +46,7 @@ class MiniGrid(gym.Env[str, str]):
     have only a few. Source: arXiv:2306.13831; the package minigrid.
     """
 
-    def __init__(self, task: str = "DoorKey-5x5", view: int = 3, turns: int = 30, errors: float = 0.3) -> None:
+    def __init__(self, task: str = "DoorKey-5x5", view: int = 3, turns: int = 15, errors: float = 0.3) -> None:
         for name, value, allowed, bounds in (
             ("view", view, view in (3, 5, 7, 9), "3, 5, 7 or 9"), ("turns", turns, 1 <= turns <= 1_000, "from 1 to 1000"),
             ("errors", errors, 0 <= errors <= 1, "from 0 to 1"),
