@@ -33,8 +33,10 @@ def report(name: str, made_at: str) -> None:
     columns = [
         c for c in dict.fromkeys(c for row in curves.values() for c in row) if sum(c in row for row in curves.values()) > 1
     ]
-    figure = Figure(figsize=(2.6 * len(columns), 0.7 + 0.35 * len(curves)), layout="constrained")
-    for axes, column in zip(np.atleast_1d(figure.subplots(1, len(columns))), columns, strict=True):
+    wide = min(len(columns), 4)
+    tall = -(-len(columns) // wide)
+    figure = Figure(figsize=(3.2 * wide, tall * (0.7 + 0.3 * len(curves))), layout="constrained")
+    for axes, column in zip(figure.subplots(tall, wide, squeeze=False).flat, columns, strict=False):
         rows = [row for row in curves if column in curves[row]]
         for i, row in enumerate(reversed(rows)):
             x = curves[row][column]
@@ -42,7 +44,10 @@ def report(name: str, made_at: str) -> None:
             axes.plot(x["mean"], i, "|", color="black", ms=14, mew=2)
         axes.set_yticks(range(len(rows)), rows[::-1])
         axes.set_title(column, fontsize=9)
+        axes.set_ylim(-0.5, len(rows) - 0.5)
         plain(axes)
+    for axes in figure.axes[len(columns) :]:
+        axes.remove()
     keep(name, result, figure)
 
 

@@ -42,14 +42,14 @@ def given(cfg: coderl.Config) -> list[Rows]:
 @pytest.mark.parametrize("baseline", [True, False])
 @pytest.mark.parametrize("values", [True, False])
 def test_a_token_of_a_sample_counts_by_return_baseline_and_critic(baseline: bool, values: bool) -> None:
-    right, samples = given(coderl.Config(baseline=baseline, values=values))
+    right, samples = given(coderl.Config(baseline=baseline, values=values, weight=0.5))
     b = batch()
     assert len(right) == 1
     assert right.gain.unique().tolist() == [1.0]
     for i in range(1, 5):
         for t in b.mask[i].nonzero()[:, 0].tolist():
             base = RETURNS[int(b.baseline[i, t])] if baseline else 0.0
-            wanted = (RETURNS[ANSWERS[i][2]] - base) * (float(b.value[i, t]) if values else 1.0)
+            wanted = 0.5 * (RETURNS[ANSWERS[i][2]] - base) * (float(b.value[i, t]) if values else 1.0)
             assert float(samples.gain[i - 1, t]) == pytest.approx(wanted, rel=1e-6)
 
 

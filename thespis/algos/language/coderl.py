@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from thespis import ops
-from thespis.config import Count, Positive, Rate
+from thespis.config import Count, NonNegative, Positive, Rate
 from thespis.core import Fault, Metrics
 from thespis.lm import Model
 from thespis.turns import Out, Rows, TextLearner, TextSpec, Written
@@ -39,6 +39,8 @@ class Config:
     """of a syntax error, a run-time error, a failed test and a pass (paper's eq. 3)"""
     baseline: bool = True
     """whether the return of the most probable program is taken off"""
+    weight: NonNegative = 1.0
+    """of what samples say, beside right answers (paper: 1, with a step size of 2e-5)"""
     values: bool = True
     """whether a token counts by the critic's chance of the outcome there, or all count the same"""
 
@@ -75,7 +77,7 @@ def make(cfg: Config, spec: object) -> TextLearner:
     def gain(b: Rows) -> Tensor:
         base = returns[b.baseline.long()] if cfg.baseline else 0.0
         q = b.value if cfg.values else 1.0
-        return torch.where(b.sampled > 0, (returns[b.outcome.long()] - base) * q, 1.0)
+        return torch.where(b.sampled > 0, cfg.weight * (returns[b.outcome.long()] - base) * q, 1.0)
 
     def learn_actor(s: State, b: Rows) -> tuple[State, Metrics]:
         found: Metrics = {}
