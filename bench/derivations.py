@@ -27,7 +27,7 @@ from thespis.lm import Model, padded
 
 ARMS: dict[str, dict[str, Any]] = {
     "sft": {"algo": "sft"},
-    **{f"iq_{td}": {"algo": "iq_language", "td": td} for td in (0.01, 0.1, 0.5)},
+    **{f"iq_{td}": {"algo": "iq_language", "td": td} for td in (0.01, 0.1)},
     "smooth_0.1": {"algo": "sft", "smooth": 0.1},
     "entropy_0.1": {"algo": "sft", "entropy": 0.1},
 }
@@ -110,11 +110,12 @@ def run(seeds: list[int], arms: list[str]) -> None:
             write_rows(file, [told])
 
 
-def at_accuracy(told: dict[str, Any], accuracy: float) -> float:
-    """Distinct right answers where the temperature gives this accuracy, linear between temperatures; nan outside of them."""
-    points = sorted((told[str(t)]["accuracy"], told[str(t)]["distinct"]) for t in TEMPERATURES)
-    x, y = np.array(points).T
-    return float(np.interp(accuracy, x, y, np.nan, np.nan))
+def gained(told: dict[str, Any], base: dict[str, float]) -> float | None:
+    """By what share there are more distinct right answers than in `base`, where the temperature gives its accuracy, linear
+    between temperatures. None: no temperature reaches it."""
+    x, y = np.array(sorted((told[str(t)]["accuracy"], told[str(t)]["distinct"]) for t in TEMPERATURES)).T
+    reached = x[0] <= base["accuracy"] <= x[-1]
+    return float(np.interp(base["accuracy"], x, y)) / base["distinct"] - 1 if reached else None
 
 
 def report(commit: str) -> None:
@@ -134,8 +135,8 @@ def report(commit: str) -> None:
     axes = figure.subplots()
     for (arm, runs), colour in zip(found.items(), COLOURS, strict=False):
         table = np.array([[[r[str(t)][k] for t in TEMPERATURES] for k in ("accuracy", "distinct")] for r in runs])
-        gain = [at_accuracy(r, base[r["seed"]]["1.0"]["accuracy"]) / base[r["seed"]]["1.0"]["distinct"] - 1 for r in runs]
-        told: dict[str, Any] = {"options": ARMS[arm], "gain_at_equal_accuracy": gain, "gain_mean": float(np.mean(gain))}
+        gain = [gained(r, base[r["seed"]]["1.0"]) for r in runs]
+        told: dict[str, Any] = {"options": ARMS[arm], "seeds": [r["seed"] for r in runs], "gain_at_equal_accuracy": gain}
         for name in ("greedy", *(f"auc_{x}{y}" for x in ("likelihood", "reward") for y in ("", "_within"))):
             told[name] = [r[name] for r in runs]
         for i, name in enumerate(("accuracy", "distinct")):
