@@ -1,5 +1,5 @@
-"""The command line: thespis train, resume, finetune, sweep, study, evaluate, report, compare, record, log, data, estimate,
-dashboard, serve, export, import, push, load, list, check-env, model.
+"""The command line: thespis train, resume, finetune, sweep, study, evaluate, report, compare, record, log, fit-world, data,
+estimate, dashboard, serve, export, import, push, load, list, check-env, model.
 
 Help and a wrong option are answered before torch is imported: what needs it is imported by the commands, when they know what
 they are asked.
@@ -46,6 +46,7 @@ thespis: actor-critic learning
   thespis compare DIR... [--json]                 seeds of algorithms side by side, with intervals
   thespis record DIR --out DATA [--noise S]       a dataset of what a policy does (--replay: all that a run has seen)
   thespis log ENV --out FILE [--steps N]          a log of a world of recommendation, with propensities
+  thespis fit-world feed LOG --out FILE           a world of live streams, fitted to a log of your own
   thespis data DATA [--json]                      what is in a dataset, as a table and a picture
   thespis estimate DIR --data DATA                what a policy is worth by recorded data alone, with intervals
   thespis dashboard [DIR] [--port N]              runs as they go on, on a web page of this machine alone
@@ -181,6 +182,18 @@ class Log:
     """of sessions and choices"""
     env_args: tuple[str, ...] = ()
     """the world's arguments, each as name=value"""
+
+
+@dataclasses.dataclass(frozen=True)
+class FitWorld:
+    kind: tyro.conf.Positional[Annotated[Literal["feed"], tyro.conf.arg(metavar="feed")]]
+    """what is fitted: thespis/LiveFeed-v0, live streams in a feed"""
+    log: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="LOG")]]
+    """a file .csv or .parquet, a row a request; docs/feeds.md has its columns"""
+    out: str
+    """new world file, .json"""
+    seed: config.Natural = 0
+    """of what is unknown of each user"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -689,6 +702,16 @@ def log(args: list[str]) -> int:
     return 0
 
 
+def fit_world(args: list[str]) -> int:
+    given = config.check(_parse(FitWorld, args, "thespis fit-world", "A world of live streams, fitted to a log of your own."))
+    from thespis import record as recording
+
+    about = recording.fit_world(given.log, given.out, seed=given.seed)
+    print(f"world    {given.out}: " + ", ".join(f"{count:,} {name}" for name, count in about.items()))
+    print(f"try      thespis log thespis/LiveFeed-v0 --env-args file={given.out} --out log.npz")
+    return 0
+
+
 def data(args: list[str]) -> int:
     given = _parse(Data, args, "thespis data", "What is in a dataset, as a table and a picture.")
     from rich.console import Console
@@ -868,9 +891,9 @@ def model(args: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train, "resume": resume, "finetune": finetune, "sweep": sweep, "study": study, "evaluate": evaluate,
-    "report": report, "compare": compare, "record": record, "log": log, "data": data, "estimate": estimate,
-    "dashboard": dashboard, "serve": serve, "export": export, "import": import_, "push": push, "load": load, "list": list_,
-    "check-env": check_env, "model": model,
+    "report": report, "compare": compare, "record": record, "log": log, "fit-world": fit_world, "data": data,
+    "estimate": estimate, "dashboard": dashboard, "serve": serve, "export": export, "import": import_, "push": push,
+    "load": load, "list": list_, "check-env": check_env, "model": model,
 }  # fmt: skip
 
 

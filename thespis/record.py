@@ -26,7 +26,7 @@ from thespis.engine.collect import random_actions
 from thespis.envs.flat import TASK_REWARD
 from thespis.policy import Policy, load
 from thespis.report import dataset as drawing
-from thespis.worlds import feeds
+from thespis.worlds import feeds, live_feed, live_log
 
 
 @dataclass(frozen=True)
@@ -107,22 +107,40 @@ def log(
     env: str, out: str | Path, steps: int = 100_000, *, seed: int = 0, env_args: Mapping[str, Any] | None = None
 ) -> Recording:
     """What a world of a feed logs under its own behaviour: the new file OUT (.npz), columns as a dataset's and `propensities`,
-    the probability that each recorded choice had. Fault: another world, another kind of file."""
+    the probability that each recorded choice had; or of live streams .csv, as `fit_world` takes it. Fault: another world, another
+    kind of file."""
     out = Path(out)
-    if out.suffix != ".npz" or out.exists():
+    if out.suffix not in (".npz", ".csv") or out.exists():
         raise Fault(f"out: {out}{' exists; give another' if out.exists() else '; allowed: a file .npz'}")
     world = envs.world(env, args=env_args).make()
     if not isinstance(world.unwrapped, feeds.Feed):
         raise Fault(f"env is {env!r}; allowed: a world that is a feed, as thespis/ShortVideo-v0")
+    if out.suffix == ".csv" and not isinstance(world.unwrapped, live_feed.LiveFeed):
+        raise Fault(f"out: {out}; allowed: a file .npz, or .csv of thespis/LiveFeed-v0")
     columns: dict[str, Any] = feeds.log(world.unwrapped, steps, seed)
 
     def fill(aside: Path) -> None:
+        if out.suffix == ".csv":
+            lines = zip(*(x.tolist() for x in live_log.table(columns).values()), strict=True)
+            aside.write_text("\n".join(",".join(map(str, line)) for line in [live_log.COLUMNS, *lines]) + "\n")
+            return
         with aside.open("wb") as file:
             np.savez(file, **columns)
 
     checkpoint.write(out, fill)
     episodes, total = int((columns["terminals"] | columns["timeouts"]).sum()), columns["rewards"]
     return Recording(out, episodes, len(total), float(total.sum() / episodes))
+
+
+def fit_world(source: str | Path, out: str | Path, *, seed: int = 0) -> dict[str, int]:
+    """Fits thespis/LiveFeed-v0 to a log, .csv or .parquet (worlds/live_log.py has its columns), and writes the new world file OUT
+    (.json), for env_args file=OUT. How many users, sessions, requests and shown lives it was fitted to."""
+    out = Path(out)
+    if out.suffix != ".json" or out.exists():
+        raise Fault(f"out: {out}{' exists; give another' if out.exists() else '; allowed: a file .json'}")
+    of, about = live_log.fit(live_log.read(Path(source)), seed)
+    checkpoint.write(out, lambda aside: aside.write_text(live_feed.text(of, about)) and None)
+    return about
 
 
 class _Watched(gym.Wrapper[Any, Any, Any, Any]):

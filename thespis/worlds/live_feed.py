@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from thespis.fault import Fault
 from thespis.worlds.feeds import Feed, Floats, Sessions, sigmoid
 
-__all__ = ["Audience", "LiveFeed", "Lives", "audience", "best", "value"]
+__all__ = ["Audience", "LiveFeed", "Lives", "audience", "best", "opened", "states", "text", "value"]
 
 STEP, MOST, TIRED = 4, 12, 3
 """what a live that is ignored adds to the annoyance; the most that there is of it; the weariness just after a live"""
@@ -123,15 +125,16 @@ class LiveFeed(Feed):
     watch are watched for longer. The behaviour of logs shows one by chance 0.05 + 0.85 sigmoid(affinity + pull + log minutes -
     2.5).
 
-    `catalogue_seed` draws users. Shaped after what Liu et al. 2024 (arXiv:2412.10381) tell of their feed.
+    `catalogue_seed` draws users; or a world file gives all numbers, as thespis fit-world writes it (`file`). Shaped after what
+    Liu et al. 2024 (arXiv:2412.10381) tell of their feed.
     """
 
     metadata = {"render_modes": [], "reward_names": list(Lives.rewards), "reward_weights": [1, 0, 0]}  # noqa: RUF012
 
-    def __init__(self, users: int = 2_000, catalogue_seed: int = 0) -> None:
+    def __init__(self, users: int = 2_000, catalogue_seed: int = 0, file: str | None = None) -> None:
         if not isinstance(users, int) or users < 1:
             raise Fault(f"users is {users!r}; allowed: a whole number of 1 or more")
-        self.of = audience(catalogue_seed, users)
+        self.of = opened(file) if file else audience(catalogue_seed, users)
         super().__init__()
 
     def sessions(self, n: int, rng: np.random.Generator) -> Lives:
@@ -218,3 +221,31 @@ def best(of: Audience, exposure: float = 0.2, rounds: int = 20) -> Floats:
         show = plan(price)
         low, high = (low, price) if value(of, show)["exposure"] <= exposure else (price, high)
     return plan(high)
+
+
+# ----------------------------------------------------------------------------------------------------- files of this world
+
+
+def text(of: Audience, about: dict[str, Any]) -> str:
+    """A world file: JSON."""
+    numbers = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in of._asdict().items()}
+    return json.dumps({"world": "thespis/LiveFeed-v0", "fitted_to": about, **numbers}, indent=1) + "\n"
+
+
+def opened(file: str | Path) -> Audience:
+    """Of a world file. Fault: it is none."""
+    try:
+        found = json.loads(Path(file).read_text())
+        own: dict[str, Any] = {k: np.array(found[k], float) for k in ("affinity", "minutes", "pull", "live", "share")}
+        own |= {k: float(found[k]) for k in ("weary", "bored", "displaced", "stay", "annoyed")}
+        of = Audience(**own, spread=(float(found["spread"][0]), float(found["spread"][1])))
+        sizes = len(of.affinity) == len(of.minutes) > 0, len(of.pull) == len(of.live) == len(of.share) > 0
+        numbers = np.concatenate([*of[:5], of[5:10], of.spread])
+        whole = np.isfinite(numbers).all() and (of.minutes > 0).all() and (of.live > 0).all() and (of.share >= 0).all()
+    except OSError as error:
+        raise Fault(f"file: {file} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise Fault(f"file: {file} is no world file: {type(error).__name__} {' '.join(str(error).split())}") from None
+    if not (all(sizes) and whole and of.affinity.ndim == 1 and abs(of.share.sum() - 1) < 1e-6):
+        raise Fault(f"file: {file} is no world file: its numbers do not fit together")
+    return of
