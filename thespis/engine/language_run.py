@@ -29,8 +29,7 @@ class LanguageRun:
     adapter: str = "none"
     """what of a pretrained model, or of a run's, is learnt: none, all of it; lora, low-rank matrices beside its linear layers
     (arXiv:2106.09685); prompt, dept, ept or iapt, soft prompts (arXiv:2104.08691, 2309.05173, 2405.11464, 2405.18203), with
-    sizes as prompt:tokens=20, dept:tokens=20,rank=8,length=64, ept:tokens=20,rank=8,length=64,spaces=4,width=8 and
-    iapt:tokens=4,width=16"""
+    sizes as ept:tokens=20,rank=8: tokens for all, rank and length for dept and ept, spaces for ept, width for ept and iapt"""
     rank: Count = 16
     """rank of lora's matrices"""
     precision: Literal["float32", "bf16"] = "float32"
