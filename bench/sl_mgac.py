@@ -133,13 +133,14 @@ def finish(rows: list[dict[str, Any]], seeds: list[int]) -> None:
     oracle = value(TEST, best(TEST, EXPOSURE))
     table: dict[str, Any] = {}
     of = {arm: np.array([[v["watch"] for v in r["values"]] for r in rows if r["arm"] == arm]) for arm in ARMS}
+    of = {arm: watch for arm, watch in of.items() if len(watch)}
     for arm, watch in of.items():
         mine = [r for r in rows if r["arm"] == arm]
         each = watch.mean(1)
         table[arm] = {
             "watch": {"mean": round(each.mean(), 3), "std": round(each.std(ddof=1), 3)},
             "of_oracle": round(each.mean() / oracle["watch"], 4),
-            "seeds_above_greedy": int((each > of["greedy"].mean(1)).sum()),
+            "seeds_above_greedy": int((each > of["greedy"].mean(1)).sum()) if "greedy" in of else None,
             "spread_of_checkpoints": round(watch.std(1, ddof=1).mean(), 4),
             **{k: round(np.mean([[v[k] for v in r["values"]] for r in mine]), 4) for k in ("live", "requests", "exposure")},
             "q": round(np.mean([r["q"] for r in mine]), 3),
