@@ -112,7 +112,8 @@ def test_the_actor_is_one_score_for_all_candidates(batch: Batch) -> None:
     normed = nets.layers("normed", (USER + BLOCK, 7, 1))
     for obs in batch.obs:
         x = np.stack([pair(obs.numpy(), c) for c in range(CHOICES)])
-        logits = normed.apply(s.actor.params, torch.from_numpy(x)).squeeze(-1).numpy()
+        with_bias = s.actor.params | {"b1": torch.full((1,), 0.7, dtype=torch.float64)}  # any: it cancels out
+        logits = normed.apply(with_bias, torch.from_numpy(x)).squeeze(-1).numpy()
         pi = np.exp(logits) / np.exp(logits).sum()
         gain = np.array([value(s.critic.params, row)[0] @ s.scale["share"].numpy() for row in x])
         total += pi @ (0.3 * np.log(pi) - gain)

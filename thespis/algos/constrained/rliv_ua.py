@@ -88,12 +88,16 @@ def make(cfg: Config, spec: Spec) -> Learner:
     head = {f"head{i}": nets.mlp((width + (cfg.critics == "chain" and i > 0), width, 1)) for i in range(heads)}
     beside = nets.mlp((width, many))
     score = nets.layers("normed", (inputs, *cfg.hidden, 1))
+    level = f"b{len(cfg.hidden)}"  # of all choices alike: no softmax would see it
 
     def pairs(obs: Tensor) -> Tensor:  # what is known of the user and each choice, (B, choices, inputs)
         blocks = torch.eye(choices, dtype=obs.dtype, device=obs.device).expand(obs.shape[0], -1, -1)
         if block:
             blocks = obs[:, user:].unflatten(-1, (choices, -1))
         return torch.cat([obs[:, None, :user].expand(-1, choices, -1), blocks], -1)
+
+    def logits(p: Params, x: Tensor) -> Tensor:  # (B, choices)
+        return score.apply(p | {level: x.new_zeros(1)}, x).squeeze(-1)
 
     def onward(b: Batch, at: Tensor) -> Tensor:  # the pair's next state, (B, inputs)
         after = pairs(b.next_obs)[at, b.action]
@@ -116,21 +120,22 @@ def make(cfg: Config, spec: Spec) -> Learner:
         reward, discount = b.reward / s.scale["size"], b.discount
         if cfg.critics == "joint":
             reward, discount = (reward @ s.scale["share"])[:, None], discount[:, :1]
-        values, logits = q(p, pairs(b.obs)[at, b.action])
+        values, ahead = q(p, pairs(b.obs)[at, b.action])
         error = values - ops.backup(reward, discount, q(s.target, onward(b, at))[0])
-        comes = binary_cross_entropy_with_logits(logits, (b.reward > 0).type_as(logits), reduction="none").sum(-1)
+        comes = binary_cross_entropy_with_logits(ahead, (b.reward > 0).type_as(ahead), reduction="none").sum(-1)
         return (error.square().sum(-1) + cfg.supervised * comes).mean(), {"q": values.mean(), "cross_entropy": comes.mean()}
 
     def actor_loss(p: Params, s: State, b: Batch) -> tuple[Tensor, Metrics]:
         x = pairs(b.obs)
-        logp, values = score.apply(p, x).squeeze(-1).log_softmax(-1), q(s.critic.params, x)[0]
+        logp, values = logits(p, x).log_softmax(-1), q(s.critic.params, x)[0]
         total = values.squeeze(-1) if cfg.critics == "joint" else values @ s.scale["share"]
         return (logp.exp() * (cfg.temperature * logp - total)).sum(-1).mean(), {"entropy": -(logp.exp() * logp).sum(-1).mean()}
 
     def init() -> State:
         nets_ = {"trunk": trunk, "beside": beside} | head
         q0 = nets.joined(**{name: net.init() for name, net in nets_.items()})
-        return State(fresh(score.init()), fresh(q0), q0, {"size": torch.ones(many), "share": torch.full((many,), 1 / many)})
+        actor = {name: x for name, x in score.init().items() if name != level}
+        return State(fresh(actor), fresh(q0), q0, {"size": torch.ones(many), "share": torch.full((many,), 1 / many)})
 
     def given(s: State, data: Batch) -> State:
         size = data.reward.abs().mean(0).clamp(min=1e-6)
@@ -144,10 +149,10 @@ def make(cfg: Config, spec: Spec) -> Learner:
         return replace(s, actor=actor), m1 | m2
 
     def act(p: Params, obs: Tensor, explore: bool) -> Tensor:
-        logits = score.apply(p, pairs(obs)).squeeze(-1)
-        if explore:  # the largest of logits plus Gumbel noise is a sample of the softmax
-            logits = logits - torch.empty_like(logits).exponential_().log()
-        return logits.argmax(-1)
+        scores = logits(p, pairs(obs))
+        if explore:  # the largest of scores plus Gumbel noise is a sample of the softmax
+            scores = scores - torch.empty_like(scores).exponential_().log()
+        return scores.argmax(-1)
 
     return Learner(
         init, update, lambda s: s.actor.params, act,

@@ -35,7 +35,7 @@ class Config:
     """Adam step size of the policy"""
     critic_lr: Rate = 1e-3
     """Adam step size of the critics"""
-    main: str = ""
+    main: str | None = None
     """name of the reward that is raised; none: the first"""
     floors: tuple[str, ...] = ()
     """NAME=NUMBER each, the least that a step is to give on average, or NAME: as the recorded; none: all but the first reward"""
