@@ -49,7 +49,7 @@ class Algorithm:
     def declared(self) -> Any:
         """The same numbers, of a class with the same fields, from the Config of the file alone."""
         try:
-            return _default(self.name, _declarations(self.file))
+            return _default(self.name, _declarations(self.file, _parsed(self.file)))
         except Exception:  # a file of the user's whose Config needs more than its own lines
             return self.config
 
@@ -58,9 +58,12 @@ def algorithms() -> dict[str, Algorithm]:
     """Every algorithm and preset by name. An algorithm's name is that of its module, its description is the module's header."""
     found: dict[str, Algorithm] = {}
     for file in sorted(HOME.glob("*/[!_]*.py")):
-        algo = found[file.stem] = _read(file.stem, file.parent.name, file)
-        papers = [part.strip().partition(", ") for part in header(_docstring(file)).get("Presets", "").split(";")]
-        for name, preset in getattr(_declarations(file), "PRESETS", {}).items():
+        tree = _parsed(file)
+        algo = found[file.stem] = _read(file.stem, file.parent.name, file, tree)
+        if not any("PRESETS" in _names(node) for node in tree.body):
+            continue
+        papers = [part.strip().partition(", ") for part in header(ast.get_docstring(tree)).get("Presets", "").split(";")]
+        for name, preset in _declarations(file, tree).PRESETS.items():
             paper = next((paper for first, _, paper in papers if first == name), algo.paper)
             found[name] = dataclasses.replace(algo, name=name, paper=paper, summary=f"{algo.name} with {_changes(preset)}")
     return found
@@ -71,7 +74,7 @@ def algorithm(name: str | Path) -> Algorithm:
     name = str(name)
     if not name.endswith(".py"):
         if file := next((f for f in HOME.glob("*/[!_]*.py") if f.stem == name), None):
-            return _read(name, file.parent.name, file)
+            return _read(name, file.parent.name, file, _parsed(file))
         if name not in (known := algorithms()):
             hint = config.near(name, known) if config.nearest(name, known) else "; 'thespis list' names those that are"
             raise Fault(f"algorithm {name!r} is neither a .py file nor known{hint}")
@@ -79,7 +82,7 @@ def algorithm(name: str | Path) -> Algorithm:
     if not Path(name).is_file():
         raise Fault(f"algorithm {name}: there is no such file")
     try:
-        return _read(name, "own", Path(name))
+        return _read(name, "own", Path(name), _parsed(Path(name)))
     except (SyntaxError, ValueError) as error:
         raise Fault(f"algorithm {name} is not Python: {error}") from error
 
@@ -166,20 +169,20 @@ def header(docstring: str | None) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------------- the text
 
 
-def _read(name: str, family: str, file: Path) -> Algorithm:
-    docstring = _docstring(file)
+def _read(name: str, family: str, file: Path, tree: ast.Module) -> Algorithm:
+    docstring = ast.get_docstring(tree) or ""
     summary = inspect.cleandoc(docstring).split("\n")[0].rstrip(".")
     return Algorithm(name, family, header(docstring).get("Paper", ""), summary, file)
 
 
-def _docstring(file: Path) -> str:
-    return ast.get_docstring(ast.parse(file.read_bytes(), str(file))) or ""
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_bytes(), str(file))
 
 
-def _declarations(file: Path) -> ModuleType:
+def _declarations(file: Path, tree: ast.Module) -> ModuleType:
     """A module with the Config and the PRESETS of the file, made by the statements that these two need and no others."""
     wanted, needed = {"Config", "PRESETS"}, []
-    for node in reversed(ast.parse(file.read_bytes(), str(file)).body):
+    for node in reversed(tree.body):
         if isinstance(node, ast.Import | ast.ImportFrom):
             node.names = [a for a in node.names if (a.asname or a.name.partition(".")[0]) in wanted or _future(node)]
         if wanted & set(_names(node)) or _future(node):
