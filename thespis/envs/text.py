@@ -8,7 +8,7 @@ import json
 import math
 import numbers
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from thespis.envs import making, reasoning
 from thespis.envs.flat import describe_error
 from thespis.turns import TextSpec
 
-__all__ = ["Questions", "TextEnv", "TextWorld", "is_reward", "read_jsonl", "text_world"]
+__all__ = ["Questions", "TextEnv", "TextWorld", "is_reward", "read_jsonl", "text_world", "write_jsonl"]
 
 Reward = Callable[[str, str], float | Mapping[str, float]]
 """(prompt, answer) -> reward, or its parts by name, whose sum is the reward"""
@@ -190,6 +190,11 @@ def read_jsonl(file: str | Path) -> list[dict[str, Any]]:
     if not rows:
         raise Fault(f"{file} has no rows")
     return rows
+
+
+def write_jsonl(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A row a line, as `read_jsonl` takes them."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _named(what: str, function: Callable[[], Any]) -> Any:

@@ -14,7 +14,7 @@ import torch
 
 from thespis.algos.language import coderl
 from thespis.engine.language_run import LanguageRun
-from thespis.envs.text import TextEnv, read_jsonl, text_world
+from thespis.envs.text import TextEnv, read_jsonl, text_world, write_jsonl
 from thespis.language import writer
 from thespis.lm import Model, padded
 from thespis.study import last, make, train
@@ -34,7 +34,7 @@ def tasks(folder: Path, seed: int, count: int) -> None:
     for i in range(count):
         prompt, info = env.reset(10_000_000 * (seed + 1) + i)
         rows.append({"prompt": prompt, "answer": info["solution"], "seed": 10_000_000 * (seed + 1) + i})
-    write(folder / "tasks.jsonl", rows)
+    write_jsonl(folder / "tasks.jsonl", rows)
 
 
 def samples(folder: Path, seed: int, actor: str, given: str, each: int) -> None:
@@ -55,10 +55,10 @@ def samples(folder: Path, seed: int, actor: str, given: str, each: int) -> None:
                     told = {"outcome": outcome(env, row["seed"], answer), "baseline": base, "sampled": 1}
                     found.append({"prompt": row["prompt"], "answer": answer, **told})
                     right.append(truth)
-    write(folder / "critic.jsonl", [*judged, *found])
-    write(folder / "actor.jsonl", [*(right or judged), *found])  # as many of both
+    write_jsonl(folder / "critic.jsonl", [*judged, *found])
+    write_jsonl(folder / "actor.jsonl", [*(right or judged), *found])  # as many of both
     passed = [row for row in found if row["outcome"] == PASSED]
-    write(folder / "passed.jsonl", [*judged, *({k: row[k] for k in ("prompt", "answer")} for row in passed)])
+    write_jsonl(folder / "passed.jsonl", [*judged, *({k: row[k] for k in ("prompt", "answer")} for row in passed)])
 
 
 def values(folder: Path, seed: int, critic: str, given: str) -> None:
@@ -70,7 +70,7 @@ def values(folder: Path, seed: int, critic: str, given: str) -> None:
         told = model.read(b, coderl.values)
         for i, row in enumerate(some):
             row["value"] = told[i, b.mask[i], row["outcome"]].tolist()
-    write(folder / "actor.jsonl", rows)
+    write_jsonl(folder / "actor.jsonl", rows)
 
 
 def draw(folder: Path, seed: int, actor: str, critic: str, count: int, each: int) -> None:
@@ -132,10 +132,6 @@ def outcome(env: TextEnv, seed: int, program: str) -> int:
 
 def chunks(rows: list[Any], size: int) -> list[list[Any]]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-
-def write(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
 
 
 MORE = RUN | {"start_from": "{sft}", "steps": 12_000, "lr": 3e-4}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from thespis.algos.language import direct_advantage
-from thespis.envs.text import read_jsonl, text_world
+from thespis.envs.text import read_jsonl, text_world, write_jsonl
 from thespis.language import writer
 from thespis.lm import Model, padded
 from thespis.study import last, make, train
@@ -33,11 +33,8 @@ class Tasks:
     """Tasks by their seeds, and what answers to them earn."""
 
     def __init__(self, first: int, count: int, held_out: bool = False) -> None:
-        self.env, self.held_out, self.seeds = (
-            text_world("thespis/Derivations-v0", WORLD).make(),
-            held_out,
-            range(first, first + count),
-        )
+        self.env = text_world("thespis/Derivations-v0", WORLD).make()
+        self.held_out, self.seeds = held_out, range(first, first + count)
 
     def __iter__(self) -> Iterator[tuple[int, str, str]]:
         """Seed, prompt, and an author's solution."""
@@ -104,11 +101,7 @@ def samples(folder: Path, seed: int, actor: str, count: int, each: int, kept: in
             known = [value[s, a[: i + 1]] if x == END else -1 for i, x in enumerate(a)]
             critic.append({"prompt": p, "answer": a, "value": [*known, tasks.earns(s, a)]})  # the end's is what it earned
     for name, rows in {"right": right, "pairs": pairs, "whole": whole, "critic": critic, "steps": steps}.items():
-        write(folder / f"{name}.jsonl", rows)
-
-
-def write(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(folder / f"{name}.jsonl", rows)
 
 
 def advantages(folder: Path, seed: int, critic: str, given: str) -> None:
@@ -121,7 +114,7 @@ def advantages(folder: Path, seed: int, critic: str, given: str) -> None:
         states.setdefault(row["state"], []).append(v)
     for v, row in zip(value, rows, strict=True):
         row["advantage"] = v - sum(states[row["state"]]) / len(states[row["state"]])
-    write(folder / "steps.jsonl", rows)
+    write_jsonl(folder / "steps.jsonl", rows)
 
 
 def valued(critic: Model, rows: list[dict[str, Any]]) -> list[float]:
